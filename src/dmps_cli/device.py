@@ -1,0 +1,86 @@
+"""The machine: allocator, devices, floating-point types, clocks, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from dmps_cli.errors import UsageError
+
+# glibc mallopt's parameters (malloc.h)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_KEEP_BYTES = 2**31 - 1
+
+
+def tune_allocator() -> bool:
+    """Lets the process keep the memory that a network's layers free, instead of returning it to the system.
+
+    By default glibc maps every large tensor afresh and unmaps it after use, and the kernel then clears
+    each page again: up to half the time of a convolutional network on a CPU (docs/speed.md). To be called
+    before the first large allocation. True where it took effect (Linux with glibc), False elsewhere.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_ARENA_MAX, 1))
+    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; 'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available.get(name.split(":", maxsplit=1)[0], False):
+        there = ", ".join(kind for kind, is_there in available.items() if is_there)
+        raise UsageError(f"device '{name}' is not available here; there is {there}")
+    return torch.device(name)
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def micro_batch(device: torch.device, batch_size: int) -> int:
+    """How many images are computed together: one on a CPU, so that an image's bits never depend on its company."""
+    return 1 if device.type == "cpu" else batch_size
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the work queued on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def stopwatch(device: torch.device) -> Callable[[], float]:
+    """Starts a clock; the function returned gives the seconds since, queued work included."""
+    synchronize(device)
+    start = time.perf_counter()
+
+    def elapsed() -> float:
+        synchronize(device)
+        return time.perf_counter() - start
+
+    return elapsed
+
+
+def peak_mib(device: torch.device) -> float:
+    """Peak memory so far in MiB: of the device on CUDA, of the whole process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def describe(device: torch.device) -> str:
+    """Name of the device for tables: the GPU's, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type

@@ -1,0 +1,52 @@
+"""Errors that a person at the terminal can do something about.
+
+Each carries one sentence (what is wrong, with the value, and what to do next) and the exit code of
+the command. `cli/main.py` alone turns them into a line on stderr; everything else is a bug of ours
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class DmpsError(Exception):
+    """Something could not be done. Exit code 1."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(DmpsError):
+    """A file cannot be read, or does not hold what the command needs."""
+
+
+class OutputError(DmpsError):
+    """A file cannot be written (exists already, no room, no permission)."""
+
+
+class WeightsError(DmpsError):
+    """A checkpoint is missing, damaged, or of another architecture."""
+
+
+class ConvergenceError(DmpsError):
+    """An iterative solve stopped before its tolerance was met."""
+
+
+class NumericsError(DmpsError):
+    """NaN or infinity where numbers were due."""
+
+
+class UsageError(DmpsError):
+    """The command line contradicts itself or names something unknown. Exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
+    """The error for a name that is in no table, with the nearest one suggested."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return UsageError(f"unknown {kind} '{name}'; {hint}choose one of {', '.join(known)}")

@@ -1,0 +1,161 @@
+"""The contract of a linear measurement operator, with slow defaults.
+
+y = A x + n, x: (B, C, H, W) on [-1, 1]; y: (B, *out_shape) on the same scale. A class in this package
+says A and At; `solve`, `pinv` and `norm` then work by iteration, and a subclass overrides them where
+the structure allows a closed form. Operators are fixed once built.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dmps_cli.linalg import conjugate_gradient, largest_eigenvalue
+
+Shape = tuple[int, ...]
+Correction = Callable[[Tensor, float, float], Tensor]
+
+PINV_RCOND = 1e-4
+"""Singular values below this share of the largest count as zero in `pinv`, and in `solve` at noise_var = 0."""
+
+CG_MAX_ITER = 1000
+
+
+class LinearOperator(ABC):
+    """A: images of `in_shape` (C, H, W) to measurements of `out_shape`, without the batch axis.
+
+    Tensors held by an operator are of `dtype` on `device`; arguments must match.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        self.dtype, self.device = dtype, torch.device(device)
+
+    @abstractmethod
+    def A(self, x: Tensor) -> Tensor:
+        """The noiseless measurement. x: (B, *in_shape); result: (B, *out_shape)."""
+
+    @abstractmethod
+    def At(self, y: Tensor) -> Tensor:
+        """The transpose of A. y: (B, *out_shape); result: (B, *in_shape)."""
+
+    @cached_property
+    def norm(self) -> float:
+        """The largest singular value of A."""
+        start = torch.ones((1, *self.in_shape), dtype=self.dtype, device=self.device)
+        return largest_eigenvalue(lambda x: self.At(self.A(x)), start + torch.rand_like(start)) ** 0.5
+
+    def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
+        """(noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.
+
+        r: (B, *out_shape). noise_var, scale >= 0, not both 0. At noise_var = 0 the pseudo-inverse
+        is meant. Raises ConvergenceError if the iteration stops short of its tolerance.
+        """
+        rtol = 1e-12 if self.dtype == torch.float64 else 1e-6
+        return conjugate_gradient(
+            lambda v: noise_var * v + scale * self.A(self.At(v)), r, rtol=rtol, max_iter=CG_MAX_ITER
+        )
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm regularised away.
+
+        The default damps instead of cutting: A^T (A A^T + (PINV_RCOND norm)^2 I)^-1 y.
+        y: (B, *out_shape); result: (B, *in_shape).
+        """
+        return self.At(self.solve(y, (PINV_RCOND * self.norm) ** 2, 1.0))
+
+    def correction(self, y: Tensor) -> Correction:
+        """Prepares y once; returns (x, noise_var, scale) -> A^T (noise_var I + scale A A^T)^-1 (y - A x).
+
+        This is all that a method asks for in each step; subclasses with a closed form fuse it.
+        """
+
+        def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
+            return self.At(self.solve(y - self.A(x), noise_var, scale))
+
+        return residual_to_image
+
+    def to_image(self, y: Tensor) -> Tensor:
+        """y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""
+        return y
+
+    def from_image(self, image: Tensor) -> Tensor:
+        """The measurement that a degraded picture shows: the inverse of `to_image` up to 8-bit rounding.
+
+        image: (B, 1 or 3, h, w). Raises InputError where a picture cannot hold the measurement.
+        """
+        return image
+
+
+class SpectralOperator(LinearOperator):
+    """An operator whose singular value decomposition A = U S V^T has fast factors.
+
+    A subclass gives orthogonal `Vt` and its transpose `V`, `Ut` and its transpose `U`, and `singulars`;
+    everything else follows in closed form (paper, Corollary 2). The spectrum is a tensor
+    (B, *singulars.shape): coefficient k of V^T x meets coefficient k of U^T y. Modes of x that A
+    never sees are not in it: V V^T need not be the identity, but V^T V and U^T U are.
+    """
+
+    singulars: Tensor
+
+    @abstractmethod
+    def Vt(self, x: Tensor) -> Tensor:
+        """Coefficients V^T x on the measured modes. x: (B, *in_shape); result: (B, *spectrum)."""
+
+    @abstractmethod
+    def V(self, c: Tensor) -> Tensor:
+        """V c, the transpose of `Vt`."""
+
+    @abstractmethod
+    def Ut(self, y: Tensor) -> Tensor:
+        """Coefficients U^T y. y: (B, *out_shape); result: (B, *spectrum)."""
+
+    @abstractmethod
+    def U(self, c: Tensor) -> Tensor:
+        """U c, the transpose of `Ut`."""
+
+    @cached_property
+    def norm(self) -> float:
+        """The largest singular value of A."""
+        return float(self.singulars.max())
+
+    def A(self, x: Tensor) -> Tensor:
+        """U S V^T x."""
+        return self.U(self.singulars * self.Vt(x))
+
+    def At(self, y: Tensor) -> Tensor:
+        """V S U^T y."""
+        return self.V(self.singulars * self.Ut(y))
+
+    def _divided(self, numerator: Tensor, noise_var: float, scale: float) -> Tensor:
+        """numerator / (noise_var + scale s^2) per mode; at noise_var = 0, modes below PINV_RCOND give 0."""
+        weight = 1.0 / (noise_var + scale * self.singulars**2)
+        if noise_var == 0.0:
+            weight = torch.where(self.singulars > PINV_RCOND * self.norm, weight, 0.0)
+        return numerator * weight
+
+    def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
+        """(noise_var I + scale A A^T)^-1 r = U (noise_var I + scale S^2)^-1 U^T r, plus r / noise_var off U."""
+        c = self.Ut(r)
+        inside = self.U(self._divided(c, noise_var, scale))
+        if noise_var == 0.0 or self.singulars.numel() == torch.Size(self.out_shape).numel():
+            return inside
+        return inside + (r - self.U(c)) / noise_var
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """V S^+ U^T y, singular values below PINV_RCOND norm cut."""
+        return self.V(self.singulars * self._divided(self.Ut(y), 0.0, 1.0))
+
+    def correction(self, y: Tensor) -> Correction:
+        """V S (noise_var I + scale S^2)^-1 (U^T y - S V^T x), with U^T y computed once."""
+        yh = self.Ut(y)
+
+        def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
+            residual = yh - self.singulars * self.Vt(x)
+            return self.V(self._divided(self.singulars * residual, noise_var, scale))
+
+        return residual_to_image

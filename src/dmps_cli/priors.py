@@ -1,0 +1,137 @@
+"""Pre-trained priors behind one contract: E[x0 | x_t] at any noise level.
+
+A level of another clock than the network's own is served by the equal signal-to-noise ratio: the state
+x_t = alpha x + sigma eps is rescaled to what the network was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dmps_cli.schedules import SAMPLERS, Level, ddpm_time, flow_label
+
+
+class Prior(ABC):
+    """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`."""
+
+    channels: int = 3
+
+    def levels(self, sampler: str, nfe: int) -> list[Level]:
+        """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock."""
+        ladder = SAMPLERS[sampler].levels(nfe)
+        return [level._replace(time=self.time(sampler, level)) for level in ladder[:-1]] + ladder[-1:]
+
+    def time(self, sampler: str, level: Level) -> float:
+        """What this network is told at a level of the sampler's ladder."""
+        del sampler
+        return level.time
+
+    @abstractmethod
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """(E[x0 | x_t] at level cur, the learned standard deviation of the step to nxt or None)."""
+
+    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
+        """The sample itself: alone, a prior is the denoiser of unconditional sampling."""
+        del x_t, cur, nxt
+        return sample
+
+
+class DenoiserPrior(Prior):
+    """D(z; s) = E[x0 | x0 + s eps = z] (Karras et al. 2022) serves every level: x0(x_t) = D(x_t / alpha; sigma / alpha)."""
+
+    def __init__(self, denoise: Callable[[Tensor, float], Tensor], channels: int = 3) -> None:
+        self.denoise, self.channels = denoise, channels
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """D(x_t / alpha; sigma / alpha), and no learned variance."""
+        del nxt
+        return self.denoise(x_t / cur.alpha, cur.sigma / cur.alpha), None
+
+
+class DDPMPrior(Prior):
+    """A network that predicts eps, and perhaps the reverse variance, on DDPM levels (Ho et al. 2020).
+
+    network(x, t): x (B, C, H, W), t (B,) original step numbers, fractional ones included; returns eps, or with
+    `learned_range` 2 C channels, eps and v (Nichol & Dhariwal 2021, eq. (15)).
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        *,
+        learned_range: bool,
+        clip_denoised: bool,
+        channels: int = 3,
+    ) -> None:
+        self.network, self.channels = network, channels
+        self.learned_range, self.clip_denoised = learned_range, clip_denoised
+
+    def time(self, sampler: str, level: Level) -> float:
+        """The step number; on foreign ladders the fractional step of equal sigma / alpha."""
+        return level.time if sampler == "ddpm" else ddpm_time(level.sigma / level.alpha)
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """x0 = (x_t - sigma eps) / alpha, clipped to [-1, 1] if so declared, and the learned standard deviation."""
+        scale = math.hypot(cur.alpha, cur.sigma)  # 1 on DDPM levels
+        output = self.network(x_t / scale, x_t.new_full((x_t.shape[0],), cur.time))
+        x0 = (x_t - cur.sigma * output[:, : self.channels]) / cur.alpha
+        if self.clip_denoised:
+            x0 = x0.clamp(-1.0, 1.0)
+        return x0, self._learned_std(output[:, self.channels :], cur, nxt) if self.learned_range else None
+
+    def _learned_std(self, v: Tensor, cur: Level, nxt: Level) -> Tensor | None:
+        """exp(1/2 (f log beta_t + (1 - f) log posterior variance)), f = (v + 1) / 2, betas of the kept chain."""
+        if nxt.sigma == 0.0:
+            return None  # the last step draws no noise
+        bar, bar_next = (level.alpha**2 / (level.alpha**2 + level.sigma**2) for level in (cur, nxt))
+        beta = 1.0 - bar / bar_next
+        posterior = beta * (1.0 - bar_next) / (1.0 - bar)
+        share = (v + 1.0) / 2.0
+        log_variance = share * math.log(beta) + (1.0 - share) * math.log(posterior)
+        return math.hypot(nxt.alpha, nxt.sigma) * (0.5 * log_variance).exp()
+
+
+class FlowPrior(Prior):
+    """A network that predicts the velocity u = x0 - eps of rectified flow (Liu et al. 2023).
+
+    network(x, label): x = s x0 + (1 - s) eps, label (B,) = 999 s.
+    """
+
+    def __init__(self, network: Callable[[Tensor, Tensor], Tensor], *, channels: int = 3) -> None:
+        self.network, self.channels = network, channels
+
+    def time(self, sampler: str, level: Level) -> float:
+        """The label 999 s; on foreign ladders that of equal sigma / alpha."""
+        return level.time if sampler == "flow" else flow_label(level.sigma / level.alpha)
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """x0 = x + (1 - s) u, x = x_t / (alpha + sigma), s = alpha / (alpha + sigma); no learned variance."""
+        del nxt
+        total = cur.alpha + cur.sigma  # 1 on flow levels
+        x = x_t / total
+        return x + cur.sigma / total * self.network(x, x_t.new_full((x_t.shape[0],), cur.time)), None
+
+
+@dataclass(frozen=True)
+class GaussianPrior(Prior):
+    """x0 ~ N(mean, covariance), exactly: the prior whose posterior is known in closed form. Dense, for small images.
+
+    mean: (C, H, W); covariance: (N, N), N = C H W, on the flattened image.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """mean + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha mean)."""
+        del nxt
+        residual = (x_t - cur.alpha * self.mean).flatten(1)
+        marginal = cur.alpha**2 * self.covariance + cur.sigma**2 * torch.eye(len(self.covariance)).to(self.covariance)
+        gain = cur.alpha * torch.linalg.solve(marginal, self.covariance)  # both symmetric and commuting
+        return self.mean + (residual @ gain).reshape(x_t.shape), None

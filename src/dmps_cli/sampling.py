@@ -1,0 +1,111 @@
+"""The one sampling loop: a posterior denoiser pushed down a ladder of noise levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmps_cli.errors import NumericsError
+from dmps_cli.schedules import Level
+
+
+class Denoiser(Protocol):
+    """What the loop needs: a prior alone, or a method wrapped around one."""
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """(E[x0 | x_t], standard deviation of the reverse step's noise or None for the ancestral one)."""
+        ...
+
+    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
+        """The sample after the prior's step from x_t, corrected; most methods return it unchanged."""
+        ...
+
+
+class Noise:
+    """Independent normal draws for each image of a batch, fixed by (seed, purpose, image key, sample).
+
+    Drawn on the CPU in float32, so that they are the same on every device and in every batch.
+    """
+
+    MEASUREMENT, START, STEP, OPERATOR = range(4)  # purposes: streams that must never coincide
+
+    def __init__(self, seed: int, purpose: int, keys: Sequence[tuple[int, int]]) -> None:
+        """keys: (image key, sample number) of each image of the batch. All numbers >= 0."""
+        seeds = [np.random.SeedSequence((seed, purpose, *key)).generate_state(1, np.uint64)[0] for key in keys]
+        self.generators = [torch.Generator().manual_seed(int(s >> np.uint64(1))) for s in seeds]
+
+    def like(self, x: Tensor) -> Tensor:
+        """Fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given."""
+        return torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators]).to(x)
+
+
+def x0_coefficient(cur: Level, nxt: Level, eta: float) -> float:
+    """c0, the factor of x0 in the mean of `reverse_step`."""
+    return nxt.alpha - nxt.sigma * math.sqrt(1.0 - eta**2 * _tau(cur, nxt)) * cur.alpha / cur.sigma
+
+
+def _tau(cur: Level, nxt: Level) -> float:
+    """Share of the next level's noise variance that the ancestral step draws afresh."""
+    return 1.0 - (cur.alpha * nxt.sigma / (nxt.alpha * cur.sigma)) ** 2
+
+
+def reverse_step(
+    x_t: Tensor, x0: Tensor, cur: Level, nxt: Level, eta: float, z: Tensor | None, std: Tensor | None = None
+) -> Tensor:
+    """One step from level `cur` to `nxt` (DDIM, Song et al. 2021, eq. (12), for general alpha and sigma).
+
+        alpha' x0 + sigma' (sqrt(1 - eta^2 tau) eps + eta sqrt(tau) z),  eps = (x_t - alpha x0) / sigma,
+        tau = 1 - (alpha sigma' / (alpha' sigma))^2
+
+    eta = 1: the DDPM posterior; eta = 0: the Euler step of the flow ODE. std: a learned standard deviation that
+    replaces sigma' sqrt(tau) on z alone. z may be None where it has no weight. All tensors (B, C, H, W).
+    """
+    tau = _tau(cur, nxt)
+    eps = (x_t - cur.alpha * x0) / cur.sigma
+    mean = nxt.alpha * x0 + nxt.sigma * math.sqrt(1.0 - eta**2 * tau) * eps
+    if eta == 0.0 or nxt.sigma == 0.0:
+        return mean
+    assert z is not None
+    return mean + eta * (nxt.sigma * math.sqrt(tau) if std is None else std) * z
+
+
+def sample(
+    denoiser: Denoiser,
+    levels: Sequence[Level],
+    x: Tensor,
+    *,
+    eta: float,
+    noise: Noise,
+    on_step: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Runs x, a state at levels[0], down to the last level; one call of `denoiser` per step.
+
+    x: (B, C, H, W). Raises NumericsError, naming the level, if a state is no longer finite.
+    """
+    finite_so_far: list[Tensor] = []
+    for cur, nxt in pairwise(levels):
+        x0, std = denoiser.predict(x, cur, nxt)
+        z = noise.like(x) if eta > 0.0 and nxt.sigma > 0.0 else None
+        x = denoiser.adjust(x, reverse_step(x, x0, cur, nxt, eta, z, std), cur, nxt)
+        finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
+        on_step()
+    _check_finite(finite_so_far, levels)
+    return x
+
+
+def _check_finite(finite: Sequence[Tensor], levels: Sequence[Level]) -> None:
+    """Raises NumericsError at the first step whose result was not finite."""
+    flags = torch.stack(list(finite)).tolist()
+    if not all(flags):
+        step = flags.index(False)
+        alpha, sigma, time = levels[step]
+        raise NumericsError(
+            f"NaN or infinity after step {step + 1} of {len(flags)} (alpha {alpha:.4g}, sigma {sigma:.4g}, "
+            f"time {time:.4g}); try --dtype float32 or a smaller --lambda"
+        )

@@ -1,0 +1,41 @@
+"""Shared by all tests: golden files, float64 helpers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    """Tensors of tests/golden/NAME.safetensors."""
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+def golden_json(name: str) -> Any:
+    """What tests/golden/NAME.json holds."""
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def rel(a: Tensor, b: Tensor) -> float:
+    """max |a - b| / max |b|, the error measure of the golden data."""
+    return float((a.double() - b.double()).abs().max() / b.double().abs().max())
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Normal draws in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Any:
+    """As the commands run: a method that needs gradients enables them itself."""
+    with torch.no_grad():
+        yield

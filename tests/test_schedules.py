@@ -1,0 +1,69 @@
+"""Levels against the recorded schedule of the reference and the formulas of rectified flow."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dmps_cli.schedules import CLEAN, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
+from tests.conftest import golden, golden_json
+
+
+def test_ddpm_chain_is_the_recorded_one() -> None:
+    reference = golden("trajectories/schedule_linear_1000")["alphas_cumprod"]
+    bars = torch.tensor([level.alpha**2 for level in reversed(ddpm_levels(1000)[:-1])], dtype=torch.float64)
+    torch.testing.assert_close(bars, reference, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("nfe", [5, 20, 100])
+def test_respaced_chain_is_the_recorded_one(nfe: int) -> None:
+    recorded = golden_json(f"trajectories/noise_32_steps{nfe}")
+    assert kept_steps(nfe) == recorded["timestep_map"]
+    bars = [level.alpha**2 for level in reversed(ddpm_levels(nfe)[:-1])]
+    assert bars == pytest.approx(recorded["alphas_cumprod"], rel=1e-12)
+
+
+def test_one_step_is_the_noisiest() -> None:
+    assert kept_steps(1) == [999]
+
+
+@pytest.mark.parametrize("nfe", [0, -3, 1001])
+def test_ddpm_refuses_impossible_counts(nfe: int) -> None:
+    with pytest.raises(ValueError, match=str(nfe)):
+        ddpm_levels(nfe)
+
+
+def test_flow_levels_are_those_of_rectified_flow() -> None:
+    levels = flow_levels(4)
+    shares = [1e-3 + k / 4 * (1 - 1e-3) for k in range(4)]
+    assert [level.alpha for level in levels[:-1]] == pytest.approx(shares, rel=1e-15)
+    assert [level.sigma for level in levels[:-1]] == pytest.approx([1 - s for s in shares], rel=1e-15)
+    assert [level.time for level in levels[:-1]] == pytest.approx([999 * s for s in shares], rel=1e-15)
+    assert levels[-1] == CLEAN
+
+
+@pytest.mark.parametrize("levels", [ddpm_levels(37), flow_levels(37)])
+def test_noise_falls_to_nothing(levels: list) -> None:
+    ratios = [level.sigma / level.alpha for level in levels]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[-1] == 0
+
+
+def test_ddpm_time_inverts_the_chain() -> None:
+    for level in ddpm_levels(1000)[:-1]:
+        assert ddpm_time(level.sigma / level.alpha) == pytest.approx(level.time, abs=1e-9)
+
+
+def test_ddpm_time_interpolates_the_log_ratio() -> None:
+    near, far = ddpm_levels(1000)[500], ddpm_levels(1000)[499]
+    middle = math.sqrt(near.sigma / near.alpha * far.sigma / far.alpha)
+    assert ddpm_time(middle) == pytest.approx((near.time + far.time) / 2, abs=1e-9)
+    assert ddpm_time(1e6) == 999
+    assert ddpm_time(1e-6) == 0
+
+
+def test_flow_label_inverts_the_ladder() -> None:
+    for level in flow_levels(50)[:-1]:
+        assert flow_label(level.sigma / level.alpha) == pytest.approx(level.time, rel=1e-12)
