@@ -1,11 +1,13 @@
 """Linear algebra on batches of vectors of any shape; knows no images.
 
-The first axis is the batch. Items of a batch never meet: norms and stopping tests are per item.
+The first axis is the batch. Items of a batch never meet: norms and stopping tests are per item, and products with a
+matrix are taken slice by slice, so that on a CPU an item's bits do not depend on its company.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ def conjugate_gradient(apply: LinearMap, b: Tensor, *, rtol: float, max_iter: in
     map is fine for b in its range (the minimum-norm solution results). Raises ConvergenceError
     with the relative residual reached if an item needs more than max_iter iterations.
     """
-    x, residual = torch.zeros_like(b), b
+    x, residual = 0.0 * b, b  # 0 b rather than zeros: a NaN in b shows in x
     direction, rho = residual, item_dot(residual, residual)
     target = rtol**2 * rho
     for _ in range(max_iter):
@@ -50,15 +52,126 @@ def conjugate_gradient(apply: LinearMap, b: Tensor, *, rtol: float, max_iter: in
 
 
 def largest_eigenvalue(apply: LinearMap, start: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> float:
-    """Largest eigenvalue of a symmetric positive semi-definite map by power iteration; start: (1, ..).
+    """Largest eigenvalue of a symmetric positive semi-definite map, by Lanczos; start: (1, ..).
 
-    Raises ConvergenceError if successive estimates still differ by more than rtol after max_iter.
+    The largest Ritz value of the three-term recurrence: it needs no stored basis, as lost orthogonality only
+    repeats values that have converged, and it is far ahead of power iteration where eigenvalues crowd near the
+    largest, as a blur's do. Stops when two successive estimates differ by at most rtol; raises ConvergenceError
+    if they still differ by more after max_iter.
     """
-    vector, value = start / item_dot(start, start).sqrt(), 0.0
+    before, vector, beta = torch.zeros_like(start), start / item_dot(start, start).sqrt(), 0.0
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    value = 0.0
     for _ in range(max_iter):
-        image = apply(vector)
-        estimate = float(item_dot(image, image).sqrt())
-        if abs(estimate - value) <= rtol * estimate:
+        image = apply(vector) - beta * before
+        diagonal.append(float(item_dot(image, vector)))
+        image = image - diagonal[-1] * vector
+        estimate = _largest_of_tridiagonal(diagonal, off_diagonal)
+        beta = float(item_dot(image, image).sqrt())
+        if abs(estimate - value) <= rtol * estimate or beta <= torch.finfo(start.dtype).eps * estimate:
             return estimate
-        vector, value = image / estimate, estimate
-    raise ConvergenceError(f"power iteration did not settle to {rtol:.0e} in {max_iter} iterations (at {value:.6g})")
+        value = estimate
+        off_diagonal.append(beta)
+        before, vector = vector, image / beta
+    raise ConvergenceError(f"Lanczos iteration did not settle to {rtol:.0e} in {max_iter} iterations (at {value:.6g})")
+
+
+def _largest_of_tridiagonal(diagonal: list[float], off_diagonal: list[float]) -> float:
+    main = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    if off_diagonal:
+        side = torch.tensor(off_diagonal, dtype=torch.float64)
+        main = main + torch.diag(side, 1) + torch.diag(side, -1)
+    return float(torch.linalg.eigvalsh(main)[-1])
+
+
+class MatrixSVD(NamedTuple):
+    """K = U diag(s) V^T. K: (m, n), k = min(m, n); U: (m, k); s: (k,), descending; V: (n, k)."""
+
+    U: Tensor
+    s: Tensor
+    V: Tensor
+
+    def matrix(self) -> Tensor:
+        """U diag(s) V^T."""
+        return (self.U * self.s) @ self.V.T
+
+
+def matrix_svd(K: Tensor) -> MatrixSVD:
+    """The thin singular value decomposition of a matrix, in its own precision (float64 for operators).
+
+    A symmetric K is decomposed as Q diag(w) Q^T, which is three times as fast: s = |w|, V = Q, U = Q diag(sign w).
+    """
+    if K.shape[0] != K.shape[1] or not torch.allclose(K, K.T, rtol=0.0, atol=1e-15 * float(K.abs().max())):
+        U, s, Vt = torch.linalg.svd(K, full_matrices=False)
+        return MatrixSVD(U, s, Vt.T.contiguous())
+    w, Q = torch.linalg.eigh(K)
+    order = w.abs().argsort(descending=True)
+    w, Q = w[order], Q[:, order]
+    return MatrixSVD(Q * torch.where(w < 0.0, -1.0, 1.0), w.abs(), Q)
+
+
+def along_both_axes(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
+    """left X right for each matrix X of a stack. left: (m, H); x: (.., H, W); right: (W, n); result: (.., m, n).
+
+    One plain product after another: broadcasting `matmul` would copy x first and is several times slower on a CPU.
+    """
+    products = [left @ matrix @ right for matrix in x.reshape(-1, *x.shape[-2:])]
+    return torch.stack(products).reshape(*x.shape[:-2], left.shape[0], right.shape[1])
+
+
+def hadamard_matrix(order: int, like: Tensor) -> Tensor:
+    """Orthonormal Hadamard matrix of size 2^order in Sylvester's order, H_2n = H_2 (x) H_n, of like's kind."""
+    block = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    for _ in range(order):
+        matrix = torch.kron(block, matrix)
+    return (matrix / 2.0 ** (order / 2)).to(like)
+
+
+def walsh_hadamard(x: Tensor) -> Tensor:
+    """The orthonormal Walsh-Hadamard transform of the last axis, in Sylvester's order; its own inverse.
+
+    x: (.., n), n a power of two, else ValueError. H_n is a Kronecker product, so it is applied block by block: each
+    pass multiplies by a small Hadamard matrix along the lowest bits of the index and rotates those bits to the top;
+    when all bits have had their turn they are in order again. Four passes of matrix products at n = 2^20, not twenty
+    of butterflies.
+    """
+    n = x.shape[-1]
+    bits = n.bit_length() - 1
+    if n != 1 << bits:
+        raise ValueError(f"the last axis has length {n}; a Walsh-Hadamard transform needs a power of two")
+    passes = -(-bits // 6)
+    orders = [bits // passes + (k < bits % passes) for k in range(passes)]
+    return torch.stack([_hadamard_passes(row, orders) for row in x.reshape(-1, n)]).reshape(x.shape)
+
+
+def _hadamard_passes(row: Tensor, orders: list[int]) -> Tensor:
+    for order in orders:
+        row = (row.reshape(-1, 1 << order) @ hadamard_matrix(order, row)).T.reshape(-1)
+    return row
+
+
+def kernel_spectrum(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`rfft2` of a kernel laid on a periodic grid with its centre (kh // 2, kw // 2) at the origin.
+
+    kernel: (kh, kw), real; result: (H, W // 2 + 1), complex. Where the kernel is larger than the grid it wraps.
+    """
+    rows, cols = (
+        (torch.arange(length, device=kernel.device) - length // 2) % size
+        for length, size in zip(kernel.shape, grid, strict=True)
+    )
+    laid = kernel.new_zeros(grid).index_put((rows[:, None], cols[None, :]), kernel, accumulate=True)
+    return torch.fft.rfft2(laid)
+
+
+def fast_fft_length(n: int) -> int:
+    """The smallest length >= n without prime factors above 5."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1

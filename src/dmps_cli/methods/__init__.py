@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from dmps_cli.errors import UsageError, unknown_name
+from dmps_cli.schedules import SAMPLERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,3 +52,87 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("dmps", "flow"): {"nfe": 50, "weight": 2.0, "score_at": "x_t", "cap": 1.0},
 }
 DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "flow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """A complete choice of method, sampler and knobs; `knobs` are those of the method's row."""
+
+    method: str
+    sampler: str
+    nfe: int
+    knobs: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For sidecars and JSON; the knob `weight` under its option's name, lambda."""
+        flat = asdict(self)
+        knobs = {"lambda" if name == "weight" else name: value for name, value in flat.pop("knobs").items()}
+        return {**flat, **knobs}
+
+    def __str__(self) -> str:
+        knobs = ", ".join(f"{name} {value}" for name, value in self.as_dict().items() if name in KNOB_LABELS)
+        return f"{self.method}, {self.sampler} levels, NFE {self.nfe}, {knobs}"
+
+
+KNOB_LABELS = ("lambda", "score_at", "cap")
+SCORE_AT = ("x_t", "sample")
+
+
+def resolve_sampling(
+    *,
+    method: str | None = None,
+    sampler: str | None = None,
+    nfe: int | None = None,
+    weight: float | None = None,
+    score_at: str | None = None,
+    cap: str | float | None = None,
+) -> Sampling:
+    """Fills what is open (None) from DEFAULTS and checks the rest.
+
+    cap: a positive number, or 'none' for no cap. Raises UsageError for unknown names and values out of range.
+    """
+    method, sampler = method or DEFAULT_METHOD, sampler or DEFAULT_SAMPLER
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if sampler not in SAMPLERS:
+        raise unknown_name("sampler", sampler, SAMPLERS)
+    if (method, sampler) not in DEFAULTS:
+        raise UsageError(f"method '{method}' is not defined on {sampler} levels")
+    defaults = DEFAULTS[method, sampler]
+    given = {"nfe": nfe, "weight": weight, "score_at": score_at, "cap": cap}
+    chosen = {name: defaults.get(name) if value is None else value for name, value in given.items()}
+    knobs = {
+        "weight": _positive("--lambda", chosen["weight"], or_zero=True),
+        "score_at": _one_of("--score-at", chosen["score_at"]),
+        "cap": None if chosen["cap"] in (None, "none") else _positive("--cap", chosen["cap"]),
+    }
+    return Sampling(
+        method=method,
+        sampler=sampler,
+        nfe=_evaluations(chosen["nfe"], sampler),
+        knobs={name: knobs[name] for name in METHODS[method].knobs},
+    )
+
+
+def _evaluations(nfe: int, sampler: str) -> int:
+    most = SAMPLERS[sampler].max_nfe
+    if nfe < 1 or (most is not None and nfe > most):
+        bounds = f"1 to {most}, the length of the {sampler} chain" if most else "at least 1"
+        raise UsageError(f"--nfe is {nfe}; it must be {bounds}")
+    return nfe
+
+
+def _positive(option: str, value: str | float, *, or_zero: bool = False) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        raise UsageError(f"{option} is {value}; it must be a {'non-negative' if or_zero else 'positive'} number")
+    return number
+
+
+def _one_of(option: str, value: str) -> str:
+    if value not in SCORE_AT:
+        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(SCORE_AT)}")
+    return value

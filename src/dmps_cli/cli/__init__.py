@@ -1,0 +1,1 @@
+"""The `dmps` command: parses, checks, calls, prints."""

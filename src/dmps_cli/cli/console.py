@@ -1,0 +1,59 @@
+"""What a person sees: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+Advance = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """quiet drops notes and progress, never results or errors; as_json leaves stdout to one object."""
+
+    quiet: bool = False
+    as_json: bool = False
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        if not self.quiet:
+            print(f"dmps: {text}", file=sys.stderr)
+
+    def error(self, text: str) -> None:
+        """Something that could not be done."""
+        print(f"dmps: error: {text}", file=sys.stderr)
+
+    def result(self, text: str) -> None:
+        """A line of the result, at once, so that a pipe can go on with it."""
+        if not self.as_json:
+            print(text, flush=True)
+
+    def object(self, content: Mapping[str, Any]) -> None:
+        """The result as one JSON object, with --json."""
+        if self.as_json:
+            print(json.dumps(content, indent=1, allow_nan=False), flush=True)
+
+    @contextmanager
+    def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
+        """A bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
+        if self.quiet or not sys.stderr.isatty():
+            yield (lambda: None), (lambda text: None)
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+            handle = bar.add_task("", total=total)
+            yield (lambda: bar.advance(handle)), (lambda text: bar.update(handle, description=text))

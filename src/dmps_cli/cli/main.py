@@ -1,0 +1,82 @@
+"""The app: registers the commands; the only place that turns a DmpsError into a line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from dmps_cli import __version__
+from dmps_cli.cli.console import Console
+from dmps_cli.cli.degrade import degrade
+from dmps_cli.cli.demo import demo
+from dmps_cli.cli.eval import evaluate
+from dmps_cli.cli.restore import restore
+from dmps_cli.cli.tasks import tasks
+from dmps_cli.cli.time import time
+from dmps_cli.errors import DmpsError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dmps",
+    help="Restore degraded pictures by diffusion-model posterior sampling (DMPS, Meng & Kabashima 2024).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"dmps {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with errors meant for a person printed as one line and Ctrl-C as exit code 130."""
+
+    @functools.wraps(command)
+    def run(**values: object) -> None:
+        try:
+            command(**values)
+        except DmpsError as exc:
+            Console().error(str(exc))
+            raise typer.Exit(exc.exit_code) from exc
+        except KeyboardInterrupt as exc:
+            Console().error("interrupted; finished files are kept")
+            raise typer.Exit(INTERRUPTED) from exc
+        except BrokenPipeError as exc:  # the reader of our stdout has left: nothing more to say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(DmpsError.exit_code) from exc
+
+    return run
+
+
+for name, command in {
+    "restore": restore,
+    "degrade": degrade,
+    "eval": evaluate,
+    "time": time,
+    "tasks": tasks,
+    "demo": demo,
+}.items():
+    app.command(name)(guarded(command))
+
+
+def main() -> None:
+    """What the `dmps` script starts."""
+    app()

@@ -1,0 +1,222 @@
+"""Every option once: its name, type, unit and help, in groups that a command takes whole."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from dmps_cli.cli.console import Console
+from dmps_cli.errors import UsageError, unknown_name
+from dmps_cli.methods import DEFAULT_SAMPLER, DEFAULTS, METHODS, SCORE_AT, Sampling, resolve_sampling
+from dmps_cli.schedules import SAMPLERS
+from dmps_cli.tasks import TASKS, OperatorOptions
+from dmps_cli.weights import DEFAULT_MODEL
+
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
+
+
+def command_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Spreads each parameter of a command that is a dataclass into one option per field.
+
+    The command is called with the dataclasses filled in, so that groups of options keep one definition.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            parameters += _group_parameters(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    del run.__wrapped__  # inspect would otherwise look through to the grouped signature
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _group_parameters(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+
+    def parameter(field: Field[Any]) -> inspect.Parameter:
+        return inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+
+    return [parameter(field) for field in fields(group)]
+
+
+def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+    """Shell completion from a table's names."""
+    return lambda incomplete: [name for name in choices() if name.startswith(incomplete)]
+
+
+def checked(kind: str, name: str, choices: tuple[str, ...]) -> str:
+    """The name, if it is one of the choices. Raises UsageError with the nearest one otherwise."""
+    if name not in choices:
+        raise unknown_name(kind, name, choices)
+    return name
+
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, quoted globs, or - for names on stdin.")
+]
+Task = Annotated[
+    str | None,
+    typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.", autocompletion=complete(lambda: [*TASKS])),
+]
+Sigma = Annotated[
+    float | None,
+    typer.Option(
+        "--sigma",
+        metavar="STD",
+        help="Noise standard deviation of the measurement on the [-1, 1] scale: 0.05 is 6.4 grey levels of 255. "
+        "Default: the sidecar's, else the task's.",
+    ),
+]
+
+
+def checked_sigma(sigma: float | None) -> float | None:
+    """sigma, if it can be a standard deviation. Raises UsageError otherwise."""
+    if sigma is not None and not (math.isfinite(sigma) and sigma >= 0):
+        raise UsageError(f"--sigma is {sigma}; it must be a finite number >= 0, on the [-1, 1] scale")
+    return sigma
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFlags:
+    """Where results go and what is said."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="A file for one input, a folder for several. Default: beside the input."
+        ),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")] = False
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave inputs alone whose output exists.")
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of paths and tables.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            raise UsageError("--overwrite and --skip-existing exclude each other")
+
+    def console(self) -> Console:
+        """The console that these flags ask for."""
+        return Console(quiet=self.quiet, as_json=self.as_json)
+
+
+def _default(knob: str) -> str:
+    """The defaults of a knob, per sampler, for help texts."""
+    return ", ".join(f"{values[knob]:g} on {sampler} levels" for (_, sampler), values in DEFAULTS.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingFlags:
+    """Method, levels and knobs; None is the preset's choice."""
+
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="dmps (default).", autocompletion=complete(lambda: [*METHODS])),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(SAMPLERS),
+            help=f"Kind of noise levels. Default: {DEFAULT_SAMPLER}.",
+            autocompletion=complete(lambda: [*SAMPLERS]),
+        ),
+    ] = None
+    nfe: Annotated[
+        int | None, typer.Option(metavar="N", help=f"Network evaluations per image. Default: {_default('nfe')}.")
+    ] = None
+    weight: Annotated[
+        float | None,
+        typer.Option("--lambda", metavar="X", help=f"Weight of the likelihood score. Default: {_default('weight')}."),
+    ] = None
+    score_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(SCORE_AT),
+            help="Where the likelihood score is taken: before the prior's step, as the paper has it (default), or at the "
+            "sample after it, as the authors' code has it.",
+        ),
+    ] = None
+    cap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|none",
+            help="Largest factor by which one likelihood step may move a measured mode towards the data "
+            "(above 1 it overshoots); none: as the paper has it. Default: 1.",
+        ),
+    ] = None
+
+    def resolve(self, sampler: str | None = None) -> Sampling:
+        """The complete choice, defaults filled in. Raises UsageError."""
+        return resolve_sampling(
+            method=self.method,
+            sampler=sampler or self.sampler,
+            nfe=self.nfe,
+            weight=self.weight,
+            score_at=self.score_at,
+            cap=self.cap,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeFlags:
+    """Prior and machine."""
+
+    model: Annotated[str, typer.Option(metavar="NAME", help="Prior, a table of weights.toml.")] = DEFAULT_MODEL
+    device: Annotated[str, typer.Option(metavar="|".join(DEVICE_NAMES), help="Where to compute.")] = "auto"
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(DTYPE_NAMES),
+            help="Floating-point type of the network; operators and images stay float32.",
+        ),
+    ] = "float32"
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Images per network call on a GPU. On a CPU images go one at a time, so that each gives the same bits "
+            "in any company.",
+        ),
+    ] = 1
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise, >= 0.")] = 0
+
+    def check(self) -> None:
+        """Raises UsageError for what can be refused without torch."""
+        from dmps_cli.weights import card
+
+        card(self.model)
+        checked("device", self.device.split(":", maxsplit=1)[0], DEVICE_NAMES)
+        checked("dtype", self.dtype, DTYPE_NAMES)
+        check_seed(self.seed)
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a negative seed."""
+    if seed < 0:
+        raise UsageError(f"--seed is {seed}; it must be >= 0")
+

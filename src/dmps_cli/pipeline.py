@@ -1,0 +1,83 @@
+"""Degradation and restoration of one batch, from objects to tensors; no files, no names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dmps_cli.device import micro_batch
+from dmps_cli.methods import METHODS, Sampling
+from dmps_cli.operators.base import LinearOperator
+from dmps_cli.priors import Prior
+from dmps_cli.sampling import Noise, sample
+from dmps_cli.schedules import SAMPLERS
+
+Key = tuple[int, int]
+"""What an image is (not where it stands in a batch), and the number of its sample."""
+
+FILE_KEY: Key = (0, 0)
+"""Every file of `restore` and `degrade`: the same file gives the same result in any call."""
+
+
+def degrade(x: Tensor, op: LinearOperator, sigma_y: float, *, seed: int, keys: Sequence[Key]) -> Tensor:
+    """The measurement y = A x + n, n ~ N(0, sigma_y^2 I).
+
+    x: (B, C, H, W) on [-1, 1]; sigma_y on the same scale; keys: one per image. Result: (B, *op.out_shape).
+    """
+    y = op.A(x)
+    return y + sigma_y * Noise(seed, Noise.MEASUREMENT, keys).like(y)
+
+
+@torch.no_grad()
+def restore(
+    y: Tensor,
+    op: LinearOperator,
+    prior: Prior,
+    sigma_y: float,
+    sampling: Sampling,
+    *,
+    seed: int,
+    keys: Sequence[Key],
+    on_step: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """A posterior sample x given y = A x + n for each item of the batch.
+
+    y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
+    are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
+    network evaluation. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails.
+    """
+    size = micro_batch(op.device, len(y))
+    parts = [
+        _restore_together(y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step)
+        for i in range(0, len(y), size)
+    ]
+    return torch.cat(parts)
+
+
+def _restore_together(
+    y: Tensor,
+    op: LinearOperator,
+    prior: Prior,
+    sigma_y: float,
+    sampling: Sampling,
+    seed: int,
+    keys: Sequence[Key],
+    on_step: Callable[[], None],
+) -> Tensor:
+    eta = SAMPLERS[sampling.sampler].eta
+    method = METHODS[sampling.method].build(prior, op, y, sigma_y, eta, sampling.knobs)
+
+    def steps_of_every_item() -> None:
+        for _ in keys:
+            on_step()
+
+    return sample(
+        method,
+        prior.levels(sampling.sampler, sampling.nfe),
+        Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *op.in_shape))),
+        eta=eta,
+        noise=Noise(seed, Noise.STEP, keys),
+        on_step=steps_of_every_item,
+    )
