@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -16,8 +16,12 @@ from dmps_cli.cli.console import Console
 from dmps_cli.errors import UsageError, unknown_name
 from dmps_cli.methods import DEFAULT_SAMPLER, DEFAULTS, METHODS, SCORE_AT, Sampling, resolve_sampling
 from dmps_cli.schedules import SAMPLERS
-from dmps_cli.tasks import TASKS, OperatorOptions
-from dmps_cli.weights import DEFAULT_MODEL
+from dmps_cli.tasks import TASKS
+from dmps_cli.tasks import task as task_row
+from dmps_cli.weights import DEFAULT_MODEL, card
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
@@ -53,9 +57,11 @@ def _group_parameters(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
 
     def parameter(field: Field[Any]) -> inspect.Parameter:
-        return inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
+        hint = hints[field.name]
+        if field.metadata:  # a group that lives below the command line describes its options there
+            panel = {"rich_help_panel": "Operator"}
+            hint = Annotated[hint, typer.Option(help=field.metadata["help"], metavar=field.metadata["metavar"], **panel)]
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
     return [parameter(field) for field in fields(group)]
 
@@ -75,7 +81,7 @@ def checked(kind: str, name: str, choices: tuple[str, ...]) -> str:
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Files, folders, quoted globs, or - for names on stdin.")
 ]
-Task = Annotated[
+TaskName = Annotated[
     str | None,
     typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.", autocompletion=complete(lambda: [*TASKS])),
 ]
@@ -88,6 +94,17 @@ Sigma = Annotated[
         "Default: the sidecar's, else the task's.",
     ),
 ]
+
+
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the noise, a whole number >= 0.")]
+LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS; alex needs no download.")]
+
+
+def checked_task(name: str | None) -> str | None:
+    """The name, if it is a task's or open. Raises UsageError with the nearest one otherwise."""
+    if name is not None:
+        task_row(name)
+    return name
 
 
 def checked_sigma(sigma: float | None) -> float | None:
@@ -201,18 +218,23 @@ class ComputeFlags:
             "in any company.",
         ),
     ] = 1
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise, >= 0.")] = 0
+    seed: Seed = 0
 
     def check(self) -> None:
         """Raises UsageError for what can be refused without torch."""
-        from dmps_cli.weights import card
-
         card(self.model)
         checked("device", self.device.split(":", maxsplit=1)[0], DEVICE_NAMES)
         checked("dtype", self.dtype, DTYPE_NAMES)
         check_seed(self.seed)
         if self.batch_size < 1:
             raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
+
+    def start(self) -> torch.device:
+        """Imports torch, sets up the allocator, resolves the device. Raises UsageError if it is not there."""
+        from dmps_cli.device import resolve_device, tune_allocator
+
+        tune_allocator()
+        return resolve_device(self.device)
 
 
 def check_seed(seed: int) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,29 +12,35 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, open_batch, plan_outputs, taken
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.operators import OperatorFlags, OperatorPlan, plan_operator
+from dmps_cli.cli.operators import OperatorPlan, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
+    LpipsNet,
     OutputFlags,
     SamplingFlags,
     Sigma,
-    Task,
+    TaskName,
     checked_sigma,
+    checked_task,
     command_options,
 )
-from dmps_cli.errors import InputError, UsageError
-from dmps_cli.measurements import both_scales, json_bytes, read_measurement, read_sidecar, versions
+from dmps_cli.errors import DmpsError, InputError, UsageError
+from dmps_cli.files import atomic_write, sha256_bytes, sha256_file
+from dmps_cli.measurements import GREY_LEVELS, json_bytes, read_measurement, read_sidecar, versions
+from dmps_cli.tasks import OperatorOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import torch
     from torch import Tensor
 
     from dmps_cli.methods import Sampling
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.weights import LoadedPrior
 
+PICTURE_NDIM = 4
 RESTORATION_KIND = "dmps restoration"
 
 
@@ -61,11 +66,11 @@ class Ready:
 @command_options
 def restore(
     inputs: Inputs,
-    operator: OperatorFlags,
+    operator: OperatorOptions,
     sampling: SamplingFlags,
     compute: ComputeFlags,
     output: OutputFlags,
-    task: Task = None,
+    task: TaskName = None,
     sigma: Sigma = None,
     samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input.")] = 1,
     reference: Annotated[
@@ -74,7 +79,7 @@ def restore(
             metavar="PATH", help="The true picture, or a folder of them by name: prints PSNR, SSIM and LPIPS against it."
         ),
     ] = None,
-    lpips_net: Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS.")] = "alex",
+    lpips_net: LpipsNet = "alex",
 ) -> None:
     """Restore degraded pictures.
 
@@ -86,6 +91,7 @@ def restore(
     console = output.console()
     chosen = sampling.resolve()
     compute.check()
+    checked_task(task)
     checked_sigma(sigma)
     if samples < 1:
         raise UsageError(f"--samples is {samples}; it must be at least 1")
@@ -113,7 +119,7 @@ def make_job(
     path: Path,
     targets: tuple[Path, ...],
     task: str | None,
-    operator: OperatorFlags,
+    operator: OperatorOptions,
     sigma: float | None,
     reference: Path | None,
     console: Console,
@@ -149,34 +155,197 @@ def run_jobs(
     output: OutputFlags,
     lpips_net: str,
 ) -> None:
-    """Loads the prior once and restores every job."""
-    from dmps_cli.device import resolve_device, tune_allocator
+    """Loads the prior once, restores every job, prints the scores at the end."""
     from dmps_cli.weights import load_prior
 
-    tune_allocator()
-    device = resolve_device(compute.device)
+    device = compute.start()
     prior = load_prior(compute.model, device, compute.dtype)
     batch.console.note(f"{sampling}; prior {prior.name}, {compute.dtype} on {device}")
-    scorer = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
+    writer = Writer(prior=prior, sampling=sampling, compute=compute, output=output, batch=batch)
+    scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
     num_steps = sum(len(job.targets) for job in jobs) * sampling.nfe
     with batch.console.progress(num_steps) as (advance, say):
-        for number, group in enumerate(ready_groups(jobs, batch, compute)):
-            say(f"{group[0].job.path.name} ({number + 1})")
-            for ready, images, seconds in restore_group(group, prior, sampling, compute, advance):
+        for group in ready_groups(jobs, batch, compute):
+            say(", ".join(ready.job.path.name for ready in group))
+            for ready, images, seconds in restored(group, writer, advance):
                 with batch.item(ready.job.path):
-                    write(ready, images, seconds, prior, sampling, compute, output, batch, scorer)
-    if scorer:
-        scorer.print(batch)
+                    metrics = scores.of(ready.job, images) if scores else [{} for _ in images]
+                    writer.write(ready, images, seconds, metrics)
+    if scores:
+        scores.print(batch)
 
 
 def ready_groups(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags) -> Iterator[list[Ready]]:
     """Inputs that share an operator, at most --batch-size together; what cannot be read fails alone."""
+    operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
 
     def readable() -> Iterator[Ready]:
         for job in jobs:
             with batch.item(job.path):
-                yield read(job, batch.console, compute)
+                yield read(job, batch.console, compute.start(), operators)
 
-    for _, group in groupby(readable(), key=lambda ready: (ready.job.plan.key, ready.op.in_shape, ready.job.plan.sigma_y)):
+    for _, group in groupby(readable(), key=lambda ready: (id(ready.op), ready.job.plan.sigma_y)):
         while chunk := list(islice(group, compute.batch_size)):
             yield chunk
+
+
+def read(job: Job, console: Console, device: torch.device, operators: dict[Any, LinearOperator]) -> Ready:
+    """Reads the measurement and builds its operator. Raises InputError where they do not fit together."""
+    reading = read_measurement(job.path, job.plan.sidecar)
+    for note in reading.notes:
+        console.note(note)
+    pixels = reading.pixels.to(device)
+    if job.plan.image_shape is None and pixels.ndim != PICTURE_NDIM:
+        raise InputError(f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); its sidecar is missing")
+    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]))
+    key = (job.plan.key, shape)
+    if key not in operators:
+        operators.clear()
+        operators[key] = job.plan.build(shape, device)
+    op = operators[key]
+    y = pixels if reading.is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
+    if tuple(y.shape[1:]) != op.out_shape:
+        raise InputError(
+            f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of {shape[2]} x {shape[1]} px "
+            f"gives {op.out_shape}"
+        )
+    return Ready(job=job, y=y, op=op)
+
+
+def fit_channels(picture: Tensor, op: LinearOperator, path: Path, console: Console) -> Tensor:
+    """A picture (1, 1 or 3, h, w) with the channels that the measurement has, said where they change."""
+    wanted = 1 if op.out_shape[0] == 1 else 3
+    if picture.shape[1] == 1 and wanted != 1:
+        console.note(f"{path} is grey; its grey value is taken for red, green and blue")
+        return picture.expand(-1, 3, -1, -1)
+    if picture.shape[1] != 1 and wanted == 1:
+        console.note(f"{path} is in colour; its grey value by the task's own weights is restored")
+    return picture
+
+
+def restored(
+    group: Sequence[Ready], writer: Writer, advance: Callable[[], None]
+) -> Iterator[tuple[Ready, Tensor, float]]:
+    """Yields (job, samples (K, C, H, W), seconds per sample) for each of a group computed together."""
+    import torch
+
+    from dmps_cli.device import micro_batch, stopwatch
+    from dmps_cli.pipeline import FILE_KEY, restore
+
+    op, num_samples = group[0].op, len(group[0].job.targets)
+    for together in ([ready] for ready in group) if micro_batch(op.device, len(group)) == 1 else [group]:
+        y = torch.cat([ready.y.expand(num_samples, *op.out_shape) for ready in together])
+        keys = [(FILE_KEY[0], k) for k in range(num_samples)] * len(together)
+        elapsed = stopwatch(op.device)
+        try:
+            x = restore(
+                y,
+                op,
+                writer.prior.prior,
+                together[0].job.plan.sigma_y,
+                writer.sampling,
+                seed=writer.compute.seed,
+                keys=keys,
+                on_step=advance,
+            )
+        except DmpsError as exc:
+            for ready in together:
+                writer.batch.fail(str(ready.job.path), exc)
+            continue
+        seconds = elapsed() / len(y)
+        for ready, images in zip(together, x.split(num_samples), strict=True):
+            yield ready, images, seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Writes restorations and their sidecars."""
+
+    prior: LoadedPrior
+    sampling: Sampling
+    compute: ComputeFlags
+    output: OutputFlags
+    batch: Batch
+
+    def write(self, ready: Ready, images: Tensor, seconds: float, metrics: Sequence[dict[str, float]]) -> None:
+        """One picture and one sidecar per sample, the picture last; the paths go to stdout."""
+        from dmps_cli.images import encode
+
+        for k, (target, image, scores) in enumerate(zip(ready.job.targets, images, metrics, strict=True)):
+            encoded = encode(image, target)
+            facts = self.facts(ready, k, seconds) | {"picture_sha256": sha256_bytes(encoded), **scores}
+            atomic_write(target.with_suffix(".json"), json_bytes(facts), overwrite=self.output.overwrite)
+            atomic_write(target, encoded, overwrite=self.output.overwrite)
+            self.batch.results.append({**facts, "output": str(target)})
+            self.batch.console.result(str(target))
+
+    def facts(self, ready: Ready, sample: int, seconds: float) -> dict[str, Any]:
+        """Everything that made a restoration."""
+        plan = ready.job.plan
+        return {
+            "kind": RESTORATION_KIND,
+            "input": str(ready.job.path),
+            "input_sha256": sha256_file(ready.job.path),
+            "task": plan.task,
+            "operator": dict(plan.params),
+            "sigma_y": plan.sigma_y,
+            "sigma_y_255": plan.sigma_y * GREY_LEVELS,
+            **self.sampling.as_dict(),
+            "seed": self.compute.seed,
+            "sample": sample,
+            "model": self.prior.name,
+            "model_sha256": self.prior.sha256,
+            "dtype": self.prior.dtype,
+            "device": str(ready.op.device),
+            "seconds": seconds,
+            "versions": versions(),
+        }
+
+
+class Scores:
+    """Metrics against the references, gathered into one table."""
+
+    def __init__(self, lpips_net: str, console: Console) -> None:
+        from dmps_cli.metrics import METRICS, Scorer
+
+        self.scorer = Scorer([*METRICS], lpips_net=lpips_net)
+        self.rows: list[dict[str, Any]] = []
+        self.sigmas: set[float] = set()
+        for metric, reason in self.scorer.missing.items():
+            console.note(f"{metric} is left out: {reason}")
+
+    def of(self, job: Job, images: Tensor) -> list[dict[str, float]]:
+        """One dict of metrics per sample; empty without a reference. Raises InputError if the sizes differ."""
+        if job.reference is None:
+            return [{} for _ in images]
+        truth = load_truth(job).to(images)
+        if truth.shape[1:] != images.shape[1:]:
+            raise InputError(
+                f"the reference {job.reference} is {truth.shape[-1]} x {truth.shape[-2]} px, the restoration "
+                f"{images.shape[-1]} x {images.shape[-2]}"
+            )
+        scores = [self.scorer.score(image[None], truth)[0] for image in images]
+        self.sigmas.add(job.plan.sigma_y)
+        self.rows += [{"image": target.name, **row} for target, row in zip(job.targets, scores, strict=True)]
+        return scores
+
+    def print(self, batch: Batch) -> None:
+        """The table on stdout, with the protocol under it."""
+        from dmps_cli.report import print_table
+
+        if not batch.console.as_json and self.rows:
+            print_table(self.rows)
+            names = [row["image"] for row in self.rows]
+            batch.console.note(self.scorer.protocol(sorted(self.sigmas), names))
+
+
+def load_truth(job: Job) -> Tensor:
+    """The reference as (1, 3, H, W), cropped as the sidecar says the photograph was."""
+    from dmps_cli.images import load_rgb
+
+    truth = load_rgb(job.reference).pixels[None]  # type: ignore[arg-type]
+    source = job.plan.sidecar.source if job.plan.sidecar else None
+    if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
+        left, top, width, height = source.crop
+        truth = truth[..., top : top + height, left : left + width]
+    return truth

@@ -106,6 +106,14 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
 
 
+class Activation(nn.Module):
+    """silu, of a norm's output that nothing else holds: in place unless gradients are recorded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x may be overwritten."""
+        return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class Upsample(nn.Module):
     """Nearest neighbour x 2, then perhaps a convolution."""
 
@@ -144,10 +152,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift_norm = config.scale_shift_norm
         emb_out = 2 * out_width if config.scale_shift_norm else out_width
-        self.in_layers = nn.Sequential(GroupNorm(width), nn.SiLU(), nn.Conv2d(width, out_width, 3, padding=1))
+        self.in_layers = nn.Sequential(GroupNorm(width), Activation(), nn.Conv2d(width, out_width, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.base_width, emb_out))
         self.out_layers = nn.Sequential(  # the third is the reference's dropout: it has no parameters and no effect
-            GroupNorm(out_width), nn.SiLU(), nn.Identity(), nn.Conv2d(out_width, out_width, 3, padding=1)
+            GroupNorm(out_width), Activation(), nn.Identity(), nn.Conv2d(out_width, out_width, 3, padding=1)
         )
         self.skip_connection = nn.Identity() if out_width == width else nn.Conv2d(width, out_width, 1)
         self.resample = nn.Identity() if resample is None else resample(width, with_conv=False)
@@ -222,7 +230,7 @@ class ADM(nn.Module):
         )
         self.output_blocks = _decoder(config, widths, skip_widths)
         self.out = nn.Sequential(
-            GroupNorm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+            GroupNorm(widths[0]), Activation(), nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

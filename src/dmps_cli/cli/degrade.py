@@ -1,0 +1,129 @@
+"""`dmps degrade`: photographs in, measurements out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmps_cli import __version__
+from dmps_cli.cli.batch import Batch, open_batch, plan_outputs, taken
+from dmps_cli.cli.operators import OperatorPlan
+from dmps_cli.cli.options import (
+    Inputs,
+    OutputFlags,
+    Seed,
+    Sigma,
+    TaskName,
+    check_seed,
+    checked_sigma,
+    checked_task,
+    command_options,
+)
+from dmps_cli.errors import InputError, UsageError
+from dmps_cli.files import sha256_file
+from dmps_cli.measurements import Source, siblings, write_measurement
+from dmps_cli.tasks import TASKS, OperatorOptions, crop_box, resolve
+
+if TYPE_CHECKING:
+    from dmps_cli.operators.base import LinearOperator
+
+
+@command_options
+def degrade(
+    inputs: Inputs,
+    operator: OperatorOptions,
+    output: OutputFlags,
+    task: TaskName = None,
+    sigma: Sigma = None,
+    seed: Seed = 0,
+) -> None:
+    """Degrade photographs: y = A x + n.
+
+    Writes a picture to look at (.png), the exact measurement in float32 (.npy) and a sidecar (.json) that says what was
+    done, from which `dmps restore` goes on. Without --operator-seed, random masks and permutations follow --seed.
+
+    Example: dmps degrade photo.jpg --task sr4 --sigma 0.05 --seed 0 -o y.png
+    """
+    if checked_task(task) is None:
+        raise UsageError(f"name a --task: {', '.join(TASKS)}")
+    check_seed(seed)
+    checked_sigma(sigma)
+    plan = make_plan(task, operator, sigma, seed)  # type: ignore[arg-type]
+    batch, paths = open_batch(inputs, output.console())
+    jobs = []
+    for path, target in plan_outputs(batch, paths, f"_{task}", output):
+        with batch.item(path):
+            if not taken([target, *siblings(target)], output, batch.console):
+                jobs.append((path, target))
+    if jobs:
+        batch.console.note(plan.describe())
+        worker = Worker(plan=plan, seed=seed, overwrite=output.overwrite, batch=batch)
+        with batch.console.progress(len(jobs), "pictures") as (advance, say):
+            for path, target in jobs:
+                say(path.name)
+                with batch.item(path):
+                    worker.degrade(path, target)
+                advance()
+    batch.finish({"version": __version__, "command": "degrade", "seed": seed})
+
+
+def make_plan(task: str, options: OperatorOptions, sigma: float | None, seed: int) -> OperatorPlan:
+    """The complete parameters; a random pattern follows the seed unless it has its own. Raises UsageError, InputError."""
+    params = resolve(task, options)
+    if "operator_seed" in params and options.operator_seed is None:
+        params["operator_seed"] = seed
+    if params.get("mask") is not None and not Path(params["mask"]).is_file():
+        raise InputError(f"the mask {params['mask']} does not exist")
+    return OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """Degrades one picture after another; neighbours of one size share the operator."""
+
+    plan: OperatorPlan
+    seed: int
+    overwrite: bool
+    batch: Batch
+    op: LinearOperator | None = None
+
+    def degrade(self, path: Path, target: Path) -> None:
+        """Writes the measurement of a picture and prints its path."""
+        from dmps_cli.images import load_rgb
+        from dmps_cli.pipeline import FILE_KEY, degrade
+
+        image = load_rgb(path)
+        height, width = image.pixels.shape[-2:]
+        left, top, w, h = crop = crop_box(self.plan.params, (height, width))
+        for note in image.notes:
+            self.batch.console.note(note)
+        if (w, h) != (width, height):
+            self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
+        x = image.pixels[None, :, top : top + h, left : left + w]
+        op = self.operator((x.shape[1], h, w))
+        y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[FILE_KEY])
+        sidecar = write_measurement(
+            target,
+            y[0],
+            op.to_image(y)[0],
+            overwrite=self.overwrite,
+            mask=self.plan.mask(),
+            task=self.plan.task,
+            operator=dict(self.plan.params),
+            sigma_y=self.plan.sigma_y,
+            seed=self.seed,
+            image_shape=(x.shape[1], h, w),
+            source=Source(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
+        )
+        self.batch.results.append({"input": str(path), "output": str(target), **sidecar.as_dict()})
+        self.batch.console.result(str(target))
+
+    def operator(self, shape: tuple[int, int, int]) -> LinearOperator:
+        """The plan's operator for that shape, built anew only when the shape changes."""
+        import torch
+
+        if self.op is None or self.op.in_shape != shape:
+            self.op = self.plan.build(shape, torch.device("cpu"))
+        return self.op
+

@@ -1,0 +1,175 @@
+"""`dmps eval`: photographs, degraded, restored and measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmps_cli import __version__
+from dmps_cli.cli.console import Console
+from dmps_cli.cli.degrade import make_plan
+from dmps_cli.cli.options import ComputeFlags, LpipsNet, SamplingFlags, Sigma, checked_sigma, command_options
+from dmps_cli.errors import InputError, OutputError, UsageError
+from dmps_cli.files import expand_inputs
+from dmps_cli.tasks import OperatorOptions, crop_box, task
+
+if TYPE_CHECKING:
+    import torch
+
+    from dmps_cli.cli.operators import OperatorPlan
+    from dmps_cli.evaluation import Problem, Row
+
+SAMPLES = "samples"
+GROUP = ("task", "method", "sampler", "nfe")
+FILES = ("rows.csv", "means.csv", "results.json")
+
+
+@command_options
+def evaluate(
+    sampling: SamplingFlags,
+    operator: OperatorOptions,
+    compute: ComputeFlags,
+    dataset: Annotated[str, typer.Option(metavar="FOLDER|samples", help="Photographs; samples: the bundled ones.")],
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = "sr4",
+    samplers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N photographs by name.")] = None,
+    sigma: Sigma = None,
+    lpips_net: LpipsNet = "alex",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help=f"Write {', '.join(FILES)} there.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False,
+) -> None:
+    """Degrade and restore photographs; print mean PSNR, SSIM, LPIPS and seconds per image.
+
+    Every sampler sees the same measurements. An operator option goes to the tasks that take it.
+
+    Example: dmps eval --dataset samples --tasks sr4,deblur --samplers ddpm,flow --limit 1 --nfe 10
+    """
+    console = Console(quiet=quiet, as_json=as_json)
+    compute.check()
+    checked_sigma(sigma)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; it must be at least 1")
+    samplings = [sampling.resolve(name) for name in split(samplers)] or [sampling.resolve()]
+    plans = [make_plan(name, shared_options(name, tasks, operator), sigma, compute.seed) for name in split(tasks)]
+    if not plans:
+        raise UsageError("--tasks names no task")
+    pictures = list_pictures(dataset, limit)
+    check_results(out, overwrite)
+
+    device = compute.start()
+    from dmps_cli.evaluation import evaluate as evaluate_rows
+    from dmps_cli.images import load_rgb
+    from dmps_cli.metrics import METRICS, Scorer
+    from dmps_cli.weights import load_prior
+
+    prior = load_prior(compute.model, device, compute.dtype)
+    scorer = Scorer([*METRICS], lpips_net=lpips_net)
+    for metric, reason in scorer.missing.items():
+        console.note(f"{metric} is left out: {reason}")
+    for plan in plans:
+        console.note(plan.describe())
+    rows: list[Row] = []
+    num_steps = len(pictures) * len(plans) * sum(choice.nfe for choice in samplings)
+    with console.progress(num_steps) as (advance, say):
+        for row in evaluate_rows(
+            pictures,
+            [as_problem(plan, device) for plan in plans],
+            samplings,
+            prior.prior,
+            scorer,
+            seed=compute.seed,
+            device=device,
+            load=lambda path: load_rgb(path).pixels[None],
+            on_step=advance,
+        ):
+            rows.append(row)
+            say(f"{row['image']} {row['task']}")
+    protocol = scorer.protocol(sorted({plan.sigma_y for plan in plans}), [*pictures])
+    facts = {
+        "version": __version__,
+        "command": "eval",
+        "dataset": dataset,
+        **asdict(compute),
+        "model_sha256": prior.sha256,
+        "operators": {plan.task: dict(plan.params) for plan in plans},
+        "protocol": protocol,
+    }
+    report(rows, facts, console, out, overwrite)
+
+
+def split(names: str | None) -> list[str]:
+    """The names of a comma-separated list."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:
+    """Those of the options that the task takes. Raises UsageError for one that none of the tasks takes."""
+    takers = {option: [other for other in split(tasks) if option in task(other).params] for option in options.given()}
+    orphans = [option for option, names in takers.items() if not names]
+    if orphans:
+        raise UsageError(f"none of the tasks {tasks} takes --{orphans[0].replace('_', '-')}")
+    return OperatorOptions(**{option: value for option, value in options.given().items() if name in takers[option]})
+
+
+def list_pictures(dataset: str, limit: int | None) -> dict[str, Path]:
+    """Name in the data set -> file, by name. Raises InputError if there is none."""
+    if dataset == SAMPLES:
+        from dmps_cli.images import photo_paths
+
+        found = {path.name: path for path in photo_paths()}
+    else:
+        root = Path(dataset)
+        if not root.is_dir():
+            raise InputError(f"the data set {dataset} is not a folder; name one, or {SAMPLES}")
+        paths, failures = expand_inputs([dataset])
+        if failures:
+            raise failures[0][1]
+        found = {path.relative_to(root).as_posix(): path for path in paths}
+    return dict(sorted(found.items())[:limit])
+
+
+def check_results(out: Path | None, overwrite: bool) -> None:
+    """Raises OutputError before anything is computed if a result file exists already."""
+    existing = [out / name for name in FILES if (out / name).exists()] if out else []
+    if existing and not overwrite:
+        raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
+
+
+def as_problem(plan: OperatorPlan, device: torch.device) -> Problem:
+    """The plan as the evaluation sees it."""
+    from dmps_cli.evaluation import Problem
+
+    return Problem(
+        task=plan.task,
+        sigma_y=plan.sigma_y,
+        crop=lambda size: crop_box(plan.params, size),
+        build=lambda shape: plan.build(shape, device),
+    )
+
+
+def report(rows: list[Row], facts: dict[str, Any], console: Console, out: Path | None, overwrite: bool) -> None:
+    """Prints the means; writes rows and means where --out says."""
+    from dmps_cli.files import atomic_write
+    from dmps_cli.report import means, print_table, to_csv, to_json
+
+    averaged = means(rows, by=GROUP)
+    content = {**facts, "means": averaged, "rows": rows}
+    if out is not None:
+        texts = (to_csv(rows), to_csv(averaged), to_json(content))
+        for name, text in zip(FILES, texts, strict=True):
+            atomic_write(out / name, text.encode(), overwrite=overwrite)
+            console.note(f"wrote {out / name}")
+    if console.as_json:
+        print(to_json(content), flush=True)
+        return
+    print_table(averaged)
+    console.result(facts["protocol"])

@@ -1,0 +1,43 @@
+"""`dmps tasks`: what can be undone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dmps_cli.cli.console import Console
+from dmps_cli.measurements import GREY_LEVELS
+from dmps_cli.tasks import TASKS, flag
+
+
+def tasks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """List the tasks, their noise and their options.
+
+    Example: dmps tasks
+    """
+    console = Console(as_json=as_json)
+    rows = {
+        name: {
+            "help": row.help,
+            "sigma_y": row.sigma_y,
+            "sigma_y_255": row.sigma_y * GREY_LEVELS,
+            "options": {option: default for option, default in row.params.items() if option not in row.fixed},
+        }
+        for name, row in TASKS.items()
+    }
+    console.object(rows)
+    if as_json:
+        return
+    from rich import box
+    from rich.table import Table
+
+    from dmps_cli.report import print_rich
+
+    table = Table("task", "what is undone", "sigma_y", "of 255", "options", box=box.SIMPLE_HEAD)
+    for name, row in rows.items():
+        options = " ".join(map(flag, row["options"]))  # type: ignore[arg-type]
+        table.add_row(name, str(row["help"]), f"{row['sigma_y']:g}", f"{row['sigma_y_255']:.4g}", options)
+    print_rich(table)

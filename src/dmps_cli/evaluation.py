@@ -1,0 +1,73 @@
+"""A data set through degradation, restoration and metrics, one row per picture, task and sampling."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmps_cli.device import stopwatch
+from dmps_cli.methods import Sampling
+from dmps_cli.metrics import Scorer
+from dmps_cli.operators.base import LinearOperator
+from dmps_cli.pipeline import degrade, restore
+from dmps_cli.priors import Prior
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A task with its noise. crop: (H, W) -> (left, top, width, height) px that are used; build: (C, H, W) -> operator."""
+
+    task: str
+    sigma_y: float
+    crop: Callable[[tuple[int, int]], tuple[int, int, int, int]]
+    build: Callable[[tuple[int, int, int]], LinearOperator]
+
+
+def image_key(name: str) -> int:
+    """A number for what an image is: its path relative to the data set, never its position in a list."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
+
+
+def evaluate(
+    pictures: Mapping[str, Path],
+    problems: Sequence[Problem],
+    samplings: Sequence[Sampling],
+    prior: Prior,
+    scorer: Scorer,
+    *,
+    seed: int,
+    device: torch.device,
+    load: Callable[[Path], torch.Tensor],
+    on_step: Callable[[], None] = lambda: None,
+) -> Iterator[Row]:
+    """Yields a row for each picture, problem and sampling as it is done: metrics, seconds, the noise's key.
+
+    pictures: name in the data set -> file. The measurement of a picture and problem is the same for every sampling.
+    """
+    for name, path in pictures.items():
+        x_full = load(path).to(device)
+        key = (image_key(name), 0)
+        for problem in problems:
+            left, top, width, height = problem.crop((x_full.shape[-2], x_full.shape[-1]))
+            x = x_full[..., top : top + height, left : left + width]
+            op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
+            y = degrade(x, op, problem.sigma_y, seed=seed, keys=[key])
+            for sampling in samplings:
+                elapsed = stopwatch(device)
+                restored = restore(y, op, prior, problem.sigma_y, sampling, seed=seed, keys=[key], on_step=on_step)
+                seconds = elapsed()
+                yield {
+                    "image": name,
+                    "task": problem.task,
+                    **sampling.as_dict(),
+                    "sigma_y": problem.sigma_y,
+                    **scorer.score(restored, x)[0],
+                    "seconds": seconds,
+                }

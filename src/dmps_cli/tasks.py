@@ -1,0 +1,410 @@
+"""The table of tasks: names, defaults, options, and how each builds its operator. No torch until one is built.
+
+To add a task: a row of TASKS (and a class in `operators/`). Options that are new get a field of `OperatorOptions`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dmps_cli.errors import InputError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dmps_cli.operators.base import LinearOperator
+
+    Build = Callable[["Site"], LinearOperator]
+
+Shape3 = tuple[int, int, int]
+Params = Mapping[str, Any]
+
+BOUNDARIES = ("zero", "reflect", "circular")
+
+
+def _option(help: str, metavar: str) -> Any:
+    """A field of OperatorOptions: open by default, with its unit and help for the command line."""
+    return field(default=None, metadata={"help": help, "metavar": metavar})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorOptions:
+    """What can be said about an operator; None leaves it to the task. Values may come from flags or from JSON."""
+
+    scale: int | None = _option("Down-sampling factor, px of the restoration per px of the input.", "N")
+    width: int | None = _option("Width of the uniform blur, px, odd.", "PX")
+    blur_std: float | None = _option("Standard deviation of the Gaussian blur, px.", "PX")
+    blur_std_x: float | None = _option("Horizontal standard deviation of the blur, px.", "PX")
+    blur_std_y: float | None = _option("Vertical standard deviation of the blur, px.", "PX")
+    taps: int | None = _option("Width of the sampled Gaussian, px, odd.", "PX")
+    length: float | None = _option("Length of the motion, px.", "PX")
+    angle: float | None = _option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
+    boundary: str | None = _option("What lies beyond the border of a blurred picture.", "|".join(BOUNDARIES))
+    svd_cutoff: float | None = _option(
+        "Singular values of the 1-D factors below this are set to zero in A itself; the authors' code has 0.03. "
+        "Default: 0, the true A.",
+        "X",
+    )
+    weights: str | None = _option("Weights of red, green and blue in the grey value.", "R,G,B")
+    mask: str | None = _option("Mask picture of the same size: white pixels are kept.", "FILE")
+    box: str | None = _option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
+    fraction: float | None = _option("Share of pixels removed at random, 0 to 1.", "SHARE")
+    ratio: int | None = _option("Compression: pixels per measured value, a power of two.", "N")
+    operator_seed: int | None = _option("Seed of the random mask or permutation.", "N")
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not left open."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where an operator is built: image shape (C, H, W), complete parameters, the mask if there is one."""
+
+    in_shape: Shape3
+    params: Params
+    dtype: torch.dtype
+    device: torch.device | str
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A row of TASKS. params: its options with their defaults; fixed: those that its name already says."""
+
+    help: str
+    sigma_y: float
+    params: Params
+    build: Build
+    fixed: tuple[str, ...] = ()
+    is_picture: bool = True  # whether a picture file can hold the measurement
+    boundaries: tuple[str, ...] = BOUNDARIES
+
+
+def _bicubic(site: Site) -> LinearOperator:
+    from dmps_cli.operators.separable import bicubic_decimation
+
+    return bicubic_decimation(
+        site.in_shape, site.params["scale"], svd_cutoff=site.params["svd_cutoff"], dtype=site.dtype, device=site.device
+    )
+
+
+def _average(site: Site) -> LinearOperator:
+    from dmps_cli.operators.separable import average_pooling
+
+    return average_pooling(site.in_shape, site.params["scale"], dtype=site.dtype, device=site.device)
+
+
+def _uniform_blur(site: Site) -> LinearOperator:
+    from dmps_cli.operators.separable import uniform_taps
+
+    taps = uniform_taps(site.params["width"])
+    return _blur(site, taps, taps)
+
+
+def _gaussian_blur(site: Site) -> LinearOperator:
+    from dmps_cli.operators.separable import gaussian_taps
+
+    taps = gaussian_taps(site.params["blur_std"], site.params["taps"])
+    return _blur(site, taps, taps)
+
+
+def _anisotropic_blur(site: Site) -> LinearOperator:
+    from dmps_cli.operators.separable import gaussian_taps
+
+    vertical, horizontal = (gaussian_taps(site.params[f"blur_std_{axis}"], site.params["taps"]) for axis in "yx")
+    return _blur(site, vertical, horizontal)
+
+
+def _blur(site: Site, row_taps: Sequence[float], col_taps: Sequence[float]) -> LinearOperator:
+    from dmps_cli.operators.separable import separable_blur
+
+    return separable_blur(
+        site.in_shape,
+        row_taps,
+        col_taps,
+        boundary=site.params["boundary"],
+        svd_cutoff=site.params["svd_cutoff"],
+        dtype=site.dtype,
+        device=site.device,
+    )
+
+
+def _motion_blur(site: Site) -> LinearOperator:
+    from dmps_cli.operators.circular import CircularConvolution, ZeroConvolution, line_kernel
+
+    kernel = line_kernel(site.params["length"], site.params["angle"])
+    kind = {"circular": CircularConvolution, "zero": ZeroConvolution}[site.params["boundary"]]
+    return kind(site.in_shape, kernel, dtype=site.dtype, device=site.device)
+
+
+def _identity(site: Site) -> LinearOperator:
+    from dmps_cli.operators.pointwise import Identity
+
+    return Identity(site.in_shape, dtype=site.dtype, device=site.device)
+
+
+def _channel_mean(site: Site) -> LinearOperator:
+    from dmps_cli.operators.pointwise import ChannelMean
+
+    return ChannelMean(site.in_shape, site.params["weights"], dtype=site.dtype, device=site.device)
+
+
+def _mask(site: Site) -> LinearOperator:
+    from dmps_cli.operators.pointwise import Mask, outside_box, random_keep
+
+    size, params = site.in_shape[1:], site.params
+    if site.mask is not None:
+        keep = site.mask
+    elif params["box"] is not None:
+        keep = outside_box(size, params["box"])
+    else:
+        keep = random_keep(size, params["fraction"], params["operator_seed"])
+    return Mask(site.in_shape, keep, dtype=site.dtype, device=site.device)
+
+
+def _hadamard(site: Site) -> LinearOperator:
+    from dmps_cli.operators.hadamard import WalshHadamard
+
+    return WalshHadamard(
+        site.in_shape, site.params["ratio"], seed=site.params["operator_seed"], dtype=site.dtype, device=site.device
+    )
+
+
+def _super_resolution(scale: int, fixed: tuple[str, ...] = ("scale",)) -> Task:
+    return Task(
+        help=f"{scale}x super-resolution: bicubic anti-aliased decimation"
+        if fixed
+        else "super-resolution by --scale: bicubic anti-aliased decimation",
+        sigma_y=0.05,
+        params={"scale": scale, "svd_cutoff": 0.0},
+        build=_bicubic,
+        fixed=fixed,
+    )
+
+
+TASKS: dict[str, Task] = {
+    "sr2": _super_resolution(2),
+    "sr4": _super_resolution(4),
+    "sr8": _super_resolution(8),
+    "sr": _super_resolution(4, fixed=()),
+    "sr4-avg": Task(
+        help="4x super-resolution: average pooling of 4 x 4 pixels",
+        sigma_y=0.05,
+        params={"scale": 4},
+        build=_average,
+        fixed=("scale",),
+    ),
+    "deblur": Task(
+        help="uniform blur, 9 x 9 (the paper's DDPM rows)",
+        sigma_y=0.05,
+        params={"width": 9, "boundary": "zero", "svd_cutoff": 0.0},
+        build=_uniform_blur,
+    ),
+    "deblur-gauss": Task(
+        help="Gaussian blur, std 3 px (the paper's flow rows)",
+        sigma_y=0.05,
+        params={"blur_std": 3.0, "taps": None, "boundary": "zero", "svd_cutoff": 0.0},
+        build=_gaussian_blur,
+    ),
+    "deblur-aniso": Task(
+        help="anisotropic Gaussian blur, std 20 px horizontally and 1 px vertically, 9 taps",
+        sigma_y=0.05,
+        params={"blur_std_x": 20.0, "blur_std_y": 1.0, "taps": 9, "boundary": "zero", "svd_cutoff": 0.0},
+        build=_anisotropic_blur,
+    ),
+    "motion": Task(
+        help="motion blur along a line",
+        sigma_y=0.05,
+        params={"length": 15.0, "angle": 45.0, "boundary": "circular"},
+        build=_motion_blur,
+        boundaries=("circular", "zero"),
+    ),
+    "denoise": Task(help="noise alone", sigma_y=0.5, params={}, build=_identity),
+    "colorize": Task(
+        help="colour from grey, the mean of red, green and blue",
+        sigma_y=0.05,
+        params={"weights": [1 / 3, 1 / 3, 1 / 3]},
+        build=_channel_mean,
+    ),
+    "inpaint": Task(
+        help="missing pixels: a mask, a box, or a random half",
+        sigma_y=0.05,
+        params={"mask": None, "box": None, "fraction": 0.5, "operator_seed": 0},
+        build=_mask,
+    ),
+    "cs": Task(
+        help="compressed sensing: Walsh-Hadamard rows of the permuted pixels",
+        sigma_y=0.05,
+        params={"ratio": 2, "operator_seed": 0},
+        build=_hadamard,
+        is_picture=False,
+    ),
+}
+
+
+def task(name: str) -> Task:
+    """The row of that name. Raises UsageError with the nearest name otherwise."""
+    if name not in TASKS:
+        raise unknown_name("task", name, TASKS)
+    return TASKS[name]
+
+
+def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
+    """The complete parameters of a task, JSON-able: its defaults, with the options given.
+
+    Raises UsageError for an unknown task, an option that it does not take or that its name contradicts, and a value out
+    of range.
+    """
+    row, given = task(name), options.given()
+    params = dict(row.params)
+    for option, value in given.items():
+        if option not in params:
+            takers = [other for other, candidate in TASKS.items() if option in candidate.params]
+            raise UsageError(f"task '{name}' takes no {flag(option)}; it belongs to {', '.join(takers)}")
+        checked = CHECKS[option](option, value)
+        if option in row.fixed and checked != params[option]:
+            raise UsageError(f"task '{name}' has {flag(option)} {params[option]}, not {checked}; choose another task")
+        params[option] = checked
+    if "boundary" in params and params["boundary"] not in row.boundaries:
+        raise UsageError(f"task '{name}' has no --boundary {params['boundary']}; choose {' or '.join(row.boundaries)}")
+    if "taps" in params and params["taps"] is None:
+        params["taps"] = 2 * math.ceil(5 * params["blur_std"]) + 1  # 31 at std 3, as in the authors' code
+    return _one_pattern(params, given) if name == "inpaint" else params
+
+
+PATTERNS = ("mask", "box", "fraction")
+
+
+def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
+    """Of the ways to say which pixels are missing, the one given; the random half if none is."""
+    chosen = [name for name in PATTERNS if name in given]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(map(flag, chosen))} exclude each other")
+    if chosen:
+        params.update({name: None for name in PATTERNS if name not in chosen})
+    return params
+
+
+def build(
+    name: str,
+    params: Params,
+    in_shape: Shape3,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    mask: Tensor | None = None,
+) -> LinearOperator:
+    """The operator of a task for images of shape (C, H, W).
+
+    params: as `resolve` gives them; mask: (H, W) of bool, True = kept, where params name a mask file. Raises InputError
+    for a size that the operator cannot have, ValueError if the mask is missing.
+    """
+    if params.get("mask") is not None and mask is None:
+        raise ValueError(f"task '{name}' was resolved with the mask {params['mask']}, which was not given")
+    scale = factor(params)
+    if in_shape[1] % scale or in_shape[2] % scale:
+        raise InputError(
+            f"the picture is {in_shape[2]} x {in_shape[1]} px, not a multiple of the scale {scale}; crop it first"
+        )
+    return task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask))
+
+
+def factor(params: Params) -> int:
+    """Pixels of x per pixel of y along each axis: the scale of super-resolution, 1 elsewhere."""
+    return int(params.get("scale", 1))
+
+
+def source_shape(params: Params, picture_size: tuple[int, int]) -> Shape3:
+    """(3, H, W) of x that a degraded picture of (h, w) implies."""
+    h, w = picture_size
+    return 3, h * factor(params), w * factor(params)
+
+
+def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, width, height) px: the central part of an image of (H, W) that the task can take.
+
+    The whole image, but for super-resolution, whose H and W are multiples of the scale. Raises InputError if nothing
+    is left.
+    """
+    scale = factor(params)
+    height, width = (side - side % scale for side in size)
+    if not height or not width:
+        raise InputError(f"the picture is {size[1]} x {size[0]} px, smaller than the scale {scale}")
+    return (size[1] - width) // 2, (size[0] - height) // 2, width, height
+
+
+def flag(option: str) -> str:
+    """How an option is written on the command line."""
+    return "--" + option.replace("_", "-")
+
+
+def _number(option: str, value: Any, what: str, is_right: Callable[[float], bool]) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or not is_right(number):
+        raise UsageError(f"{flag(option)} is {value}; it must be {what}")
+    return number
+
+
+def _integer(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], int]:
+    return lambda option, value: int(_number(option, value, what, lambda n: n == int(n) and is_right(n)))
+
+
+def _real(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], float]:
+    return lambda option, value: _number(option, value, what, is_right)
+
+
+def _numbers(count: int, what: str, is_right: Callable[[list[float]], bool]) -> Callable[[str, Any], list[float]]:
+    def check(option: str, value: Any) -> list[float]:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        try:
+            numbers = [float(part) for part in parts]
+        except (TypeError, ValueError):
+            numbers = []
+        if len(numbers) != count or not all(map(math.isfinite, numbers)) or not is_right(numbers):
+            raise UsageError(f"{flag(option)} is {value}; it must be {what}")
+        return numbers
+
+    return check
+
+
+def _box(option: str, value: Any) -> list[int]:
+    what = "left,top,width,height in px: whole numbers, width and height at least 1"
+    check = _numbers(4, what, lambda n: all(v == int(v) and v >= 0 for v in n) and min(n[2:]) >= 1)
+    return [int(number) for number in check(option, value)]
+
+
+def _boundary(option: str, value: Any) -> str:
+    if value not in BOUNDARIES:
+        raise UsageError(f"{flag(option)} is '{value}'; choose one of {', '.join(BOUNDARIES)}")
+    return str(value)
+
+
+_odd = _integer("an odd number of px, at least 1", lambda n: n >= 1 and n % 2 == 1)
+_positive = _real("a positive number", lambda n: n > 0)
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "scale": _integer("a whole number, at least 2", lambda n: n >= 2),
+    "width": _odd,
+    "blur_std": _positive,
+    "blur_std_x": _positive,
+    "blur_std_y": _positive,
+    "taps": _odd,
+    "length": _real("a number of px, at least 1", lambda n: n >= 1),
+    "angle": _real("a number of degrees", lambda n: True),
+    "boundary": _boundary,
+    "svd_cutoff": _real("a number from 0 up to 1", lambda n: 0 <= n < 1),
+    "weights": _numbers(3, "three numbers r,g,b, not all 0", any),
+    "mask": lambda option, value: str(value),
+    "box": _box,
+    "fraction": _real("a share of pixels from 0 up to 1", lambda n: 0 <= n < 1),
+    "ratio": _integer("a power of two, at least 1", lambda n: n >= 1 and int(n) & (int(n) - 1) == 0),
+    "operator_seed": _integer("a whole number, at least 0", lambda n: n >= 0),
+}
