@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +17,8 @@ from dmps_cli.errors import InputError, OutputError
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Pictures with more pixels are refused as decompression bombs (Pillow's own limit)."""
+
+_ORIENTATION = 0x0112  # EXIF tag
 
 _FORMATS = {
     ".png": ("PNG", {"compress_level": 6}),
@@ -47,15 +47,14 @@ def load(path: Path) -> Picture:
     profile other than sRGB is converted. Each of these is said in the notes. Raises InputError for a file that is
     missing, empty, damaged, no picture, or larger than MAX_PIXELS.
     """
-    with _opened(path) as image:
-        notes = []
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append(f"{path} has {image.n_frames} frames; the first is taken")
-        upright = ImageOps.exif_transpose(image)
-        if upright.size != image.size or image.getexif().get(0x0112, 1) != 1:
-            notes.append(f"{path} is turned as its EXIF orientation says")
-        converted, more = _to_plain_mode(upright, path)
-        return Picture(pixels=_to_tensor(converted, path), notes=(*notes, *more))
+    image, num_frames = _decoded(path)
+    notes = []
+    if num_frames > 1:
+        notes.append(f"{path} has {num_frames} frames; the first is taken")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        notes.append(f"{path} is turned as its EXIF orientation says")
+    converted, more = _to_plain_mode(ImageOps.exif_transpose(image), path)
+    return Picture(pixels=_to_tensor(converted, path), notes=(*notes, *more))
 
 
 def load_rgb(path: Path) -> Picture:
@@ -102,17 +101,18 @@ def photo_paths() -> list[Path]:
     return sorted((Path(str(files("dmps_cli"))) / "data" / "photos").glob("*.png"))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image with its pixels decoded. Raises InputError, naming the file and what is wrong with it."""
+def _decoded(path: Path) -> tuple[Image.Image, int]:
+    """(the first frame with its pixels, number of frames). Raises InputError, naming the file and what is wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata; the size limit is checked below
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height}")
+                num_frames = getattr(image, "n_frames", 1)
+                image.seek(0)
                 image.load()
-                yield image
+                return image, num_frames
     except Image.DecompressionBombError as exc:
         raise InputError(f"{path} is too large to be a picture ({exc}); at most {MAX_PIXELS} pixels are read") from exc
     except UnidentifiedImageError as exc:

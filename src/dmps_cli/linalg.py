@@ -22,29 +22,35 @@ def item_dot(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
 
 
-def conjugate_gradient(apply: LinearMap, b: Tensor, *, rtol: float, max_iter: int) -> Tensor:
+def conjugate_gradient(
+    apply: LinearMap, b: Tensor, *, rtol: float, max_iter: int, precondition: LinearMap | None = None
+) -> Tensor:
     """Solves apply(x) = b for a symmetric positive semi-definite map (Hestenes and Stiefel 1952).
 
-    b: (B, ..). Each item stops at ||residual|| <= rtol ||b|| and is then left as it is. A singular
-    map is fine for b in its range (the minimum-norm solution results). Raises ConvergenceError
-    with the relative residual reached if an item needs more than max_iter iterations.
+    b: (B, ..); precondition: a symmetric positive definite map near the inverse of apply. Each item stops at
+    ||residual|| <= rtol ||b|| and is then left as it is. A singular map is fine for b in its range (without a
+    preconditioner the minimum-norm solution results). Raises ConvergenceError with the relative residual reached if an
+    item needs more than max_iter iterations.
     """
+    precondition = precondition or (lambda r: r)
     x, residual = 0.0 * b, b  # 0 b rather than zeros: a NaN in b shows in x
-    direction, rho = residual, item_dot(residual, residual)
-    target = rtol**2 * rho
+    direction = precondition(residual)
+    rho, size = item_dot(residual, direction), item_dot(residual, residual)
+    target = rtol**2 * size
     for _ in range(max_iter):
-        active = rho > target
+        active = size > target
         if not bool(active.any()):
             return x
         image = apply(direction)
         curvature = item_dot(direction, image)
         step = torch.where(active & (curvature > 0), rho / curvature, 0.0)
         x, residual = x + step * direction, residual - step * image
-        rho_next = item_dot(residual, residual)
-        direction = residual + torch.where(active, rho_next / rho, 0.0) * direction
-        rho = torch.where(active, rho_next, rho)
-    if bool((rho > target).any()):
-        reached = float((rho / item_dot(b, b)).nan_to_num().max().sqrt())
+        preconditioned = precondition(residual)
+        rho_next = item_dot(residual, preconditioned)
+        direction = preconditioned + torch.where(active, rho_next / rho, 0.0) * direction
+        rho, size = torch.where(active, rho_next, rho), torch.where(active, item_dot(residual, residual), size)
+    if bool((size > target).any()):
+        reached = float((size / item_dot(b, b)).nan_to_num().max().sqrt())
         raise ConvergenceError(
             f"conjugate gradients reached a relative residual of {reached:.1e} after {max_iter} iterations, not {rtol:.1e}"
         )

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmps_cli.linalg import conjugate_gradient, largest_eigenvalue
+from dmps_cli.linalg import LinearMap, conjugate_gradient, largest_eigenvalue
 
 Shape = tuple[int, ...]
 Correction = Callable[[Tensor, float, float], Tensor]
@@ -22,7 +22,11 @@ Correction = Callable[[Tensor, float, float], Tensor]
 PINV_RCOND = 1e-4
 """Singular values below this share of the largest count as zero in `pinv`, and in `solve` at noise_var = 0."""
 
+PINV_DAMPING = {torch.float64: PINV_RCOND, torch.float32: 1e-2}
+"""The share of the largest singular value by which an iterated `pinv` damps; float32 cannot resolve less."""
+
 CG_MAX_ITER = 1000
+CG_RTOL = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
 class LinearOperator(ABC):
@@ -55,18 +59,26 @@ class LinearOperator(ABC):
         r: (B, *out_shape). noise_var, scale >= 0, not both 0. At noise_var = 0 the pseudo-inverse
         is meant. Raises ConvergenceError if the iteration stops short of its tolerance.
         """
-        rtol = 1e-12 if self.dtype == torch.float64 else 1e-6
         return conjugate_gradient(
-            lambda v: noise_var * v + scale * self.A(self.At(v)), r, rtol=rtol, max_iter=CG_MAX_ITER
+            lambda v: noise_var * v + scale * self.A(self.At(v)),
+            r,
+            rtol=CG_RTOL[self.dtype],
+            max_iter=CG_MAX_ITER,
+            precondition=self.preconditioner(noise_var, scale),
         )
 
-    def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm regularised away.
+    def preconditioner(self, noise_var: float, scale: float) -> LinearMap | None:
+        """A cheap map near (noise_var I + scale A A^T)^-1 for the iteration in `solve`; None: there is none."""
+        del noise_var, scale
+        return None
 
-        The default damps instead of cutting: A^T (A A^T + (PINV_RCOND norm)^2 I)^-1 y.
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm cut.
+
+        The default damps instead: A^T (A A^T + (d norm)^2 I)^-1 y, d = PINV_DAMPING of the dtype.
         y: (B, *out_shape); result: (B, *in_shape).
         """
-        return self.At(self.solve(y, (PINV_RCOND * self.norm) ** 2, 1.0))
+        return self.At(self.solve(y, (PINV_DAMPING[self.dtype] * self.norm) ** 2, 1.0))
 
     def correction(self, y: Tensor) -> Correction:
         """Prepares y once; returns (x, noise_var, scale) -> A^T (noise_var I + scale A A^T)^-1 (y - A x).

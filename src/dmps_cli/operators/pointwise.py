@@ -97,8 +97,8 @@ class ChannelMean(FlatOperator):
         return self.unit * c
 
     def from_image(self, image: Tensor) -> Tensor:
-        """The picture's one channel; of a grey picture kept as RGB the mean of its channels, which are equal."""
-        return image.mean(1, keepdim=True)
+        """A grey picture's one channel; of a colour picture its grey value by the same weights."""
+        return image if image.shape[1] == 1 else self.A(image)
 
 
 class Mask(FlatOperator):

@@ -6,14 +6,14 @@ The singular value decompositions of the two small matrices give that of A: U = 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dmps_cli.linalg import MatrixSVD, along_both_axes, matrix_svd
-from dmps_cli.operators.base import SpectralOperator
+from dmps_cli.operators.base import Shape, SpectralOperator
 
 Boundary = Literal["zero", "reflect", "circular"]
 
@@ -75,5 +75,126 @@ class Separable(SpectralOperator):
         return along_both_axes(self.U1, c, self.U2.T)
 
 
-class _Factor(tuple[Tensor, MatrixSVD]):
+class _Factor(NamedTuple):
     """The matrix of one axis and its decomposition."""
+
+    K: Tensor
+    svd: MatrixSVD
+
+
+def _factor(K: Tensor, svd_cutoff: float) -> _Factor:
+    """Decomposes one axis; with a cutoff, small singular values are zero in the matrix too."""
+    svd = matrix_svd(K)
+    if svd_cutoff == 0.0:
+        return _Factor(K, svd)
+    svd = svd._replace(s=torch.where(svd.s < svd_cutoff, 0.0, svd.s))
+    return _Factor(svd.matrix(), svd)
+
+
+def bicubic_taps(scale: int) -> list[float]:
+    """The 4 f taps of anti-aliased bicubic decimation by f, bicubic((q - 2 f + 0.5) / f), a = -0.5, summing to 1."""
+
+    def bicubic(t: float) -> float:
+        """Keys 1981, eq. (4), with a = -0.5."""
+        t = abs(t)
+        if t <= 1.0:
+            return 1.5 * t**3 - 2.5 * t**2 + 1.0
+        return -0.5 * t**3 + 2.5 * t**2 - 4.0 * t + 2.0 if t < 2.0 else 0.0
+
+    taps = [bicubic((q - 2 * scale + 0.5) / scale) for q in range(4 * scale)]
+    return [tap / sum(taps) for tap in taps]
+
+
+def uniform_taps(width: int) -> list[float]:
+    """`width` taps of 1 / width."""
+    return [1.0 / width] * width
+
+
+def gaussian_taps(std: float, num_taps: int) -> list[float]:
+    """`num_taps` (odd) samples of exp(-d^2 / (2 std^2)) around d = 0, summing to 1."""
+    half = num_taps // 2
+    taps = [math.exp(-0.5 * (d / std) ** 2) for d in range(-half, num_taps - half)]
+    return [tap / sum(taps) for tap in taps]
+
+
+def decimation_matrix(size: int, scale: int) -> Tensor:
+    """(size / scale, size), float64: bicubic decimation along one axis.
+
+    Tap q of output k sits at k f + f // 2 - 2 f + q; beyond the border the picture is reflected, edge pixel repeated.
+    """
+    positions = torch.arange(0, size, scale)[:, None] + scale // 2 - 2 * scale + torch.arange(4 * scale)[None]
+    return _placed(positions, bicubic_taps(scale), size, "reflect")
+
+
+def averaging_matrix(size: int, scale: int) -> Tensor:
+    """(size / scale, size), float64: the mean of blocks of `scale` pixels."""
+    return torch.eye(size // scale, dtype=torch.float64).repeat_interleave(scale, dim=1) / scale
+
+
+def blur_matrix(size: int, taps: Sequence[float], boundary: Boundary) -> Tensor:
+    """(size, size), float64: K[i, i + d] = taps[d + L // 2], not renormalised at a zero boundary."""
+    positions = torch.arange(size)[:, None] + torch.arange(len(taps))[None] - len(taps) // 2
+    return _placed(positions, taps, size, boundary)
+
+
+def _placed(positions: Tensor, taps: Sequence[float], size: int, boundary: Boundary) -> Tensor:
+    """The matrix with taps[q] added at column positions[k, q] of row k, columns beyond the border as it says."""
+    weights = torch.tensor(list(taps), dtype=torch.float64).expand(positions.shape)
+    if boundary == "zero":
+        weights = torch.where((positions < 0) | (positions >= size), 0.0, weights)
+        columns = positions.clamp(0, size - 1)
+    elif boundary == "circular":
+        columns = positions % size
+    else:  # half-sample reflection: -1 -> 0, size -> size - 1, again and again for long kernels
+        folded = positions % (2 * size)
+        columns = torch.minimum(folded, 2 * size - 1 - folded)
+    return torch.zeros(len(positions), size, dtype=torch.float64).scatter_add_(1, columns, weights)
+
+
+def _along_axes(
+    in_shape: Shape,
+    rows: Callable[[int], Tensor],
+    cols: Callable[[int], Tensor] | None = None,
+    *,
+    svd_cutoff: float,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Separable:
+    """The operator of two matrix families; cols = None: the same along both axes, built once for a square picture."""
+    channels, H, W = in_shape
+    K1 = rows(H)
+    K2 = K1 if cols is None and H == W else (cols or rows)(W)
+    return Separable(channels, K1, K2, svd_cutoff=svd_cutoff, dtype=dtype, device=device)
+
+
+def bicubic_decimation(
+    in_shape: Shape, scale: int, *, svd_cutoff: float = 0.0, dtype: torch.dtype, device: torch.device | str
+) -> Separable:
+    """Bicubic (a = -0.5) anti-aliased decimation by `scale`, half-sample reflection. H, W: multiples of it."""
+    return _along_axes(
+        in_shape, lambda n: decimation_matrix(n, scale), svd_cutoff=svd_cutoff, dtype=dtype, device=device
+    )
+
+
+def average_pooling(in_shape: Shape, scale: int, *, dtype: torch.dtype, device: torch.device | str) -> Separable:
+    """The mean of blocks of scale x scale pixels. H, W: multiples of it."""
+    return _along_axes(in_shape, lambda n: averaging_matrix(n, scale), svd_cutoff=0.0, dtype=dtype, device=device)
+
+
+def separable_blur(
+    in_shape: Shape,
+    row_taps: Sequence[float],
+    col_taps: Sequence[float],
+    *,
+    boundary: Boundary = "zero",
+    svd_cutoff: float = 0.0,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Separable:
+    """Blur by row_taps along the vertical axis and col_taps along the horizontal one."""
+
+    def matrices(taps: Sequence[float]) -> Callable[[int], Tensor]:
+        return lambda n: blur_matrix(n, taps, boundary)
+
+    cols = None if list(row_taps) == list(col_taps) else matrices(col_taps)
+    return _along_axes(in_shape, matrices(row_taps), cols, svd_cutoff=svd_cutoff, dtype=dtype, device=device)

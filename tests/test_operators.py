@@ -1,0 +1,399 @@
+"""Every task's operator against dense matrices that are built here, NumPy's SVD, conjugate gradients, golden data."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from scipy.linalg import hadamard
+from torch import Tensor
+
+from dmps_cli.errors import InputError
+from dmps_cli.operators.base import PINV_RCOND, LinearOperator, SpectralOperator
+from dmps_cli.operators.circular import line_kernel
+from dmps_cli.operators.hadamard import WalshHadamard
+from dmps_cli.operators.pointwise import ChannelMean, Mask
+from dmps_cli.operators.separable import (
+    average_pooling,
+    bicubic_decimation,
+    bicubic_taps,
+    gaussian_taps,
+    separable_blur,
+    uniform_taps,
+)
+from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
+from tests.conftest import golden, randn, rel
+
+H, W = 8, 16
+SHAPE = (3, H, W)
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in TASKS},
+    "sr scale 3": ("sr", {"scale": 3}),
+    "sr4 cutoff": ("sr4", {"svd_cutoff": 0.3}),
+    "deblur reflect": ("deblur", {"width": 5, "boundary": "reflect"}),
+    "deblur circular": ("deblur", {"boundary": "circular"}),
+    "deblur cutoff": ("deblur", {"svd_cutoff": 0.03}),
+    "deblur-gauss narrow": ("deblur-gauss", {"blur_std": 0.8}),
+    "motion zero": ("motion", {"boundary": "zero", "length": 5, "angle": 30}),
+    "colorize weighted": ("colorize", {"weights": "0.3,0.6,0.1"}),
+    "inpaint box": ("inpaint", {"box": "3,2,10,5"}),
+    "inpaint most": ("inpaint", {"fraction": 0.9, "operator_seed": 3}),
+    "cs ratio 4": ("cs", {"ratio": 4, "operator_seed": 1}),
+}
+
+
+def make(case: str, shape: tuple[int, int, int] = SHAPE, dtype: torch.dtype = torch.float64) -> LinearOperator:
+    task, options = CASES[case]
+    size = (3, 9, 12) if options.get("scale") == 3 else shape
+    return build(task, resolve(task, OperatorOptions(**options)), size, dtype=dtype)
+
+
+@lru_cache
+def dense(case: str) -> np.ndarray:
+    """(M, N): the operator applied to each unit image."""
+    op = make(case)
+    basis = torch.eye(math.prod(op.in_shape), dtype=torch.float64).reshape(-1, *op.in_shape)
+    return op.A(basis).flatten(1).T.numpy()
+
+
+cases = pytest.mark.parametrize("case", CASES)
+
+
+@cases
+def test_adjoint(case: str) -> None:
+    op = make(case)
+    u, v = randn(2, *op.in_shape, seed=1), randn(2, *op.out_shape, seed=2)
+    gap = (op.A(u) * v).sum() - (u * op.At(v)).sum()
+    assert abs(gap) <= 1e-12 * op.A(u).norm() * v.norm()
+
+
+@cases
+def test_equals_its_dense_matrix(case: str) -> None:
+    op, A = make(case), torch.from_numpy(dense(case))
+    x, y = randn(2, *op.in_shape, seed=1), randn(2, *op.out_shape, seed=2)
+    torch.testing.assert_close(op.A(x).flatten(1), x.flatten(1) @ A.T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(op.At(y).flatten(1), y.flatten(1) @ A, rtol=0, atol=1e-12)
+
+
+@cases
+@pytest.mark.parametrize(("noise_var", "scale"), [(0.05**2, 1.0), (0.25, 1e-3), (1e-3, 50.0)])
+def test_solve_is_the_dense_solve(case: str, noise_var: float, scale: float) -> None:
+    op, A = make(case), torch.from_numpy(dense(case))
+    r = randn(2, *op.out_shape, seed=3)
+    inner = noise_var * torch.eye(len(A), dtype=torch.float64) + scale * A @ A.T
+    expected = torch.linalg.solve(inner, r.flatten(1).T).T
+    tolerance = 1e-9 * float(expected.abs().max())
+    torch.testing.assert_close(op.solve(r, noise_var, scale).flatten(1), expected, rtol=0, atol=tolerance)
+
+
+@cases
+def test_solve_is_what_conjugate_gradients_find(case: str) -> None:
+    op = make(case)
+    r = randn(2, *op.out_shape, seed=3)
+    by_iteration = LinearOperator.solve(op, r, 0.05, 1.0)
+    torch.testing.assert_close(op.solve(r, 0.05, 1.0), by_iteration, rtol=0, atol=1e-8 * float(by_iteration.abs().max()))
+
+
+@cases
+def test_correction_is_at_solve_residual(case: str) -> None:
+    op, A = make(case), torch.from_numpy(dense(case))
+    x, y = randn(2, *op.in_shape, seed=1), randn(2, *op.out_shape, seed=2)
+    inner = 0.01 * torch.eye(len(A), dtype=torch.float64) + 0.7 * A @ A.T
+    expected = torch.linalg.solve(inner, (y.flatten(1) - x.flatten(1) @ A.T).T).T @ A
+    tolerance = 1e-9 * float(expected.abs().max())
+    torch.testing.assert_close(op.correction(y)(x, 0.01, 0.7).flatten(1), expected, rtol=0, atol=tolerance)
+
+
+@cases
+def test_norm_is_the_largest_singular_value(case: str) -> None:
+    assert make(case).norm == pytest.approx(np.linalg.norm(dense(case), 2), rel=1e-6)
+
+
+closed_form = pytest.mark.parametrize("case", [case for case in CASES if case != "motion zero"])
+
+
+@closed_form
+def test_pinv_is_numpys_with_the_same_cutoff(case: str) -> None:
+    """NumPy's own SVD, small singular values cut at the named share of the largest."""
+    op = make(case)
+    y = randn(2, *op.out_shape, seed=2)
+    expected = torch.from_numpy(y.flatten(1).numpy() @ np.linalg.pinv(dense(case), rcond=PINV_RCOND).T)
+    torch.testing.assert_close(op.pinv(y).flatten(1), expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
+
+
+@closed_form
+def test_pinv_identities(case: str) -> None:
+    """Moore and Penrose: A+ A A+ = A+, A+ A and A A+ symmetric; A A+ A = A up to the modes cut."""
+    op = make(case)
+    x, y = randn(2, *op.in_shape, seed=1), randn(2, *op.out_shape, seed=2)
+    z, v = randn(2, *op.in_shape, seed=3), randn(2, *op.out_shape, seed=4)
+    plus = op.pinv(y)
+    torch.testing.assert_close(op.pinv(op.A(plus)), plus, rtol=0, atol=1e-9 * float(plus.abs().max()))
+    assert torch.sum(op.pinv(op.A(x)) * z) == pytest.approx(torch.sum(x * op.pinv(op.A(z))).item(), rel=1e-9, abs=1e-9)
+    assert torch.sum(op.A(op.pinv(y)) * v) == pytest.approx(torch.sum(y * op.A(op.pinv(v))).item(), rel=1e-9, abs=1e-9)
+    lost = (op.A(op.pinv(op.A(x))) - op.A(x)).flatten(1).norm(dim=1)
+    assert bool((lost <= PINV_RCOND * op.norm * x.flatten(1).norm(dim=1)).all())
+
+
+@closed_form
+def test_without_noise_solve_is_the_pseudo_inverse(case: str) -> None:
+    """At noise_var = 0, A^T solve(r, 0, 1) = A^+ r."""
+    op = make(case)
+    r = randn(2, *op.out_shape, seed=2)
+    plus = op.pinv(r)
+    torch.testing.assert_close(op.At(op.solve(r, 0.0, 1.0)), plus, rtol=0, atol=1e-8 * float(plus.abs().max()))
+
+
+def test_default_pinv_of_an_iterated_operator_nears_the_pseudo_inverse() -> None:
+    op = make("motion zero")
+    y = op.A(randn(2, *op.in_shape, seed=2))
+    A = dense("motion zero")
+    damped = A.T @ np.linalg.inv(A @ A.T + (PINV_RCOND * op.norm) ** 2 * np.eye(len(A)))
+    expected = torch.from_numpy(y.flatten(1).numpy() @ damped.T)
+    torch.testing.assert_close(op.pinv(y).flatten(1), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if isinstance(make(case), SpectralOperator)])
+def test_factors_are_a_singular_value_decomposition(case: str) -> None:
+    op = make(case)
+    assert isinstance(op, SpectralOperator)
+    c = randn(2, *op.singulars.shape, seed=5)
+    seen = op.singulars > 0
+    torch.testing.assert_close(op.Ut(op.U(c)), c, rtol=0, atol=1e-11)
+    torch.testing.assert_close((op.Vt(op.V(c)) * seen), c * seen, rtol=0, atol=1e-11)
+    x = randn(2, *op.in_shape, seed=1)
+    torch.testing.assert_close(op.U(op.singulars * op.Vt(x)), op.A(x), rtol=0, atol=1e-11)
+    ours = np.sort(op.singulars.flatten().numpy())[::-1]
+    numpys = np.linalg.svd(dense(case), compute_uv=False)
+    np.testing.assert_allclose(ours, numpys[: len(ours)], rtol=0, atol=1e-11 * numpys[0] + 1e-7 * ("cs" in case))
+
+
+@cases
+def test_batch_of_two_is_two_of_one(case: str) -> None:
+    """Bit for bit, in float32."""
+    op = make(case, dtype=torch.float32)
+    x, y = randn(2, *op.in_shape, seed=1).float(), randn(2, *op.out_shape, seed=2).float()
+    for function, argument in ((op.A, x), (op.At, y), (lambda r: op.solve(r, 0.1, 1.0), y), (op.pinv, y)):
+        both = function(argument)
+        for i in range(2):
+            alone = function(argument[i : i + 1])[0]
+            torch.testing.assert_close(both[i], alone, rtol=0, atol=1e-5 * float(alone.abs().max()))
+
+
+@cases
+def test_arguments_are_not_changed(case: str) -> None:
+    op = make(case)
+    x, y = randn(2, *op.in_shape, seed=1), randn(2, *op.out_shape, seed=2)
+    before = x.clone(), y.clone()
+    op.A(x), op.At(y), op.pinv(y), op.correction(y)(x, 0.1, 1.0), op.to_image(y)
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+
+
+# What the matrices are, by other means ------------------------------------------------------------------------------
+
+
+def image() -> Tensor:
+    return randn(1, *SHAPE, seed=7)
+
+
+@pytest.mark.parametrize(("boundary", "mode"), [("zero", "constant"), ("reflect", "reflect"), ("circular", "wrap")])
+@pytest.mark.parametrize("task", ["deblur", "deblur-gauss"])
+def test_blur_is_scipys(task: str, boundary: str, mode: str) -> None:
+    op = build(task, resolve(task, OperatorOptions(boundary=boundary)), SHAPE, dtype=torch.float64)
+    if task == "deblur":
+        taps = np.full(9, 1 / 9)
+    else:
+        d = np.arange(-15, 16)
+        taps = np.exp(-(d**2) / 18)
+        taps /= taps.sum()
+    expected = image().numpy()
+    for axis in (2, 3):
+        expected = ndimage.correlate1d(expected, taps, axis=axis, mode=mode)
+    torch.testing.assert_close(op.A(image()), torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+def test_anisotropic_blur_is_wide_horizontally() -> None:
+    op = build("deblur-aniso", resolve("deblur-aniso", OperatorOptions()), SHAPE, dtype=torch.float64)
+    d = np.arange(-4, 5)
+    wide, narrow = (np.exp(-(d**2) / (2 * std**2)) for std in (20.0, 1.0))
+    expected = ndimage.correlate1d(image().numpy(), narrow / narrow.sum(), axis=2, mode="constant")
+    expected = ndimage.correlate1d(expected, wide / wide.sum(), axis=3, mode="constant")
+    torch.testing.assert_close(op.A(image()), torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("boundary", "mode"), [("zero", "constant"), ("circular", "wrap")])
+def test_motion_is_scipys_convolution(boundary: str, mode: str) -> None:
+    params = resolve("motion", OperatorOptions(length=7, angle=30, boundary=boundary))
+    op = build("motion", params, SHAPE, dtype=torch.float64)
+    kernel = line_kernel(7, 30).numpy()
+    expected = np.stack([ndimage.convolve(channel, kernel, mode=mode) for channel in image()[0].numpy()])
+    torch.testing.assert_close(op.A(image())[0], torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+def test_line_kernels() -> None:
+    """A horizontal line of 5 px is five equal pixels but for its soft ends; angles turn it counter-clockwise."""
+    flat = line_kernel(5, 0)
+    assert flat.sum().item() == pytest.approx(1)
+    middle = flat[flat.shape[0] // 2]
+    assert middle.sum().item() == pytest.approx(1)
+    assert middle[len(middle) // 2].item() == pytest.approx(1 / 4, rel=0.02)  # five centres are four pixels apart
+    torch.testing.assert_close(line_kernel(5, 90), flat.T, rtol=0, atol=1e-9)
+    rising = line_kernel(9, 45)
+    assert rising[-3, 2] > 10 * rising[2, 2]  # lower left is on the line, upper left is not
+    torch.testing.assert_close(rising, rising.flip(0, 1), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_bicubic_decimation_by_the_formula(scale: int) -> None:
+    """SPEC: tap q of output k at k f + f//2 - 2 f + q, bicubic((q - 2 f + .5) / f), edge pixels repeated in reflection."""
+    shape = (3, 24, 48)
+    op = bicubic_decimation(shape, scale, dtype=torch.float64, device="cpu")
+    x = randn(1, *shape, seed=7).numpy()
+
+    def weight(t: float) -> float:
+        t = abs(t)
+        return 1.5 * t**3 - 2.5 * t**2 + 1 if t <= 1 else -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
+
+    taps = np.array([weight((q - 2 * scale + 0.5) / scale) for q in range(4 * scale)])
+    taps /= taps.sum()
+    for axis in (2, 3):
+        before = 2 * scale - scale // 2
+        padded = np.pad(x, [(before, 2 * scale) if a == axis else (0, 0) for a in range(4)], mode="symmetric")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 4 * scale, axis=axis)
+        x = np.take(windows, range(0, x.shape[axis], scale), axis=axis) @ taps
+    torch.testing.assert_close(op.A(randn(1, *shape, seed=7)), torch.from_numpy(x), rtol=0, atol=1e-12)
+
+
+def test_decimation_keeps_a_flat_picture_flat() -> None:
+    op = make("sr8", (3, 32, 64))
+    torch.testing.assert_close(op.A(torch.full((1, 3, 32, 64), 0.3, dtype=torch.float64)).mean().item(), 0.3)
+
+
+def test_average_pooling_is_torchs() -> None:
+    op = average_pooling(SHAPE, 4, dtype=torch.float64, device="cpu")
+    torch.testing.assert_close(op.A(image()), torch.nn.functional.avg_pool2d(image(), 4), rtol=0, atol=1e-13)
+
+
+def test_colorize_is_the_mean_of_the_channels() -> None:
+    op = make("colorize")
+    torch.testing.assert_close(op.A(image()), image().mean(1, keepdim=True), rtol=0, atol=1e-14)
+
+
+def test_a_removed_pixel_loses_all_channels() -> None:
+    op = make("inpaint box")
+    shown = op.to_image(op.A(image()))[0]
+    inside = torch.zeros(H, W, dtype=torch.bool)
+    inside[2:7, 3:13] = True
+    assert bool((shown[:, inside] == -1).all())
+    assert torch.equal(shown[:, ~inside], image()[0][:, ~inside])
+    assert op.out_shape == (3, H * W - 50)
+
+
+def test_random_mask_removes_the_share_asked_for() -> None:
+    assert make("inpaint").out_shape[1] == H * W // 2
+    assert make("inpaint most").out_shape[1] == H * W - round(0.9 * H * W)
+
+
+def test_masks_of_another_size_or_without_a_pixel_are_refused() -> None:
+    for keep in (torch.ones(H, W + 1, dtype=torch.bool), torch.zeros(H, W, dtype=torch.bool)):
+        with pytest.raises(InputError, match="mask"):
+            Mask(SHAPE, keep, dtype=torch.float64, device="cpu")
+
+
+def test_hadamard_rows_by_scipy() -> None:
+    """The first n / ratio rows of SciPy's Sylvester matrix on the pixels in the operator's own order, zeros filled in."""
+    op = WalshHadamard((1, 6, 9), 4, seed=5, dtype=torch.float64, device="cpu")
+    rows = torch.from_numpy(hadamard(64) / 8.0)[:16]
+    x = randn(1, 1, 6, 9)
+    filled = torch.cat([x.flatten(), torch.zeros(1, dtype=torch.float64)])[op.pixel_at]
+    torch.testing.assert_close(op.A(x)[0, 0], rows @ filled, rtol=0, atol=1e-12)
+
+
+def test_a_picture_cannot_hold_a_compressed_measurement() -> None:
+    with pytest.raises(InputError, match="npy"):
+        make("cs").from_image(image())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("cs")])
+def test_a_picture_of_a_measurement_gives_it_back(case: str) -> None:
+    op = make(case)
+    y = randn(1, *op.out_shape, seed=2)
+    torch.testing.assert_close(op.from_image(op.to_image(y)), y, rtol=0, atol=0)
+
+
+def test_a_colour_picture_gives_colorize_its_grey_value() -> None:
+    op = ChannelMean(SHAPE, [0.2, 0.3, 0.5], dtype=torch.float64, device="cpu")
+    assert torch.equal(op.from_image(image()), op.A(image()))
+
+
+# Golden data: the authors' code, singular values in the right order ---------------------------------------------------
+
+GOLDEN_SHAPE = (3, 32, 32)
+
+
+def golden_operator(name: str, dtype: torch.dtype) -> LinearOperator:
+    how = {"svd_cutoff": 0.03, "dtype": dtype, "device": "cpu"}
+    gauss = gaussian_taps(3, 31)
+
+    def short(std: float) -> list[float]:
+        return [*gaussian_taps(std, 9)[:8], 0.0]  # the authors' loop stops one tap early
+
+    if name.startswith("sr_bicubic_x"):
+        return bicubic_decimation(GOLDEN_SHAPE, int(name[-1]), **how)  # type: ignore[arg-type]
+    table = {
+        "sr_avgpool_x4": lambda: average_pooling(GOLDEN_SHAPE, 4, dtype=dtype, device="cpu"),
+        "deblur_uniform9_true": lambda: separable_blur(GOLDEN_SHAPE, uniform_taps(9), uniform_taps(9), **how),
+        "deblur_gauss_true": lambda: separable_blur(GOLDEN_SHAPE, gauss, gauss, **how),
+        "deblur2d_aniso_true": lambda: separable_blur(GOLDEN_SHAPE, short(3), short(3), **how),
+        "deblur2d_s1_s20_true": lambda: separable_blur(GOLDEN_SHAPE, short(1), short(20), **how),
+        "colorization": lambda: ChannelMean(GOLDEN_SHAPE, [0.3333, 0.3334, 0.3333], dtype=dtype, device="cpu"),
+        "denoise": lambda: build("denoise", {}, GOLDEN_SHAPE, dtype=dtype),
+        "inpaint_random": lambda: Mask(
+            GOLDEN_SHAPE, golden("operators/inpaint_random_32")["mask"].reshape(-1, 32, 32)[0] > 0, dtype=dtype, device="cpu"
+        ),
+    }
+    return table[name]()
+
+
+GOLDEN_NAMES = (
+    *("sr_bicubic_x2", "sr_bicubic_x4", "sr_bicubic_x8", "sr_avgpool_x4", "deblur_uniform9_true", "deblur_gauss_true"),
+    *("deblur2d_aniso_true", "deblur2d_s1_s20_true", "colorization", "denoise", "inpaint_random"),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_golden_operator(name: str, dtype: torch.dtype) -> None:
+    """y and A^T u to 2e-5, scores to 1e-4, the tolerances of the golden data."""
+    op, data = golden_operator(name, dtype), golden(f"operators/{name}_32")
+    inputs = {key: value.to(dtype) for key, value in golden("operators/inputs_32").items()}
+
+    def as_y(flat: Tensor) -> Tensor:
+        if name == "inpaint_random":  # pixel-major, the channel fastest
+            return flat.to(dtype).unflatten(1, (-1, 3)).transpose(1, 2)
+        return flat.to(dtype).reshape(-1, *op.out_shape)
+
+    assert rel(op.A(inputs["x"]), as_y(data["y"])) < 2e-5
+    assert rel(op.At(as_y(data["u"])).flatten(1), data["Htu"].flatten(1)) < 2e-5
+    for sigma in (0.05, 0.5):
+        for bar in (0.999, 0.5, 0.01):
+            y = as_y(data["y"] + sigma * data["y_noise"])
+            root = math.sqrt(bar)
+            score = op.correction(y)(inputs["x_t"] / root, sigma**2, (1 - bar) / bar) / root
+            assert rel(score.flatten(1), data[f"score_sigma{sigma}_abar{bar}"].flatten(1)) < 1e-4
+    ours = torch.sort(op.singulars.flatten()).values  # type: ignore[attr-defined]
+    assert rel(ours, torch.sort(data["singulars_sorted"].flatten()).values) < 2e-5
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_golden_taps(scale: int) -> None:
+    data = golden(f"operators/sr_bicubic_x{scale}_32")
+    taps = next(value for key, value in data.items() if key.startswith("taps"))
+    assert rel(torch.tensor(bicubic_taps(scale)), taps.flatten()) < 1e-6
