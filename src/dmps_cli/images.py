@@ -90,9 +90,18 @@ def encode(x: Tensor, target: Path) -> bytes:
     suffix = target.suffix.lower()
     if suffix not in _FORMATS:
         raise OutputError(f"{target} has no suffix of a picture; choose one of {', '.join(_FORMATS)}")
+    return _file_bytes(Image.fromarray(to_uint8(x)), suffix)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    return _file_bytes(image, ".png")
+
+
+def _file_bytes(image: Image.Image, suffix: str) -> bytes:
     name, options = _FORMATS[suffix]
     buffer = io.BytesIO()
-    Image.fromarray(to_uint8(x)).save(buffer, format=name, **options)
+    image.save(buffer, format=name, **options)
     return buffer.getvalue()
 
 

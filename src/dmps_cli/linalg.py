@@ -22,35 +22,29 @@ def item_dot(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
 
 
-def conjugate_gradient(
-    apply: LinearMap, b: Tensor, *, rtol: float, max_iter: int, precondition: LinearMap | None = None
-) -> Tensor:
+def conjugate_gradient(apply: LinearMap, b: Tensor, *, rtol: float, max_iter: int) -> Tensor:
     """Solves apply(x) = b for a symmetric positive semi-definite map (Hestenes and Stiefel 1952).
 
-    b: (B, ..); precondition: a symmetric positive definite map near the inverse of apply. Each item stops at
-    ||residual|| <= rtol ||b|| and is then left as it is. A singular map is fine for b in its range (without a
-    preconditioner the minimum-norm solution results). Raises ConvergenceError with the relative residual reached if an
-    item needs more than max_iter iterations.
+    b: (B, ..). Each item stops at ||residual|| <= rtol ||b|| and is then left as it is. A singular
+    map is fine for b in its range (the minimum-norm solution results). Raises ConvergenceError
+    with the relative residual reached if an item needs more than max_iter iterations.
     """
-    precondition = precondition or (lambda r: r)
     x, residual = 0.0 * b, b  # 0 b rather than zeros: a NaN in b shows in x
-    direction = precondition(residual)
-    rho, size = item_dot(residual, direction), item_dot(residual, residual)
-    target = rtol**2 * size
+    direction, rho = residual, item_dot(residual, residual)
+    target = rtol**2 * rho
     for _ in range(max_iter):
-        active = size > target
+        active = rho > target
         if not bool(active.any()):
             return x
         image = apply(direction)
         curvature = item_dot(direction, image)
         step = torch.where(active & (curvature > 0), rho / curvature, 0.0)
         x, residual = x + step * direction, residual - step * image
-        preconditioned = precondition(residual)
-        rho_next = item_dot(residual, preconditioned)
-        direction = preconditioned + torch.where(active, rho_next / rho, 0.0) * direction
-        rho, size = torch.where(active, rho_next, rho), torch.where(active, item_dot(residual, residual), size)
-    if bool((size > target).any()):
-        reached = float((size / item_dot(b, b)).nan_to_num().max().sqrt())
+        rho_next = item_dot(residual, residual)
+        direction = residual + torch.where(active, rho_next / rho, 0.0) * direction
+        rho = torch.where(active, rho_next, rho)
+    if bool((rho > target).any()):
+        reached = float((rho / item_dot(b, b)).nan_to_num().max().sqrt())
         raise ConvergenceError(
             f"conjugate gradients reached a relative residual of {reached:.1e} after {max_iter} iterations, not {rtol:.1e}"
         )
@@ -169,15 +163,3 @@ def kernel_spectrum(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
     )
     laid = kernel.new_zeros(grid).index_put((rows[:, None], cols[None, :]), kernel, accumulate=True)
     return torch.fft.rfft2(laid)
-
-
-def fast_fft_length(n: int) -> int:
-    """The smallest length >= n without prime factors above 5."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files import atomic_write, refuse_existing, sha256_bytes, sha256_file
+from dmps_cli.metrics import GREY_LEVELS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KIND = "dmps measurement"
 FORMAT = 1
-GREY_LEVELS = 127.5  # one unit of [-1, 1] in grey levels of 255
 
 
 def versions() -> dict[str, str]:

@@ -181,7 +181,7 @@ def _lpips_network(name: str) -> torch.nn.Module:
 
 @contextmanager
 def _quiet_construction() -> Iterator[None]:
-    """torchvision draws random weights first, which must not move the caller's generator, and warns of `pretrained`."""
+    """What torchvision does first must not show: it draws random weights, and warns of `pretrained`."""
     import torch
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

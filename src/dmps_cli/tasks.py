@@ -82,7 +82,6 @@ class Task:
     build: Build
     fixed: tuple[str, ...] = ()
     is_picture: bool = True  # whether a picture file can hold the measurement
-    boundaries: tuple[str, ...] = BOUNDARIES
 
 
 def _bicubic(site: Site) -> LinearOperator:
@@ -135,11 +134,10 @@ def _blur(site: Site, row_taps: Sequence[float], col_taps: Sequence[float]) -> L
 
 
 def _motion_blur(site: Site) -> LinearOperator:
-    from dmps_cli.operators.circular import CircularConvolution, ZeroConvolution, line_kernel
+    from dmps_cli.operators.circular import CircularConvolution, line_kernel
 
     kernel = line_kernel(site.params["length"], site.params["angle"])
-    kind = {"circular": CircularConvolution, "zero": ZeroConvolution}[site.params["boundary"]]
-    return kind(site.in_shape, kernel, dtype=site.dtype, device=site.device)
+    return CircularConvolution(site.in_shape, kernel, dtype=site.dtype, device=site.device)
 
 
 def _identity(site: Site) -> LinearOperator:
@@ -218,11 +216,10 @@ TASKS: dict[str, Task] = {
         build=_anisotropic_blur,
     ),
     "motion": Task(
-        help="motion blur along a line",
+        help="motion blur along a line, the picture periodic",
         sigma_y=0.05,
-        params={"length": 15.0, "angle": 45.0, "boundary": "circular"},
+        params={"length": 15.0, "angle": 45.0},
         build=_motion_blur,
-        boundaries=("circular", "zero"),
     ),
     "denoise": Task(help="noise alone", sigma_y=0.5, params={}, build=_identity),
     "colorize": Task(
@@ -270,8 +267,6 @@ def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
         if option in row.fixed and checked != params[option]:
             raise UsageError(f"task '{name}' has {flag(option)} {params[option]}, not {checked}; choose another task")
         params[option] = checked
-    if "boundary" in params and params["boundary"] not in row.boundaries:
-        raise UsageError(f"task '{name}' has no --boundary {params['boundary']}; choose {' or '.join(row.boundaries)}")
     if "taps" in params and params["taps"] is None:
         params["taps"] = 2 * math.ceil(5 * params["blur_std"]) + 1  # 31 at std 3, as in the authors' code
     return _one_pattern(params, given) if name == "inpaint" else params

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmps_cli.report import Row
 
 Advance = Callable[[], None]
 
@@ -33,10 +35,18 @@ class Console:
         if not self.as_json:
             print(text, flush=True)
 
+    def table(self, rows: Sequence[Row]) -> None:
+        """Rows as a table."""
+        from dmps_cli.report import console_table, console_text
+
+        self.result(console_text(console_table(rows), sys.stdout))
+
     def object(self, content: Mapping[str, Any]) -> None:
         """The result as one JSON object, with --json."""
+        from dmps_cli.report import json_text
+
         if self.as_json:
-            print(json.dumps(content, indent=1, allow_nan=False), flush=True)
+            print(json_text(content), flush=True)
 
     @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:

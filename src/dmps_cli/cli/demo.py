@@ -6,26 +6,28 @@ import contextlib
 import io
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import ComputeFlags, command_options
 from dmps_cli.errors import DmpsError, OutputError
 from dmps_cli.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL import Image
+
 TASKS = ("sr4", "deblur", "denoise", "colorize", "inpaint")
 SAMPLERS = ("ddpm", "flow")
 PHOTOS = ("chelsea.png", "coffee.png")
-METRICS = ("psnr", "ssim", "lpips")
+VALUES = ("psnr", "ssim", "lpips", "seconds")
+SHEET = "contact_sheet.png"
 
 
-@command_options
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where it all goes.")] = Path("demo"),
     nfe: Annotated[
@@ -40,7 +42,7 @@ def demo(
 
     Example: dmps demo --output demo --nfe 10
     """
-    from dmps_cli.images import encode, photo_paths
+    from dmps_cli.images import photo_paths, png_bytes
 
     sheet_path = output / SHEET
     if sheet_path.exists() and not overwrite:
@@ -58,7 +60,9 @@ def demo(
             options += ["--nfe", str(nfe)] if nfe is not None else []
             run(["restore", f"{output / task}/*.png", *options, *common], console)
     rows = [read_row(output, task, photo) for task in TASKS for photo in PHOTOS]
-    finish(rows, sheet_path, console, overwrite)
+    atomic_write(sheet_path, png_bytes(draw(rows)), overwrite=overwrite)
+    console.table([row for drawn in rows for row in drawn.table()])
+    console.result(str(sheet_path))
 
 
 def run(arguments: Sequence[str], console: Console) -> None:
@@ -72,14 +76,51 @@ def run(arguments: Sequence[str], console: Console) -> None:
         raise DmpsError(f"dmps {arguments[0]} failed")
 
 
-def read_row(output: Path, task: str, photo: str) -> Row:
-    """The pictures and the sidecars of one photograph and task."""
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One photograph and task: pictures (truth, measurement, one per sampler) and the sidecar of each sampler."""
+
+    task: str
+    photo: str
+    pictures: tuple[Path, ...]
+    sidecars: dict[str, dict[str, Any]]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row per sampler."""
+        return [
+            {"task": self.task, "photo": self.photo, "sampler": sampler, "nfe": facts["nfe"]}
+            | {name: facts[name] for name in VALUES}
+            for sampler, facts in self.sidecars.items()
+        ]
+
+
+def read_row(output: Path, task: str, photo: str) -> Result:
+    """What the commands wrote for a photograph and a task."""
     stem = f"{Path(photo).stem}_{task}"
-    restored = {sampler: output / task / sampler / f"{stem}_restored.png" for sampler in SAMPLERS}
-    sidecars = {
-        sampler: json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for sampler, path in restored.items()
-    }
-    return Row(
-        task=task, photo=photo, pictures=[output / "truth" / photo, output / task / f"{stem}.png", *restored.values()],
-        sidecars=sidecars,
+    restored = [output / task / sampler / f"{stem}_restored.png" for sampler in SAMPLERS]
+    sidecars = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in restored]
+    return Result(
+        task=task,
+        photo=photo,
+        pictures=(output / "truth" / photo, output / task / f"{stem}.png", *restored),
+        sidecars=dict(zip(SAMPLERS, sidecars, strict=True)),
     )
+
+
+def draw(results: Sequence[Result]) -> Image.Image:
+    """The contact sheet: a row per photograph and task, PSNR and LPIPS under each restoration."""
+    from PIL import Image
+
+    from dmps_cli.report import Picture, SheetRow, contact_sheet, score_caption
+
+    def sheet_row(result: Result) -> SheetRow:
+        captions = ["", "", *map(score_caption, result.sidecars.values())]
+        pictures = [
+            Picture(image=Image.open(path), caption=caption)
+            for path, caption in zip(result.pictures, captions, strict=True)
+        ]
+        return SheetRow(label=result.task, note=Path(result.photo).stem, pictures=pictures)
+
+    first = next(iter(results[0].sidecars.values()))
+    footnote = f"prior {first['model']}, {first['dtype']}; NFE {first['nfe']}; LPIPS: alex"
+    return contact_sheet(["truth", "measurement", "DDPM", "flow"], [*map(sheet_row, results)], footnote=footnote)

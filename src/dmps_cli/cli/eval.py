@@ -13,7 +13,7 @@ from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import ComputeFlags, LpipsNet, SamplingFlags, Sigma, checked_sigma, command_options
 from dmps_cli.errors import InputError, OutputError, UsageError
-from dmps_cli.files import expand_inputs
+from dmps_cli.files import atomic_write, expand_inputs
 from dmps_cli.tasks import OperatorOptions, crop_box, task
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from dmps_cli.cli.operators import OperatorPlan
     from dmps_cli.evaluation import Problem, Row
+    from dmps_cli.metrics import Protocol
 
 SAMPLES = "samples"
-GROUP = ("task", "method", "sampler", "nfe")
+GROUP = ("task", "method", "sampler", "nfe", "lambda")
 FILES = ("rows.csv", "means.csv", "results.json")
 
 
@@ -68,11 +69,11 @@ def evaluate(
     device = compute.start()
     from dmps_cli.evaluation import evaluate as evaluate_rows
     from dmps_cli.images import load_rgb
-    from dmps_cli.metrics import METRICS, Scorer
+    from dmps_cli.metrics import Protocol, Scorer
     from dmps_cli.weights import load_prior
 
     prior = load_prior(compute.model, device, compute.dtype)
-    scorer = Scorer([*METRICS], lpips_net=lpips_net)
+    scorer = Scorer(lpips_net=lpips_net)
     for metric, reason in scorer.missing.items():
         console.note(f"{metric} is left out: {reason}")
     for plan in plans:
@@ -93,7 +94,12 @@ def evaluate(
         ):
             rows.append(row)
             say(f"{row['image']} {row['task']}")
-    protocol = scorer.protocol(sorted({plan.sigma_y for plan in plans}), [*pictures])
+    protocol = Protocol(
+        metrics=scorer.names,
+        lpips_net=lpips_net,
+        sigma_y=tuple(sorted({plan.sigma_y for plan in plans})),
+        images=tuple(pictures),
+    )
     facts = {
         "version": __version__,
         "command": "eval",
@@ -101,9 +107,9 @@ def evaluate(
         **asdict(compute),
         "model_sha256": prior.sha256,
         "operators": {plan.task: dict(plan.params) for plan in plans},
-        "protocol": protocol,
+        "protocol": protocol.as_dict(),
     }
-    report(rows, facts, console, out, overwrite)
+    report(rows, facts, protocol, console, out, overwrite)
 
 
 def split(names: str | None) -> list[str]:
@@ -156,20 +162,20 @@ def as_problem(plan: OperatorPlan, device: torch.device) -> Problem:
     )
 
 
-def report(rows: list[Row], facts: dict[str, Any], console: Console, out: Path | None, overwrite: bool) -> None:
+def report(
+    rows: list[Row], facts: dict[str, Any], protocol: Protocol, console: Console, out: Path | None, overwrite: bool
+) -> None:
     """Prints the means; writes rows and means where --out says."""
-    from dmps_cli.files import atomic_write
-    from dmps_cli.report import means, print_table, to_csv, to_json
+    from dmps_cli.report import csv_text, json_text, means
 
-    averaged = means(rows, by=GROUP)
+    averaged = means(rows, GROUP, (*protocol.metrics, "seconds"))
     content = {**facts, "means": averaged, "rows": rows}
     if out is not None:
-        texts = (to_csv(rows), to_csv(averaged), to_json(content))
+        texts = (csv_text(rows), csv_text(averaged), json_text(content) + "\n")
         for name, text in zip(FILES, texts, strict=True):
             atomic_write(out / name, text.encode(), overwrite=overwrite)
             console.note(f"wrote {out / name}")
-    if console.as_json:
-        print(to_json(content), flush=True)
-        return
-    print_table(averaged)
-    console.result(facts["protocol"])
+    console.object(content)
+    if not console.as_json:
+        console.table(averaged)
+        console.result(protocol.line())

@@ -172,7 +172,7 @@ def run_jobs(
                     metrics = scores.of(ready.job, images) if scores else [{} for _ in images]
                     writer.write(ready, images, seconds, metrics)
     if scores:
-        scores.print(batch)
+        scores.print(batch.console)
 
 
 def ready_groups(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags) -> Iterator[list[Ready]]:
@@ -306,9 +306,9 @@ class Scores:
     """Metrics against the references, gathered into one table."""
 
     def __init__(self, lpips_net: str, console: Console) -> None:
-        from dmps_cli.metrics import METRICS, Scorer
+        from dmps_cli.metrics import Scorer
 
-        self.scorer = Scorer([*METRICS], lpips_net=lpips_net)
+        self.scorer = Scorer(lpips_net=lpips_net)
         self.rows: list[dict[str, Any]] = []
         self.sigmas: set[float] = set()
         for metric, reason in self.scorer.missing.items():
@@ -329,14 +329,19 @@ class Scores:
         self.rows += [{"image": target.name, **row} for target, row in zip(job.targets, scores, strict=True)]
         return scores
 
-    def print(self, batch: Batch) -> None:
-        """The table on stdout, with the protocol under it."""
-        from dmps_cli.report import print_table
+    def print(self, console: Console) -> None:
+        """The table on stdout, its protocol under it."""
+        from dmps_cli.metrics import Protocol
 
-        if not batch.console.as_json and self.rows:
-            print_table(self.rows)
-            names = [row["image"] for row in self.rows]
-            batch.console.note(self.scorer.protocol(sorted(self.sigmas), names))
+        if self.rows:
+            console.table(self.rows)
+            protocol = Protocol(
+                metrics=self.scorer.names,
+                lpips_net=self.scorer.lpips_net,
+                sigma_y=tuple(sorted(self.sigmas)),
+                images=tuple(row["image"] for row in self.rows),
+            )
+            console.result(protocol.line())
 
 
 def load_truth(job: Job) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ def tasks(
     Example: dmps tasks
     """
     console = Console(as_json=as_json)
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         name: {
             "help": row.help,
             "sigma_y": row.sigma_y,
@@ -29,15 +29,16 @@ def tasks(
         for name, row in TASKS.items()
     }
     console.object(rows)
-    if as_json:
-        return
-    from rich import box
-    from rich.table import Table
-
-    from dmps_cli.report import print_rich
-
-    table = Table("task", "what is undone", "sigma_y", "of 255", "options", box=box.SIMPLE_HEAD)
-    for name, row in rows.items():
-        options = " ".join(map(flag, row["options"]))  # type: ignore[arg-type]
-        table.add_row(name, str(row["help"]), f"{row['sigma_y']:g}", f"{row['sigma_y_255']:.4g}", options)
-    print_rich(table)
+    if not as_json:
+        console.table(
+            [
+                {
+                    "task": name,
+                    "sigma_y": row["sigma_y"],
+                    "of 255": row["sigma_y_255"],
+                    "what is undone": row["help"],
+                    "options": " ".join(map(flag, row["options"])),
+                }
+                for name, row in rows.items()
+            ]
+        )

@@ -55,7 +55,7 @@ def time(
     from dmps_cli.benchmark import time_restore
     from dmps_cli.device import describe, peak_mib
     from dmps_cli.pipeline import FILE_KEY, degrade
-    from dmps_cli.report import print_table, to_csv
+    from dmps_cli.report import csv_text
     from dmps_cli.weights import load_prior
 
     prior = load_prior(compute.model, device, compute.dtype)
@@ -84,9 +84,9 @@ def time(
     console.note(f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, {repeats} repeats")
     console.object({"version": __version__, "command": "time", **asdict(compute), "device_name": describe(device), "rows": rows})
     if as_csv:
-        print(to_csv(rows), end="")
+        console.result(csv_text(rows).rstrip("\n"))
     elif not as_json:
-        print_table(rows)
+        console.table(rows)
 
 
 def parse_size(text: str) -> tuple[int, int]:

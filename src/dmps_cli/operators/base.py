@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmps_cli.linalg import LinearMap, conjugate_gradient, largest_eigenvalue
+from dmps_cli.linalg import conjugate_gradient, largest_eigenvalue
 
 Shape = tuple[int, ...]
 Correction = Callable[[Tensor, float, float], Tensor]
@@ -64,13 +64,7 @@ class LinearOperator(ABC):
             r,
             rtol=CG_RTOL[self.dtype],
             max_iter=CG_MAX_ITER,
-            precondition=self.preconditioner(noise_var, scale),
         )
-
-    def preconditioner(self, noise_var: float, scale: float) -> LinearMap | None:
-        """A cheap map near (noise_var I + scale A A^T)^-1 for the iteration in `solve`; None: there is none."""
-        del noise_var, scale
-        return None
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm cut.

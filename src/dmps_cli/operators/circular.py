@@ -1,4 +1,4 @@
-"""Convolution with any 2-D kernel: on a periodic picture, where the FFT diagonalises it, or with a zero boundary."""
+"""Convolution with any 2-D kernel on a periodic picture, where the FFT diagonalises it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmps_cli.linalg import LinearMap, fast_fft_length, kernel_spectrum
+from dmps_cli.linalg import kernel_spectrum
 from dmps_cli.operators.base import PINV_RCOND, Correction, LinearOperator, Shape
 
 
@@ -84,36 +84,3 @@ class CircularConvolution(LinearOperator):
             return torch.fft.irfft2(residual * self._inverse(noise_var, scale), s=self.grid)
 
         return residual_to_image
-
-
-class ZeroConvolution(LinearOperator):
-    """y = k * x per channel, cropped to the picture, which is 0 (mid-grey) beyond its border; solved by iteration.
-
-    kernel: (kh, kw), its centre (kh // 2, kw // 2); in_shape: (C, H, W).
-    """
-
-    def __init__(self, in_shape: Shape, kernel: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
-        super().__init__(in_shape, in_shape, dtype, device)
-        # room for the kernel on either side, so that nothing wraps into the picture
-        self.grid = tuple(fast_fft_length(n + k - 1) for n, k in zip(in_shape[1:], kernel.shape, strict=True))
-        complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
-        self.spectrum = kernel_spectrum(kernel.double(), self.grid).to(device, complex_dtype)  # type: ignore[arg-type]
-        self.periodic = CircularConvolution(in_shape, kernel, dtype=dtype, device=device)
-
-    def preconditioner(self, noise_var: float, scale: float) -> LinearMap | None:
-        """The solve of the periodic picture, which differs near the border only (Chan and Jin 2007, chapter 2)."""
-        if noise_var == 0.0:
-            return None
-        return lambda r: self.periodic.solve(r, noise_var, scale)
-
-    def _filtered(self, x: Tensor, factor: Tensor) -> Tensor:
-        full = torch.fft.irfft2(factor * torch.fft.rfft2(x, s=self.grid), s=self.grid)
-        return full[..., : self.in_shape[1], : self.in_shape[2]]
-
-    def A(self, x: Tensor) -> Tensor:
-        """Pad with zeros, convolve, crop."""
-        return self._filtered(x, self.spectrum)
-
-    def At(self, y: Tensor) -> Tensor:
-        """Pad with zeros, correlate, crop."""
-        return self._filtered(y, self.spectrum.conj())
