@@ -11,7 +11,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -222,9 +222,13 @@ def _torchvision_features(net: str, entry: str) -> tuple[Path, Mapping[str, Tens
 
 @contextmanager
 def _progress_on_terminals_only() -> Iterator[bool]:
-    """torch.hub announces its downloads on stderr; this yields whether it may."""
+    """Keeps torch.hub from announcing its downloads on stdout; yields whether it may show progress.
+
+    On a terminal all that it says goes to stderr, elsewhere nowhere.
+    """
     on_terminal = sys.stderr.isatty()
-    with nullcontext() if on_terminal else redirect_stderr(StringIO()):
+    sink = sys.stderr if on_terminal else StringIO()
+    with redirect_stdout(sink), redirect_stderr(sink):
         yield on_terminal
 
 
