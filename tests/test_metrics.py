@@ -185,8 +185,8 @@ def test_more_noise_is_worse_in_every_metric(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_an_image_scores_the_same_bits_in_any_batch(scorer: Scorer, layout: torch.memory_format) -> None:
-    x, reference = (images.contiguous(memory_format=layout) for images in pictures(65, batch=5))
-    together = scorer.score(x, reference)
+    x, reference = pictures(65, batch=5)
+    together = scorer.score(*(images.contiguous(memory_format=layout) for images in (x, reference)))
     assert together == [scorer.score(x[i : i + 1].clone(), reference[i : i + 1].clone())[0] for i in range(5)]
     assert scorer.score(x[[3, 1]], reference[[3, 1]]) == [together[3], together[1]]
 

@@ -126,10 +126,8 @@ def console_table(rows: Sequence[Row], *, title: str | None = None, best_within:
 
 
 def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]]) -> list[str]:
-    texts = [cell_text(name, row.get(name)) for row in rows]
-    if not any(column == name for _, column in marked):
-        return texts
-    return [text + ("*" if (index, name) in marked else " ") for index, text in enumerate(texts)]
+    # the star in front: behind, it would push the digits out of line
+    return ["*" * ((index, name) in marked) + cell_text(name, row.get(name)) for index, row in enumerate(rows)]
 
 
 def console_text(table: Table, stream: TextIO) -> str:

@@ -160,6 +160,8 @@ def run_jobs(
 
     device = compute.start()
     prior = load_prior(compute.model, device, compute.dtype)
+    for text in dict.fromkeys(job.plan.describe() for job in jobs):
+        batch.console.note(text)
     batch.console.note(f"{sampling}; prior {prior.name}, {compute.dtype} on {device}")
     writer = Writer(prior=prior, sampling=sampling, compute=compute, output=output, batch=batch)
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
@@ -168,8 +170,10 @@ def run_jobs(
         for group in ready_groups(jobs, batch, compute):
             say(", ".join(ready.job.path.name for ready in group))
             for ready, images, seconds in restored(group, writer, advance):
+                metrics: list[dict[str, float]] = [{} for _ in images]
+                with batch.item(ready.job.path):  # a restoration is written even if it cannot be scored
+                    metrics = scores.of(ready.job, images) if scores else metrics
                 with batch.item(ready.job.path):
-                    metrics = scores.of(ready.job, images) if scores else [{} for _ in images]
                     writer.write(ready, images, seconds, metrics)
     if scores:
         scores.print(batch.console)

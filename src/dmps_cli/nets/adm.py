@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
 
@@ -63,7 +63,9 @@ class ADMConfig:
         know, missing ones, and class-conditional models.
         """
         if unknown := arguments.keys() - _ARGUMENTS:
-            raise WeightsError(f"{where}: unknown ADM argument {min(unknown)}; known are {', '.join(sorted(_ARGUMENTS))}")
+            raise WeightsError(
+                f"{where}: unknown ADM argument {min(unknown)}; known are {', '.join(sorted(_ARGUMENTS))}"
+            )
         if missing := {"image_size", "num_channels", "num_res_blocks"} - arguments.keys():
             raise WeightsError(f"{where}: the ADM argument {min(missing)} is missing; add it")
         if arguments.get("class_cond", False):
@@ -103,15 +105,17 @@ class GroupNorm(nn.GroupNorm):
         """Normalised x, in its dtype."""
         if x.dtype not in (torch.float16, torch.bfloat16):
             return super().forward(x)
-        return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+        return functional.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(
+            x.dtype
+        )
 
 
 class Activation(nn.Module):
     """silu, of a norm's output that nothing else holds: in place unless gradients are recorded."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x may be overwritten."""
-        return F.silu(x, inplace=not torch.is_grad_enabled())
+        """silu(x); may overwrite x."""
+        return functional.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class Upsample(nn.Module):
@@ -123,7 +127,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W); result: (B, C, 2 H, 2 W)."""
-        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        y: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
         return y
 
 
@@ -173,8 +177,9 @@ class ResBlock(nn.Module):
             h = norm_out(h + modulation)
         for layer in rest:
             h = layer(h)
-        skip: Tensor = self.skip_connection(self.resample(x))
-        return skip + h
+        skip = self.skip_connection(self.resample(x))
+        out: Tensor = skip + h
+        return out
 
 
 class Attention(nn.Module):
@@ -192,18 +197,21 @@ class Attention(nn.Module):
         """x: (B, C, H, W); result: the same shape."""
         batch, width, height, columns = x.shape
         pixels = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
-        qkv = F.linear(pixels, self.qkv.weight[..., 0], self.qkv.bias)  # a 1 x 1 convolution, pixels as rows
+        qkv = functional.linear(pixels, self.qkv.weight[..., 0], self.qkv.bias)  # a 1 x 1 convolution, pixels as rows
         if self.new_order:
-            q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.reshape(batch, height * columns, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         else:
-            q, k, v = qkv.unflatten(2, (self.num_heads, 3, -1)).permute(3, 0, 2, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        out = F.linear(mixed, self.proj_out.weight[..., 0], self.proj_out.bias)
-        return x + out.unflatten(1, (height, columns)).permute(0, 3, 1, 2)
+            q, k, v = qkv.reshape(batch, height * columns, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = functional.linear(mixed, self.proj_out.weight[..., 0], self.proj_out.bias)
+        return x + out.reshape(batch, height, columns, width).permute(0, 3, 1, 2)
 
 
-class Stage(nn.Sequential):
+class Stage(nn.ModuleList):
     """Layers in a row, of which the residual blocks are given the time embedding."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(layers)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: (B, C, H, W); emb: (B, 4 base_width)."""
@@ -226,7 +234,9 @@ class ADM(nn.Module):
         self.input_blocks, skip_widths = _encoder(config, widths)
         middle = widths[-1]
         self.middle_block = Stage(
-            ResBlock(config, middle, middle), Attention(config, middle, config.num_heads), ResBlock(config, middle, middle)
+            ResBlock(config, middle, middle),
+            Attention(config, middle, config.num_heads),
+            ResBlock(config, middle, middle),
         )
         self.output_blocks = _decoder(config, widths, skip_widths)
         self.out = nn.Sequential(
@@ -241,7 +251,7 @@ class ADM(nn.Module):
         """
         if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
             raise ValueError(f"an image of {x.shape[2]} x {x.shape[3]} is not divisible by {self.multiple}")
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.parameters()).dtype
         emb = self.time_embed(time_features(t, self.base_width).to(dtype))
         h, skips = x.to(dtype), []
         for stage in self.input_blocks:

@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
 from dmps_cli.nets.loading import load_state
@@ -67,12 +67,12 @@ class Block(nn.Module):
         h: Tensor = self.c1(x)
         if torch.is_grad_enabled():
             h = h * torch.rsqrt(h.square().mean(1, keepdim=True) + RMS_EPS)
-            y: Tensor = self.c2(F.silu(torch.addcmul(q, h, p1)))
+            y: Tensor = self.c2(functional.silu(torch.addcmul(q, h, p1)))
             return x + y
         # the same in place: for large images these passes cost memory traffic, and new buffers page faults
         norm = torch.linalg.vector_norm(h, dim=1, keepdim=True, dtype=_at_least_float32(h.dtype))
         h.mul_(torch.rsqrt(norm.square_().div_(h.shape[1]).add_(RMS_EPS)).to(h.dtype))
-        y = self.c2(F.silu(torch.addcmul(q, h, p1, out=h), inplace=True))
+        y = self.c2(functional.silu(torch.addcmul(q, h, p1, out=h), inplace=True))
         return y.add_(x)
 
 
@@ -108,7 +108,7 @@ class NaturalNet(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves and converts everything, but `fr` stays float32: the phases c fr need more than 8 bits."""
         fr = self.fr
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.fr = fr.to(self.fr.device) if self.fr.device != fr.device else fr
         return self
 
@@ -116,7 +116,7 @@ class NaturalNet(nn.Module):
         """F(u, c). u: (B, 3, H, W), H and W >= 1, in the weights' dtype; c = ln(s) / 4: (B,) or (1,), float32."""
         height, width = u.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
-        x = self.inp(F.pixel_unshuffle(F.pad(u, pad, mode="replicate") if any(pad) else u, 2))
+        x = self.inp(functional.pixel_unshuffle(functional.pad(u, pad, mode="replicate") if any(pad) else u, 2))
         modulation = iter(self._modulation(c, u.dtype))
 
         def run(blocks: nn.Module, x: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class NaturalNet(nn.Module):
             x = up(x)
             skip = skips.pop()
             x = run(dec, x + skip if torch.is_grad_enabled() else x.add_(skip))
-        return F.pixel_shuffle(self.out(x), 2)[..., :height, :width]
+        return functional.pixel_shuffle(self.out(x), 2)[..., :height, :width]
 
     def _modulation(self, c: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """(p, q) stacked, (B, 2 C, 1, 1), for each block in the order of evaluation.
@@ -142,16 +142,16 @@ class NaturalNet(nn.Module):
         e = silu(emb([sin(c fr), cos(c fr)])), then every block's `aff`, as one matrix product.
         """
         phase = c[:, None] * self.fr.to(_at_least_float32(dtype))
-        e = F.silu(self.emb(torch.cat([phase.sin(), phase.cos()], dim=1).to(dtype)))
+        e = functional.silu(self.emb(torch.cat([phase.sin(), phase.cos()], dim=1).to(dtype)))
         affs = [block.aff for stage in (*self.enc, self.mid, *self.dec) for block in stage.children()]
-        pq = F.linear(e, torch.cat([aff.weight for aff in affs]), torch.cat([aff.bias for aff in affs]))
-        return list(pq[:, :, None, None].split([aff.out_features for aff in affs], dim=1))
+        pq = functional.linear(e, torch.cat([aff.weight for aff in affs]), torch.cat([aff.bias for aff in affs]))
+        return list(torch.split(pq[:, :, None, None], [aff.out_features for aff in affs], dim=1))
 
 
 class Natural(nn.Module):
-    """The denoiser D(z; s) around a network F (EDM, eq. (7) and Table 1), v = s^2 + sigma_data^2:
+    """The denoiser D(z; s) around a network F (EDM, eq. (7) and Table 1).
 
-        D = (sigma_data^2 / v) z + (sigma_data s / sqrt(v)) F(z / sqrt(v), ln(s) / 4)
+        D = (sigma_data^2 / v) z + (sigma_data s / sqrt(v)) F(z / sqrt(v), ln(s) / 4),  v = s^2 + sigma_data^2
 
     Outside the trained range sigma_min .. sigma_max the network is told the nearest s; the coefficients
     keep the true one, so that D(z; 0) = z.

@@ -108,9 +108,7 @@ class Mask(FlatOperator):
     picture is kept. Raises InputError if no pixel is kept or the mask has another size.
     """
 
-    def __init__(
-        self, in_shape: Shape, keep: Tensor, *, dtype: torch.dtype, device: torch.device | str
-    ) -> None:
+    def __init__(self, in_shape: Shape, keep: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
         channels, H, W = in_shape
         if tuple(keep.shape) != (H, W):
             raise InputError(
