@@ -73,7 +73,9 @@ def pixels(path: str | Path) -> np.ndarray:
 # Without torch -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["tasks"], ["--version"], ["restore", "x.png"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["restore", "--help"], ["tasks"], ["--version"], ["restore", "x.png"]]
+)
 def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     code = (
         "import sys\n"
@@ -149,7 +151,13 @@ def test_a_wrong_command_line_is_exit_code_2(dmps: Dmps, tmp_path: Path, argumen
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("missing.png", None), ("empty.png", b""), ("text.png", b"no picture at all"), ("cut.png", "cut"), ("folder", "folder")],
+    [
+        ("missing.png", None),
+        ("empty.png", b""),
+        ("text.png", b"no picture at all"),
+        ("cut.png", "cut"),
+        ("folder", "folder"),
+    ],
 )
 def test_what_cannot_be_read_is_exit_code_1(dmps: Dmps, tmp_path: Path, name: str, content: bytes | str | None) -> None:
     target = tmp_path / name
@@ -283,7 +291,16 @@ def test_any_degraded_picture_restores_without_sidecar_or_truth(dmps: Dmps, tmp_
 def test_no_flags_say_the_preset(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (16, 16))
     said = dmps("restore", "p.png", "--task", "denoise", "--nfe", "1").err
-    for word in ("dmps", "flow levels", "NFE 1", "lambda", "cap", "natural", "float32", "sigma_y 0.5 on [-1, 1] = 63.75"):
+    for word in (
+        "dmps",
+        "flow levels",
+        "NFE 1",
+        "lambda",
+        "cap",
+        "natural",
+        "float32",
+        "sigma_y 0.5 on [-1, 1] = 63.75",
+    ):
         assert word in said, word
 
 
@@ -352,12 +369,18 @@ def test_one_bad_file_does_not_stop_the_others(dmps: Dmps, tmp_path: Path) -> No
 def test_globs_folders_and_names_on_stdin(dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(2):
         photo(tmp_path / f"{k}.png", (16, 16), seed=k)
-    assert dmps("degrade", "*.png", "--task", "denoise", "-o", "out").out.split() == ["out/0_denoise.png", "out/1_denoise.png"]
+    assert dmps("degrade", "*.png", "--task", "denoise", "-o", "out").out.split() == [
+        "out/0_denoise.png",
+        "out/1_denoise.png",
+    ]
     with (tmp_path / "names").open("w+") as names:
         names.write("1.png\n\n0.png\n")
         names.seek(0)
         monkeypatch.setattr(sys, "stdin", names)
-        assert dmps("degrade", "-", "--task", "denoise", "-o", "in").out.split() == ["in/1_denoise.png", "in/0_denoise.png"]
+        assert dmps("degrade", "-", "--task", "denoise", "-o", "in").out.split() == [
+            "in/1_denoise.png",
+            "in/0_denoise.png",
+        ]
 
 
 def test_nothing_is_overwritten_unasked(dmps: Dmps, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_a_file_that_appears_in_the_last_moment_is_not_lost(tmp_path: Path, monk
 
 def test_of_two_processes_one_wins(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from dmps_cli.files import atomic_write; from dmps_cli.errors import OutputError\n"
+        "import sys; from pathlib import Path\n"
+        "from dmps_cli.files import atomic_write; from dmps_cli.errors import OutputError\n"
         "done = 0\n"
         "for k in range(200):\n"
         "    try: atomic_write(Path(sys.argv[1], str(k)), sys.argv[2].encode(), overwrite=False); done += 1\n"

@@ -51,7 +51,9 @@ def test_lossless_formats_give_the_pixels_back(tmp_path: Path, suffix: str) -> N
     for array in (RGB, RGB[:, :, 0]):
         path = tmp_path / f"x{suffix}"
         path.write_bytes(encode(from_uint8(array), path))
-        np.testing.assert_array_equal(to_uint8(load_rgb(path).pixels)[:, :, 0], array if array.ndim == 2 else array[:, :, 0])
+        np.testing.assert_array_equal(
+            to_uint8(load_rgb(path).pixels)[:, :, 0], array if array.ndim == 2 else array[:, :, 0]
+        )
 
 
 def test_unknown_suffix_is_refused() -> None:
@@ -77,7 +79,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     5: lambda a: a.transpose(1, 0, 2),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 
 

@@ -84,9 +84,7 @@ def test_score_is_the_gradient_of_the_pseudo_likelihood() -> None:
 
 def prior(variance: float = 0.5) -> GaussianPrior:
     factor = randn(N, N, seed=3)
-    return GaussianPrior(
-        mean=randn(*SHAPE, seed=4), covariance=variance * (factor @ factor.T / N + eye(N))
-    )
+    return GaussianPrior(mean=randn(*SHAPE, seed=4), covariance=variance * (factor @ factor.T / N + eye(N)))
 
 
 def dmps(sampler: str, y: Tensor, *, score_at: str = "x_t", weight: float = 1.3, cap: float | None = None) -> Dmps:
@@ -171,7 +169,8 @@ def test_sampler_converges_to_the_closed_form_of_its_ode(weight: float) -> None:
 
         du/dq = q u (1 / (v + q^2) + lambda s^2 / (sigma_y^2 + s^2 q^2)),
 
-    so u(0) = u(q) sqrt(v / (v + q^2)) (sigma_y^2 / (sigma_y^2 + s^2 q^2))^(lambda / 2). Euler's error halves with the step.
+    so u(0) = u(q) sqrt(v / (v + q^2)) (sigma_y^2 / (sigma_y^2 + s^2 q^2))^(lambda / 2). Euler's error
+    halves with the step.
     """
     variance = 0.7
     still = GaussianPrior(mean=torch.zeros(*SHAPE, dtype=torch.float64), covariance=variance * eye(N))
@@ -182,7 +181,12 @@ def test_sampler_converges_to_the_closed_form_of_its_ode(weight: float) -> None:
         levels = [level for level in flow_levels(nfe) if level.sigma <= 0.75]
         q = levels[0].sigma / levels[0].alpha
         method = Dmps(
-            still, operator(), torch.zeros(1, M, dtype=torch.float64), SIGMA_Y, 0.0, DmpsOptions(weight=weight, cap=None)
+            still,
+            operator(),
+            torch.zeros(1, M, dtype=torch.float64),
+            SIGMA_Y,
+            0.0,
+            DmpsOptions(weight=weight, cap=None),
         )
         _, covariance = carried_moments(method, levels, 0.0)
         shrink = (variance / (variance + q**2)).__pow__(0.5) * (SIGMA_Y**2 / (SIGMA_Y**2 + s**2 * q**2)) ** (weight / 2)

@@ -97,7 +97,9 @@ def test_solve_is_what_conjugate_gradients_find(case: str) -> None:
     op = make(case)
     r = randn(2, *op.out_shape, seed=3)
     by_iteration = LinearOperator.solve(op, r, 0.05, 1.0)
-    torch.testing.assert_close(op.solve(r, 0.05, 1.0), by_iteration, rtol=0, atol=1e-8 * float(by_iteration.abs().max()))
+    torch.testing.assert_close(
+        op.solve(r, 0.05, 1.0), by_iteration, rtol=0, atol=1e-8 * float(by_iteration.abs().max())
+    )
 
 
 @cases
@@ -263,7 +265,7 @@ def test_line_kernels() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_bicubic_decimation_by_the_formula(scale: int) -> None:
-    """SPEC: tap q of output k at k f + f//2 - 2 f + q, bicubic((q - 2 f + .5) / f), edge pixels repeated in reflection."""
+    """Tap q of output k at k f + f // 2 - 2 f + q is bicubic((q - 2 f + .5) / f); reflection repeats edge pixels."""
     shape = (3, 24, 48)
     op = bicubic_decimation(shape, scale, dtype=torch.float64, device="cpu")
     x = randn(1, *shape, seed=7).numpy()
@@ -319,7 +321,7 @@ def test_masks_of_another_size_or_without_a_pixel_are_refused() -> None:
 
 
 def test_hadamard_rows_by_scipy() -> None:
-    """The first n / ratio rows of SciPy's Sylvester matrix on the pixels in the operator's own order, zeros filled in."""
+    """The first n / ratio rows of SciPy's Sylvester matrix, the pixels in the operator's own order, zeros filled in."""
     op = WalshHadamard((1, 6, 9), 4, seed=5, dtype=torch.float64, device="cpu")
     rows = torch.from_numpy(hadamard(64) / 8.0)[:16]
     x = randn(1, 1, 6, 9)
@@ -367,7 +369,10 @@ def golden_operator(name: str, dtype: torch.dtype) -> LinearOperator:
         "colorization": lambda: ChannelMean(GOLDEN_SHAPE, [0.3333, 0.3334, 0.3333], dtype=dtype, device="cpu"),
         "denoise": lambda: build("denoise", {}, GOLDEN_SHAPE, dtype=dtype),
         "inpaint_random": lambda: Mask(
-            GOLDEN_SHAPE, golden("operators/inpaint_random_32")["mask"].reshape(-1, 32, 32)[0] > 0, dtype=dtype, device="cpu"
+            GOLDEN_SHAPE,
+            golden("operators/inpaint_random_32")["mask"].reshape(-1, 32, 32)[0] > 0,
+            dtype=dtype,
+            device="cpu",
         ),
     }
     return table[name]()

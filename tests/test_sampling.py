@@ -54,7 +54,7 @@ def test_eta_zero_is_the_euler_step_of_the_flow(nfe: int) -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
 def test_a_step_carries_the_forward_marginal(eta: float) -> None:
-    """With the true x0, x_t = alpha x0 + sigma eps becomes a draw of the next level: coefficients and variance match."""
+    """With the true x0, x_t = alpha x0 + sigma eps becomes a draw of the next level, in coefficients and variance."""
     for cur, nxt in [*pairwise(ddpm_levels(10)), *pairwise(flow_levels(10))]:
         one = torch.ones(1, dtype=torch.float64)
         of_x0 = reverse_step(cur.alpha * one, one, cur, nxt, eta, 0 * one)

@@ -1,4 +1,4 @@
-"""Whole DMPS runs against those recorded with the authors' code and with the paper's algorithm, to the golden tolerances."""
+"""Whole DMPS runs against those recorded with the authors' code and with the paper's algorithm."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from tests.conftest import GOLDEN, golden, golden_json, rel
 from tests.rule import rule_weights
 
 NAMES = sorted(
-    path.stem
-    for path in (GOLDEN / "trajectories").glob("*_32_steps*.json")
-    if not path.stem.startswith("noise")
+    path.stem for path in (GOLDEN / "trajectories").glob("*_32_steps*.json") if not path.stem.startswith("noise")
 )
 TASK_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "sr_bicubic_x4": ("sr4", {"svd_cutoff": 0.03}),

@@ -29,7 +29,8 @@ def tune_allocator() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_ARENA_MAX, 1))
-    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+    results = [mallopt(parameter, value) for parameter, value in settings]  # every one is to be tried
+    return all(result == 1 for result in results)
 
 
 def resolve_device(name: str) -> torch.device:

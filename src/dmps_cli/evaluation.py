@@ -22,7 +22,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A task with its noise. crop: (H, W) -> (left, top, width, height) px that are used; build: (C, H, W) -> operator."""
+    """A task with its noise.
+
+    crop: (H, W) -> (left, top, width, height) px that are used; build: (C, H, W) -> operator.
+    """
 
     task: str
     sigma_y: float

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import os
+import secrets
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from dmps_cli.errors import DmpsError, InputError, OutputError
 
@@ -21,50 +23,67 @@ STDIN = "-"
 def expand_inputs(arguments: Sequence[str]) -> tuple[list[Path], list[tuple[str, DmpsError]]]:
     """(files, failures) that the arguments name, each file once, in order.
 
-    A folder gives its pictures by name, not those of its subfolders; a glob that the shell left alone its matches; `-`
-    the names on standard input, one a line. A failure is (argument, error).
+    A folder gives its pictures by name, not hidden ones nor those of its subfolders (the glob 'folder/**/*.png' does);
+    a glob that the shell left alone its matches; `-` the names on standard input, one a line. A failure is
+    (argument, error).
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}  # by absolute name: a symbolic link and what it points to are two inputs
     failures: list[tuple[str, DmpsError]] = []
     for argument in _with_stdin(arguments):
         try:
-            found.update(dict.fromkeys(_expand(argument)))
+            for path in _expand(argument):
+                found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - Path.absolute() keeps `..`
         except DmpsError as exc:
             failures.append((argument, exc))
-    return list(found), failures
+    return list(found.values()), failures
 
 
 def _with_stdin(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == STDIN:
+            if isinstance(sys.stdin, io.TextIOWrapper):  # names are bytes; read them as the shell's arguments are
+                sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
             yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
         else:
             yield argument
 
 
 def _expand(argument: str) -> list[Path]:
+    if not argument:
+        raise InputError("an input's name is empty; name a file, a folder or a glob")  # Path("") is the current folder
     path = Path(argument)
-    if path.is_dir():
-        return pictures_in(path)
-    if path.exists():
-        return [path]
-    if glob.has_magic(argument):
-        matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute patterns
-        if files := [match for match in matches if match.is_file()]:
-            return files
-        raise InputError(f"{argument} matches no file")
+    try:
+        if path.is_dir():
+            return pictures_in(path)
+        if path.exists():
+            return [path]
+        if glob.has_magic(argument):
+            return _matches(argument)
+    except OSError as exc:
+        raise InputError(f"cannot read {argument}: {exc.strerror}") from exc
     raise InputError(f"{argument} does not exist")
 
 
+def _matches(pattern: str) -> list[Path]:
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns
+    if files := [match for match in matches if match.is_file()]:
+        return files
+    raise InputError(f"{pattern} matches no file")
+
+
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder, by name. Raises InputError if there is none or it cannot be read."""
+    """The picture files of a folder, by name, but for hidden ones. Raises InputError if there is none."""
     try:
-        pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        pictures = sorted(path for path in folder.iterdir() if _is_picture(path))
     except OSError as exc:
         raise InputError(f"cannot read the folder {folder}: {exc.strerror}") from exc
     if not pictures:
         raise InputError(f"the folder {folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     return pictures
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def refuse_existing(*targets: Path) -> None:
@@ -74,63 +93,87 @@ def refuse_existing(*targets: Path) -> None:
             raise OutputError(f"{target} exists; --overwrite replaces it")
 
 
-def atomic_write(target: Path, content: bytes, *, overwrite: bool) -> None:
-    """Writes a file whole or not at all; makes its folder.
+def check_writable(folder: Path) -> None:
+    """Raises OutputError if files cannot be made in the folder, or the folder itself cannot be; makes nothing.
+
+    A check to fail early; only writing tells (`atomic_write`).
+    """
+    existing = _nearest_existing(folder)
+    if not os.path.isdir(existing):  # noqa: PTH112 - False, not an error, without permission
+        raise OutputError(f"cannot write to {folder}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}: no permission to make files in {existing}")
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The path or the nearest parent that exists; a dangling symbolic link counts as existing."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *, overwrite: bool) -> None:
+    """Writes a file whole or not at all; makes its folder. content: the bytes, or what writes them to a file.
 
     The content goes to a temporary file beside the target, to the disk, and only then to the name, so that no reader,
-    crash or full disk meets half a file. Without `overwrite` an existing target stays as it is, even if it appeared a
-    moment ago. A symbolic link is replaced, not followed. Raises OutputError.
+    crash or full disk meets half a file; the temporary file goes whatever happens, Ctrl-C included. Without
+    `overwrite` an existing target stays as it is, even if it appeared a moment ago. A symbolic link is replaced, not
+    followed. The file's mode is that of any new file (umask). Raises OutputError.
     """
-    temporary: str | None = None
+    temporary = target.parent / f".{target.name[:32]}.{secrets.token_hex(8)}.part"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not overwrite:
             refuse_existing(target)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        with temporary.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
         _publish(temporary, target, overwrite=overwrite)
     except OSError as exc:
         raise OutputError(_reason(target, exc)) from exc
     finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)  # noqa: PTH108 - beside os.replace
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def _publish(temporary: str, target: Path, *, overwrite: bool) -> None:
+def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
     """Gives the temporary file its name; link() fails where the name exists, replace() does not."""
-    if target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         raise OutputError(f"{target} is a folder; name a file")
     if overwrite:
-        os.replace(temporary, target)  # noqa: PTH105
+        temporary.replace(target)
         return
     try:
-        os.link(temporary, target)  # noqa: PTH201
+        target.hardlink_to(temporary)
     except FileExistsError as exc:
         raise OutputError(f"{target} exists; --overwrite replaces it") from exc
-    except OSError as exc:
-        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        refuse_existing(target)  # a file system without hard links: the check and the rename are two steps
-        os.replace(temporary, target)  # noqa: PTH105
+    except OSError:  # a file system without hard links, or a name that open() refuses as well
+        _reserve_and_replace(temporary, target)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _reserve_and_replace(temporary: Path, target: Path) -> None:
+    """As link(), in two steps: of several writers one makes the empty file, and it alone replaces it."""
+    try:
+        target.open("xb").close()
+    except FileExistsError as exc:
+        raise OutputError(f"{target} exists; --overwrite replaces it") from exc
+    try:
+        temporary.replace(target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _reason(target: Path, exc: OSError) -> str:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no room on the disk for {target}; free some and run again with --skip-existing"
     if isinstance(exc, (NotADirectoryError, FileExistsError)):
-        return f"cannot write {target}: {target.parent} is not a folder"
-    return f"cannot write {target}: {exc.strerror}"
+        return f"cannot write {target}: {_nearest_existing(target.parent)} is not a folder"
+    return f"cannot write {target}: {exc.strerror or exc}"
 
 
 def sha256_file(path: Path) -> str:

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
-from dmps_cli.errors import InputError, OutputError
+from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
+from dmps_cli.files import atomic_write, sha256_bytes
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-"""Pictures with more pixels are refused as decompression bombs (Pillow's own limit)."""
+"""Pictures with more pixels are refused as decompression bombs (Pillow's own limit); DMPS_MAX_PIXELS says otherwise."""
+
+_MAX_PIXELS_VARIABLE = "DMPS_MAX_PIXELS"
+
+_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+"""Not all that Pillow opens: its EPS reader, for one, starts another program."""
 
 _ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-_FORMATS = {
-    ".png": ("PNG", {"compress_level": 6}),
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", {"lossless": True}),
-    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
-    ".bmp": ("BMP", {}),
+_PROFILE_TOLERANCE = 2
+"""Grey levels of 255 by which a profile may differ from sRGB and still be called sRGB: its makers round differently."""
+
+_DAMAGE = (SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error)
+"""What Pillow's decoders raise for a damaged file, beside OSError."""
+
+
+class _WriteFormat(NamedTuple):
+    name: str
+    options: dict[str, object]
+    max_side: int
+
+
+_WRITE_FORMATS = {
+    ".png": _WriteFormat("PNG", {"compress_level": 6}, 2**31 - 1),
+    ".jpg": _WriteFormat("JPEG", {"quality": 95, "subsampling": 0}, 65500),
+    ".jpeg": _WriteFormat("JPEG", {"quality": 95, "subsampling": 0}, 65500),
+    ".webp": _WriteFormat("WEBP", {"lossless": True}, 16383),
+    ".tif": _WriteFormat("TIFF", {"compression": "tiff_deflate"}, 2**31 - 1),
+    ".tiff": _WriteFormat("TIFF", {"compression": "tiff_deflate"}, 2**31 - 1),
+    ".bmp": _WriteFormat("BMP", {}, 2**31 - 1),
 }
 
 
@@ -42,19 +76,25 @@ class Picture:
 def load(path: Path) -> Picture:
     """A picture file as grey (1 channel) or RGB (3 channels), upright.
 
-    Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes and CMYK become
-    RGB; transparent parts are laid over white; 16-bit keeps its precision; floats must lie on [0, 1]; an embedded colour
-    profile other than sRGB is converted. Each of these is said in the notes. Raises InputError for a file that is
-    missing, empty, damaged, no picture, or larger than MAX_PIXELS.
+    Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes, CMYK and Lab
+    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white. Each of
+    these is said in the notes.
+
+    Scale: 8 bits 0..255; integers of more bits 0..65535 (16-bit grey keeps its precision, 16-bit colour is read with 8
+    bits); floats 0..1. Numbers outside are refused, for their scale would be a guess.
+
+    Raises InputError for a file that is missing, empty, damaged, no picture, or larger than MAX_PIXELS; the environment
+    variable DMPS_MAX_PIXELS sets another limit.
     """
-    image, num_frames = _decoded(path)
-    notes = []
-    if num_frames > 1:
-        notes.append(f"{path} has {num_frames} frames; the first is taken")
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        notes.append(f"{path} is turned as its EXIF orientation says")
-    converted, more = _to_plain_mode(ImageOps.exif_transpose(image), path)
-    return Picture(pixels=_to_tensor(converted, path), notes=(*notes, *more))
+    image, notes = _decoded(path)
+    colour, alpha, more = _without_alpha(image)
+    notes += more
+    colour, more = _to_plain_mode(colour)
+    notes += more
+    pixels = _to_tensor(colour, path)
+    if alpha is not None:
+        pixels = _over_white(pixels, alpha)
+    return Picture(pixels=pixels, notes=tuple(f"{path} {note}" for note in notes))
 
 
 def load_rgb(path: Path) -> Picture:
@@ -79,18 +119,45 @@ def from_uint8(values: np.ndarray) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """(C, H, W) on [-1, 1], clipped, to the nearest of 0..255: (H, W, 3), or (H, W) for one channel."""
+    """(C, H, W) on [-1, 1], clipped, to the nearest of 0..255 (halves up): (H, W, 3), or (H, W) for one channel.
+
+    Raises NumericsError for NaN.
+    """
+    if x.isnan().any():
+        raise NumericsError("the picture holds NaN and cannot be written; run again in float32")
     levels = ((x.detach().to("cpu", torch.float32).clamp(-1.0, 1.0) + 1.0) * 127.5 + 0.5).floor().to(torch.uint8)
     array = levels.permute(1, 2, 0).numpy()
     return array[:, :, 0] if array.shape[2] == 1 else array
 
 
+def hash_pixels(x: Tensor) -> str:
+    """Hexadecimal sha256 of the 8-bit picture, whatever file holds it. x: (1 or 3, H, W) on [-1, 1]."""
+    digest = hashlib.sha256(repr(tuple(x.shape)).encode())
+    digest.update(np.ascontiguousarray(to_uint8(x)).data)
+    return digest.hexdigest()
+
+
 def encode(x: Tensor, target: Path) -> bytes:
-    """The bytes of a picture file in the format that the target's suffix names. x: (1 or 3, H, W) on [-1, 1]."""
+    """The bytes of a picture file in the format that the target's suffix names. x: (1 or 3, H, W) on [-1, 1].
+
+    PNG, TIFF, BMP and WebP (lossless) keep the 8-bit picture exactly; JPEG has quality 95 and full colour resolution.
+    Raises OutputError for another suffix or a picture too large for the format.
+    """
     suffix = target.suffix.lower()
-    if suffix not in _FORMATS:
-        raise OutputError(f"{target} has no suffix of a picture; choose one of {', '.join(_FORMATS)}")
+    if suffix not in _WRITE_FORMATS:
+        raise OutputError(f"{target} has no suffix of a picture; choose one of {', '.join(_WRITE_FORMATS)}")
+    name, _, max_side = _WRITE_FORMATS[suffix]
+    if max(x.shape[-2:]) > max_side:
+        size = f"{x.shape[-1]} x {x.shape[-2]} px"
+        raise OutputError(f"cannot write {target}: {name} holds at most {max_side} px a side, not {size}; use .png")
     return _file_bytes(Image.fromarray(to_uint8(x)), suffix)
+
+
+def save(x: Tensor, target: Path, *, overwrite: bool) -> str:
+    """Writes a picture file, whole or not at all, as `encode` has it; returns its sha256. Raises OutputError."""
+    content = encode(x, target)
+    atomic_write(target, content, overwrite=overwrite)
+    return sha256_bytes(content)
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -99,7 +166,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def _file_bytes(image: Image.Image, suffix: str) -> bytes:
-    name, options = _FORMATS[suffix]
+    name, options, _ = _WRITE_FORMATS[suffix]
     buffer = io.BytesIO()
     image.save(buffer, format=name, **options)
     return buffer.getvalue()
@@ -110,80 +177,186 @@ def photo_paths() -> list[Path]:
     return sorted((Path(str(files("dmps_cli"))) / "data" / "photos").glob("*.png"))
 
 
-def _decoded(path: Path) -> tuple[Image.Image, int]:
-    """(the first frame with its pixels, number of frames). Raises InputError, naming the file and what is wrong."""
+# Files to upright images
+
+
+def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
+    """(the first frame with its pixels, upright; notes). Raises InputError, naming the file and what is wrong."""
+    limit = _pixel_limit()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on metadata; the size limit is checked below
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError(f"{image.width} x {image.height}")
-                num_frames = getattr(image, "n_frames", 1)
-                image.seek(0)
-                image.load()
-                return image, num_frames
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty")
+        with _pillow_limit(limit), Image.open(path, formats=_READ_FORMATS) as image:
+            if image.width * image.height > limit:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            return _first_frame(image)
     except Image.DecompressionBombError as exc:
-        raise InputError(f"{path} is too large to be a picture ({exc}); at most {MAX_PIXELS} pixels are read") from exc
+        raise InputError(
+            f"{path} is too large ({exc}); at most {limit} pixels are read: set {_MAX_PIXELS_VARIABLE} if it is genuine"
+        ) from exc
     except UnidentifiedImageError as exc:
-        reason = "is empty" if path.stat().st_size == 0 else "is not a picture in a format that is known here"
-        raise InputError(f"{path} {reason}") from exc
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as exc:
-        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except (OSError, SyntaxError, ValueError, EOFError) as exc:  # what Pillow's decoders raise for damaged files
+        raise InputError(f"{path} is not a picture in a known format ({', '.join(_READ_FORMATS)}), or damaged") from exc
+    except OSError as exc:
+        reason = exc.strerror if exc.errno else f"the file is damaged ({exc})"
+        raise InputError(f"cannot read {path}: {reason}") from exc
+    except _DAMAGE as exc:
         raise InputError(f"cannot read {path}: the file is damaged ({exc})") from exc
 
 
-def _to_plain_mode(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
-    """The image in mode L, RGB, I;16 or F, and what was done to it."""
+def _first_frame(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    notes = []
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames > 1:
+        notes.append(f"has {num_frames} frames; the first is taken")
+        image.seek(0)
+    if image.mode in ("RGB", "RGBA", "LA") and _has_16_bits(image):
+        notes.append("has 16 bits per channel; 8 of them are read")
+    is_turned = _orientation(image) in _UPRIGHT  # before load(): of a TIFF file that already applies it
+    image.load()
+    if is_turned:
+        notes.append("is turned as its EXIF orientation says")
+    method = _UPRIGHT.get(_orientation(image))
+    return (image if method is None else image.transpose(method)), notes
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the file has 16 bits where the image will have 8, by the decoder's arguments; ask before load()."""
+    tiles = getattr(image, "tile", [])
+    arguments = tiles[0].args if tiles else None
+    raw_mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+    return (isinstance(raw_mode, str) and ";16" in raw_mode) or (image.format == "PPM" and rest[:1] > [255])
+
+
+def _orientation(image: Image.Image) -> int:
+    """1..8, 1 for upright; damaged EXIF is no reason to refuse the picture."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, *_DAMAGE):
+        return 1
+
+
+def _pixel_limit() -> int:
+    text = os.environ.get(_MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UsageError(f"{_MAX_PIXELS_VARIABLE} is '{text}'; it must be a number of pixels, such as {MAX_PIXELS}")
+    return int(text)
+
+
+@contextmanager
+def _pillow_limit(limit: int) -> Iterator[None]:
+    """Pillow refuses more than twice its MAX_IMAGE_PIXELS, in all frames and before it takes memory."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = (limit + 1) // 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on metadata, and on what is only half too large
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+# Images to grey or RGB
+
+
+def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, list[str]]:
+    """(the image without palette and transparency, its opacity (H, W) of 0..255 if not opaque everywhere, notes)."""
     notes = []
     if image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-        notes.append(f"{path} has a palette; converted to RGB")
-    if image.mode in ("LA", "RGBA", "La", "RGBa") or (image.mode in ("L", "RGB") and "transparency" in image.info):
-        has_colour = image.mode.startswith("RGB")
-        layer = image.convert("RGBA")
-        if layer.getextrema()[3][0] < 255:  # type: ignore[index]
-            notes.append(f"{path} is transparent in places; laid over white")
-        white = Image.new("RGBA", layer.size, "white")
-        image = Image.alpha_composite(white, layer).convert("RGB" if has_colour else "L")
-    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        notes.append(f"{path} is {image.mode}; converted to RGB")
-    if image.mode in ("CMYK", "RGB") and "icc_profile" in image.info:
-        image, more = _to_srgb(image, path)
-        notes += more
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        notes.append("has a palette; converted to RGB")
+    elif image.mode in ("1", "L", "RGB") and image.has_transparency_data:
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
+    elif image.mode.startswith("I") and image.has_transparency_data:
+        notes.append("has a transparent colour; ignored for 16-bit grey")
+    if image.mode not in ("LA", "RGBA"):
+        return image, None, notes
+    alpha = np.asarray(image.getchannel("A"))
+    colour = image.convert(image.mode.removesuffix("A"))
+    if alpha.min() == 255:
+        return colour, None, notes
+    return colour, alpha, [*notes, "is transparent in places; laid over white"]
+
+
+def _over_white(pixels: Tensor, alpha: np.ndarray) -> Tensor:
+    """pixels + (1 - alpha) (1 - pixels): white is 1; an opaque pixel stays as it is, to the bit."""
+    return pixels + torch.from_numpy(1.0 - alpha / 255.0).to(torch.float32) * (1.0 - pixels)
+
+
+def _to_plain_mode(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The image in mode L, RGB, I or F, and what was done to it."""
+    notes: list[str] = []
     if image.mode == "1":
         image = image.convert("L")
+    if image.mode == "LAB":
+        return _lab_to_srgb(image), ["is Lab; converted to sRGB"]
+    if image.info.get("icc_profile"):
+        image, notes = _to_srgb(image, image.info["icc_profile"])
     if image.mode not in ("L", "RGB", "F") and not image.mode.startswith("I"):
+        notes.append(f"is {image.mode}; converted to RGB")
         image = image.convert("RGB")
     return image, notes
 
 
-def _to_srgb(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
-    """Converts an embedded colour profile other than sRGB; a damaged one is ignored, and said."""
+def _lab_to_srgb(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return _transformed(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
+
+
+def _to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, list[str]]:
+    """The image by its colour profile in sRGB, and what was done; one that is sRGB in effect stays untouched."""
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        name = ImageCms.getProfileDescription(profile).strip()
-        if "sRGB" in name:
-            return image, []
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return image, [f"{path} has a damaged colour profile; ignored"]
-    assert converted is not None
-    return converted, [f"{path} has the colour profile {name}; converted to sRGB"]
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        name = ImageCms.getProfileDescription(profile).strip() or "of no name"
+        through = {("RGB ", "RGB"): "RGB", ("RGB ", "L"): "RGB", ("GRAY", "L"): "L", ("CMYK", "CMYK"): "CMYK"}
+        mode = through.get((profile.profile.xcolor_space, image.mode))
+        if mode is None:
+            return image, [f"has the colour profile {name}, which does not fit its mode {image.mode}; ignored"]
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, UnicodeDecodeError):
+        return image, ["has a damaged colour profile; ignored"]
+    if mode != "CMYK" and _is_identity(transform, mode):
+        return image, []
+    converted = _transformed(image.convert(mode), transform)
+    return converted.convert("L") if image.mode == "L" else converted, [
+        f"has the colour profile {name}; converted to sRGB"
+    ]
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether the transform leaves a cube of colours (mode RGB), or all greys (L), where they are, up to rounding."""
+    ramp = np.linspace(0, 255, 9).round().astype(np.uint8)
+    cube = np.stack(np.meshgrid(ramp, ramp, ramp), axis=-1).reshape(27, 27, 3)
+    probe = cube if mode == "RGB" else np.arange(256, dtype=np.uint8)[None]
+    result = np.asarray(_transformed(Image.fromarray(probe), transform)).astype(int)
+    expected = probe if mode == "RGB" else probe[:, :, None]
+    return int(abs(result - expected).max()) <= _PROFILE_TOLERANCE
+
+
+def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    result = ImageCms.applyTransform(image, transform)
+    assert result is not None  # None is for inPlace alone
+    return result
+
+
+# Images to tensors
 
 
 def _to_tensor(image: Image.Image, path: Path) -> Tensor:
     array = np.asarray(image)
     if image.mode.startswith("I"):
-        return _scaled(array.astype(np.float64), 65535.0, path)
+        return _scaled(array, 65535.0, path)
     if image.mode == "F":
-        return _scaled(array.astype(np.float64), 1.0, path)
+        return _scaled(array, 1.0, path)
     return from_uint8(array)
 
 
 def _scaled(array: np.ndarray, white: float, path: Path) -> Tensor:
-    """Grey values 0 .. white on [-1, 1]. Raises InputError outside that range, where the scale would be a guess."""
+    """Grey values 0 .. white on [-1, 1]. Raises InputError outside that range."""
+    if not np.isfinite(array).all():
+        raise InputError(f"{path} holds NaN or infinity; repair it")
     low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(array).all() and low >= 0.0 and high <= white):
+    if not 0.0 <= low <= high <= white:
         raise InputError(f"{path} holds values from {low:g} to {high:g}; expected 0 to {white:g}: rescale it")
-    return torch.from_numpy(array / white * 2.0 - 1.0).to(torch.float32)[None]
+    return torch.from_numpy(array.astype(np.float64) / white * 2.0 - 1.0).to(torch.float32)[None]

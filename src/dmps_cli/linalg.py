@@ -6,6 +6,7 @@ matrix are taken slice by slice, so that on a CPU an item's bits do not depend o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,7 +47,8 @@ def conjugate_gradient(apply: LinearMap, b: Tensor, *, rtol: float, max_iter: in
     if bool((rho > target).any()):
         reached = float((rho / item_dot(b, b)).nan_to_num().max().sqrt())
         raise ConvergenceError(
-            f"conjugate gradients reached a relative residual of {reached:.1e} after {max_iter} iterations, not {rtol:.1e}"
+            f"conjugate gradients reached a relative residual of {reached:.1e} after {max_iter} iterations, "
+            f"not {rtol:.1e}"
         )
     return x
 
@@ -126,7 +128,7 @@ def hadamard_matrix(order: int, like: Tensor) -> Tensor:
     matrix = torch.ones(1, 1, dtype=torch.float64)
     for _ in range(order):
         matrix = torch.kron(block, matrix)
-    return (matrix / 2.0 ** (order / 2)).to(like)
+    return (matrix / math.sqrt(1 << order)).to(like)
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:
@@ -162,4 +164,5 @@ def kernel_spectrum(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
         for length, size in zip(kernel.shape, grid, strict=True)
     )
     laid = kernel.new_zeros(grid).index_put((rows[:, None], cols[None, :]), kernel, accumulate=True)
-    return torch.fft.rfft2(laid)
+    spectrum: Tensor = torch.fft.rfft2(laid)
+    return spectrum

@@ -38,11 +38,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def both_scales(sigma_y: float) -> str:
-    """sigma_y on [-1, 1] and in grey levels of 255, for every output that names it."""
-    return f"sigma_y {sigma_y:g} on [-1, 1] = {sigma_y * GREY_LEVELS:.4g} of 255"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """The photograph that was degraded. crop: (left, top, width, height) px of it that were used."""
@@ -148,7 +143,7 @@ def _parse(content: dict[str, Any], path: Path) -> Sidecar:
         source = dict(fields.pop("source"))
         crop = tuple(source.pop("crop"))
         shape = tuple(fields.pop("image_shape"))
-        return Sidecar(**fields, source=Source(**source, crop=crop), image_shape=shape)  # type: ignore[arg-type]
+        return Sidecar(**fields, source=Source(**source, crop=crop), image_shape=shape)
     except (KeyError, TypeError) as exc:
         raise InputError(f"{path} is damaged ({exc}); restore from the picture with it moved away") from exc
 
@@ -199,7 +194,7 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
         raise InputError(f"{path} does not hold one array of real numbers")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it or take a measurement without")
-    notes = ()
+    notes: tuple[str, ...] = ()
     if sidecar is not None and sha256_file(path) != sidecar.measurement_sha256:
         notes = (f"{path} was changed since it was written (its hash differs from the sidecar's)",)
     return Reading(pixels=torch.from_numpy(array.astype(np.float32))[None], is_exact=True, notes=notes)

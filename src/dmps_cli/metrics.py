@@ -310,6 +310,11 @@ def _alone(x: Tensor, index: int) -> Tensor:
     return image.float().clamp(-1, 1).contiguous()
 
 
+def both_scales(sigma_y: float) -> str:
+    """sigma_y on [-1, 1] and in grey levels of 255, for every text that names it."""
+    return f"{sigma_y:g} on [-1, 1] = {sigma_y * GREY_LEVELS:.4g} of 255"
+
+
 def list_hash(images: Iterable[str]) -> str:
     """sha256 (hexadecimal) of the images' names, sorted, one a line in UTF-8: equal for tables over the same list."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(images)).encode()).hexdigest()
@@ -350,7 +355,7 @@ class Protocol:
     def line(self) -> str:
         """The sentence under a table."""
         measured = ", ".join(METRICS[name].about.format(lpips_net=self.lpips_net) for name in self.metrics)
-        noise = ", ".join(f"{s:g} on [-1, 1] = {s * GREY_LEVELS:.4g} of 255" for s in self.sigma_y)
+        noise = ", ".join(map(both_scales, self.sigma_y))
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
         return (
             f"{measured}; {self._colour}, clipped to [-1, 1], per image, then averaged; "

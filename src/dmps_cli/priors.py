@@ -43,7 +43,10 @@ class Prior(ABC):
 
 
 class DenoiserPrior(Prior):
-    """D(z; s) = E[x0 | x0 + s eps = z] (Karras et al. 2022) serves every level: x0(x_t) = D(x_t / alpha; sigma / alpha)."""
+    """D(z; s) = E[x0 | x0 + s eps = z] (Karras et al. 2022) serves every level.
+
+    x0(x_t) = D(x_t / alpha; sigma / alpha)
+    """
 
     def __init__(self, denoise: Callable[[Tensor, float], Tensor], channels: int = 3) -> None:
         self.denoise, self.channels = denoise, channels

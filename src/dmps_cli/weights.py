@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError, WeightsError, unknown_name
+from dmps_cli.files import sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +79,7 @@ def load_prior(name: str, device: torch.device, dtype: str = "float32") -> Loade
 
     Raises WeightsError for a file that is missing, damaged or of another architecture.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as load_tensors
+    from safetensors import SafetensorError, safe_open
 
     from dmps_cli.device import DTYPES
     from dmps_cli.nets.natural import natural_from_state
@@ -89,14 +88,15 @@ def load_prior(name: str, device: torch.device, dtype: str = "float32") -> Loade
     entry = card(name)
     path = _DATA / entry.bundled
     try:
-        content = path.read_bytes()
-        state = load_tensors(content)
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as exc:
         raise WeightsError(f"cannot read the weights of '{name}' at {path}: {exc}; reinstall the package") from exc
-    network = natural_from_state(state, where=str(path)).to(device=device, dtype=DTYPES[dtype])
+    network = natural_from_state(state, str(path), metadata).to(device=device, dtype=DTYPES[dtype])
     return LoadedPrior(
         name=name,
         prior=DenoiserPrior(network.denoise, entry.channels),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256_file(path),
         dtype=dtype,
     )

@@ -69,7 +69,10 @@ def degrade(
 
 
 def make_plan(task: str, options: OperatorOptions, sigma: float | None, seed: int) -> OperatorPlan:
-    """The complete parameters; a random pattern follows the seed unless it has its own. Raises UsageError, InputError."""
+    """The complete parameters; a random pattern follows the seed unless it has its own.
+
+    Raises UsageError for a wrong option, InputError for a missing mask.
+    """
     params = resolve(task, options)
     if "operator_seed" in params and options.operator_seed is None:
         params["operator_seed"] = seed
@@ -126,4 +129,3 @@ class Worker:
         if self.op is None or self.op.in_shape != shape:
             self.op = self.plan.build(shape, torch.device("cpu"))
         return self.op
-

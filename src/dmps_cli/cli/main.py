@@ -66,14 +66,15 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "restore": restore,
     "degrade": degrade,
     "eval": evaluate,
     "time": time,
     "tasks": tasks,
     "demo": demo,
-}.items():
+}
+for name, command in COMMANDS.items():
     app.command(name)(guarded(command))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError, UsageError
-from dmps_cli.measurements import Sidecar, both_scales, decode_mask
+from dmps_cli.measurements import Sidecar, decode_mask
+from dmps_cli.metrics import both_scales
 from dmps_cli.tasks import TASKS, OperatorOptions, Shape3, build, flag, resolve, source_shape
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class OperatorPlan:
     def describe(self) -> str:
         """For notes: the task, its parameters, sigma_y on both scales."""
         params = ", ".join(f"{name} {value}" for name, value in self.params.items() if value is not None)
-        return f"{self.task}{f' ({params})' if params else ''}, {both_scales(self.sigma_y)}"
+        return f"{self.task}{f' ({params})' if params else ''}, sigma_y {both_scales(self.sigma_y)}"
 
 
 def plan_operator(

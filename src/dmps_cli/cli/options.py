@@ -33,7 +33,7 @@ def command_options(command: Callable[..., None]) -> Callable[..., None]:
     The command is called with the dataclasses filled in, so that groups of options keep one definition.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name in groups:
@@ -53,14 +53,14 @@ def command_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _group_parameters(group: type) -> list[inspect.Parameter]:
+def _group_parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
 
     def parameter(field: Field[Any]) -> inspect.Parameter:
         hint = hints[field.name]
         if field.metadata:  # a group that lives below the command line describes its options there
-            panel = {"rich_help_panel": "Operator"}
-            hint = Annotated[hint, typer.Option(help=field.metadata["help"], metavar=field.metadata["metavar"], **panel)]
+            help, metavar = field.metadata["help"], field.metadata["metavar"]
+            hint = Annotated[hint, typer.Option(help=help, metavar=metavar, rich_help_panel="Operator")]
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
     return [parameter(field) for field in fields(group)]
@@ -121,13 +121,16 @@ class OutputFlags:
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="A file for one input, a folder for several. Default: beside the input."
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A file for one input, a folder for several. Default: beside the input.",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")] = False
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave inputs alone whose output exists.")
-    ] = False
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave inputs alone whose output exists.")] = (
+        False
+    )
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of paths and tables.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False
 
@@ -172,8 +175,8 @@ class SamplingFlags:
         str | None,
         typer.Option(
             metavar="|".join(SCORE_AT),
-            help="Where the likelihood score is taken: before the prior's step, as the paper has it (default), or at the "
-            "sample after it, as the authors' code has it.",
+            help="Where the likelihood score is taken: before the prior's step, as the paper has it (default), "
+            "or at the sample after it, as the authors' code has it.",
         ),
     ] = None
     cap: Annotated[
@@ -241,4 +244,3 @@ def check_seed(seed: int) -> None:
     """Raises UsageError for a negative seed."""
     if seed < 0:
         raise UsageError(f"--seed is {seed}; it must be >= 0")
-

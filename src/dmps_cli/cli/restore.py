@@ -27,7 +27,8 @@ from dmps_cli.cli.options import (
 )
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, sha256_bytes, sha256_file
-from dmps_cli.measurements import GREY_LEVELS, json_bytes, read_measurement, read_sidecar, versions
+from dmps_cli.measurements import json_bytes, read_measurement, read_sidecar, versions
+from dmps_cli.metrics import GREY_LEVELS
 from dmps_cli.tasks import OperatorOptions
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def restore(
     reference: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="The true picture, or a folder of them by name: prints PSNR, SSIM and LPIPS against it."
+            metavar="PATH",
+            help="The true picture, or a folder of them by name: prints PSNR, SSIM and LPIPS against it.",
         ),
     ] = None,
     lpips_net: LpipsNet = "alex",
@@ -200,7 +202,9 @@ def read(job: Job, console: Console, device: torch.device, operators: dict[Any, 
         console.note(note)
     pixels = reading.pixels.to(device)
     if job.plan.image_shape is None and pixels.ndim != PICTURE_NDIM:
-        raise InputError(f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); its sidecar is missing")
+        raise InputError(
+            f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); its sidecar is missing"
+        )
     shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]))
     key = (job.plan.key, shape)
     if key not in operators:
@@ -210,8 +214,8 @@ def read(job: Job, console: Console, device: torch.device, operators: dict[Any, 
     y = pixels if reading.is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
     if tuple(y.shape[1:]) != op.out_shape:
         raise InputError(
-            f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of {shape[2]} x {shape[1]} px "
-            f"gives {op.out_shape}"
+            f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
+            f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
     return Ready(job=job, y=y, op=op)
 
@@ -257,7 +261,7 @@ def restored(
                 writer.batch.fail(str(ready.job.path), exc)
             continue
         seconds = elapsed() / len(y)
-        for ready, images in zip(together, x.split(num_samples), strict=True):
+        for ready, images in zip(together, torch.split(x, num_samples), strict=True):
             yield ready, images, seconds
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dmps_cli.cli.console import Console
-from dmps_cli.measurements import GREY_LEVELS
+from dmps_cli.metrics import GREY_LEVELS
 from dmps_cli.tasks import TASKS, flag
 
 

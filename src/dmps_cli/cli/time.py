@@ -81,8 +81,12 @@ def time(
                 }
             )
             advance()
-    console.note(f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, {repeats} repeats")
-    console.object({"version": __version__, "command": "time", **asdict(compute), "device_name": describe(device), "rows": rows})
+    console.note(
+        f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, {repeats} repeats"
+    )
+    console.object(
+        {"version": __version__, "command": "time", **asdict(compute), "device_name": describe(device), "rows": rows}
+    )
     if as_csv:
         console.result(csv_text(rows).rstrip("\n"))
     elif not as_json:

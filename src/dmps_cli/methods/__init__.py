@@ -99,8 +99,8 @@ def resolve_sampling(
     if (method, sampler) not in DEFAULTS:
         raise UsageError(f"method '{method}' is not defined on {sampler} levels")
     defaults = DEFAULTS[method, sampler]
-    given = {"nfe": nfe, "weight": weight, "score_at": score_at, "cap": cap}
-    chosen = {name: defaults.get(name) if value is None else value for name, value in given.items()}
+    given: dict[str, Any] = {"nfe": nfe, "weight": weight, "score_at": score_at, "cap": cap}
+    chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in given.items()}
     knobs = {
         "weight": _positive("--lambda", chosen["weight"], or_zero=True),
         "score_at": _one_of("--score-at", chosen["score_at"]),

@@ -70,9 +70,7 @@ class Dmps:
         return x0_coefficient(cur, nxt, self.eta) * cur.sigma**2 / cur.alpha
 
     def _weight(self, cur: Level, nxt: Level) -> float:
-        return capped_weight(
-            self.options.weight, self.options.cap, self._step(cur, nxt), self.norm, self.sigma_y, cur
-        )
+        return capped_weight(self.options.weight, self.options.cap, self._step(cur, nxt), self.norm, self.sigma_y, cur)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(x0 + lambda (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""

@@ -1,0 +1,1 @@
+"""Networks alone, their parameters named as published."""

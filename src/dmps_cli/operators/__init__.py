@@ -1,0 +1,1 @@
+"""Linear measurement operators; `base` is the contract."""

@@ -7,6 +7,7 @@ the structure allows a closed form. Operators are fixed once built.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -32,11 +33,8 @@ CG_RTOL = {torch.float64: 1e-12, torch.float32: 1e-6}
 class LinearOperator(ABC):
     """A: images of `in_shape` (C, H, W) to measurements of `out_shape`, without the batch axis.
 
-    Tensors held by an operator are of `dtype` on `device`; arguments must match. fingerprint: a hash of what the
-    operator's numbers alone do not tell (a mask, a permutation), to be recorded beside y; None for most.
+    Tensors held by an operator are of `dtype` on `device`; arguments must match.
     """
-
-    fingerprint: str | None = None
 
     def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
@@ -53,8 +51,8 @@ class LinearOperator(ABC):
     @cached_property
     def norm(self) -> float:
         """The largest singular value of A."""
-        start = 1.0 + torch.rand((1, *self.in_shape), generator=torch.Generator().manual_seed(0), dtype=self.dtype)
-        return largest_eigenvalue(lambda x: self.At(self.A(x)), start.to(self.device)) ** 0.5
+        start = torch.ones((1, *self.in_shape), dtype=self.dtype, device=self.device)
+        return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start + torch.rand_like(start)))
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
         """(noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.

@@ -1,4 +1,4 @@
-"""Convolution with any two-dimensional kernel: periodic (closed form by FFT) or with zeros beyond the edges."""
+"""Convolution with any 2-D kernel on a periodic picture, where the FFT diagonalises it."""
 
 from __future__ import annotations
 
@@ -8,123 +8,83 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmps_cli.linalg import fast_fft_length, kernel_spectrum
+from dmps_cli.linalg import kernel_spectrum
 from dmps_cli.operators.base import PINV_RCOND, Correction, LinearOperator, Shape
 
-CORRECTION_RCOND = 0.02
-"""`ZeroConvolution.correction` damps singular values below this share of the largest instead of resolving them."""
+
+def line_kernel(length: float, angle: float) -> Tensor:
+    """(n, n), float64, n odd, summing to 1: the path of a point that moves `length` px in direction `angle`.
+
+    angle: degrees, counter-clockwise from horizontal. Anti-aliased: the path is sampled finely, each sample shared
+    bilinearly among its four pixels.
+    """
+    half = (length - 1.0) / 2.0
+    reach = math.ceil(half) + 1
+    steps = torch.linspace(-half, half, max(2, 64 * math.ceil(length)) + 1, dtype=torch.float64)
+    x, y = steps * math.cos(math.radians(angle)), -steps * math.sin(math.radians(angle))  # rows count downwards
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+    for row in (0, 1):
+        for col in (0, 1):
+            share = (1.0 - (y - y.floor() - row).abs()) * (1.0 - (x - x.floor() - col).abs())
+            index = (y.floor().long() + row + reach, x.floor().long() + col + reach)
+            kernel.index_put_(index, share, accumulate=True)
+    return kernel / kernel.sum()
 
 
-class Convolution(LinearOperator):
-    """y = k * x for each channel, y[i] = sum over d of k[d] x[i - d], of the size of x; k's centre is (kh//2, kw//2).
+class CircularConvolution(LinearOperator):
+    """y = k * x per channel, the picture periodic: A = F^-1 diag(K) F, K the kernel's spectrum.
 
-    in_shape: (C, H, W); kernel: (kh, kw), float64. The product of spectra is taken on a periodic grid; where that is
-    larger than the picture, x is padded with zeros and the result is cropped.
+    kernel: (kh, kw), its centre (kh // 2, kw // 2); in_shape: (C, H, W).
     """
 
-    def __init__(
-        self,
-        in_shape: Shape,
-        kernel: Tensor,
-        grid: tuple[int, int],
-        *,
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ) -> None:
+    def __init__(self, in_shape: Shape, kernel: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
         super().__init__(in_shape, in_shape, dtype, device)
-        self.grid = grid
-        self.spectrum = kernel_spectrum(kernel, grid).to(device, dtype.to_complex())
+        self.grid = (in_shape[1], in_shape[2])
+        spectrum = kernel_spectrum(kernel.double(), self.grid)
+        self.spectrum = spectrum.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
+        self.power = (spectrum.abs() ** 2).to(device, dtype)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, s=self.grid)
+    def _filtered(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self._back(factor * torch.fft.rfft2(x))
 
     def _back(self, spectrum: Tensor) -> Tensor:
-        _, H, W = self.in_shape
-        return torch.fft.irfft2(spectrum, s=self.grid)[..., :H, :W]
-
-    def A(self, x: Tensor) -> Tensor:
-        """F^-1 (k^ F x)."""
-        return self._back(self.spectrum * self._forward(x))
-
-    def At(self, y: Tensor) -> Tensor:
-        """F^-1 (conj(k^) F y)."""
-        return self._back(self.spectrum.conj() * self._forward(y))
-
-
-class CircularConvolution(Convolution):
-    """Periodic convolution: the Fourier transform diagonalises it, and every solve is a division."""
-
-    def __init__(self, in_shape: Shape, kernel: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
-        _, H, W = in_shape
-        super().__init__(in_shape, kernel, (H, W), dtype=dtype, device=device)
-        self.power = self.spectrum.real**2 + self.spectrum.imag**2
+        image: Tensor = torch.fft.irfft2(spectrum, s=self.grid)
+        return image
 
     @cached_property
     def norm(self) -> float:
-        """The largest |k^|."""
-        return float(self.power.max()) ** 0.5
+        """The largest |K|."""
+        return math.sqrt(float(self.power.max()))
 
-    def _weight(self, noise_var: float, scale: float) -> Tensor:
-        """1 / (noise_var + scale |k^|^2); at noise_var = 0, frequencies below PINV_RCOND give 0."""
-        weight = 1.0 / (noise_var + scale * self.power)
+    def A(self, x: Tensor) -> Tensor:
+        """F^-1 K F x."""
+        return self._filtered(x, self.spectrum)
+
+    def At(self, y: Tensor) -> Tensor:
+        """F^-1 conj(K) F y."""
+        return self._filtered(y, self.spectrum.conj())
+
+    def _inverse(self, noise_var: float, scale: float) -> Tensor:
+        """1 / (noise_var + scale |K|^2); at noise_var = 0, frequencies below PINV_RCOND norm give 0."""
+        inverse = 1.0 / (noise_var + scale * self.power)
         if noise_var == 0.0:
-            weight = torch.where(self.power > (PINV_RCOND * self.norm) ** 2, weight, 0.0)
-        return weight
+            inverse = torch.where(self.power > (PINV_RCOND * self.norm) ** 2, inverse, 0.0)
+        return inverse
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """F^-1 (F r / (noise_var + scale |k^|^2))."""
-        return self._back(self._weight(noise_var, scale) * self._forward(r))
+        """F^-1 (noise_var + scale |K|^2)^-1 F r."""
+        return self._filtered(r, self._inverse(noise_var, scale))
 
     def pinv(self, y: Tensor) -> Tensor:
-        """F^-1 (conj(k^) F y / |k^|^2), frequencies below PINV_RCOND norm cut."""
-        return self._back(self._weight(0.0, 1.0) * self.spectrum.conj() * self._forward(y))
+        """F^-1 conj(K) / |K|^2 F y, frequencies below PINV_RCOND norm cut."""
+        return self._filtered(y, self.spectrum.conj() * self._inverse(0.0, 1.0))
 
     def correction(self, y: Tensor) -> Correction:
-        """F^-1 (conj(k^) (F y - k^ F x) / (noise_var + scale |k^|^2)), with F y computed once."""
-        transformed = self._forward(y)
+        """F^-1 (noise_var + scale |K|^2)^-1 (conj(K) F y - |K|^2 F x), with conj(K) F y computed once."""
+        target = self.spectrum.conj() * torch.fft.rfft2(y)
 
         def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
-            residual = transformed - self.spectrum * self._forward(x)
-            return self._back(self._weight(noise_var, scale) * self.spectrum.conj() * residual)
+            residual = target - self.power * torch.fft.rfft2(x)
+            return self._back(residual * self._inverse(noise_var, scale))
 
         return residual_to_image
-
-
-class ZeroConvolution(Convolution):
-    """Convolution with zeros beyond the edges. No closed form: solves are by conjugate gradients."""
-
-    def __init__(self, in_shape: Shape, kernel: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
-        _, H, W = in_shape
-        kh, kw = kernel.shape
-        # kh // 2 zeros, shared by the top and the bottom edge, keep them apart on the periodic grid
-        grid = (fast_fft_length(H + kh // 2), fast_fft_length(W + kw // 2))
-        super().__init__(in_shape, kernel, grid, dtype=dtype, device=device)
-
-    def correction(self, y: Tensor) -> Correction:
-        """A^T (noise_var' I + scale A A^T)^-1 (y - A x), noise_var' = max(noise_var, scale (CORRECTION_RCOND norm)^2).
-
-        At the noisiest levels scale / noise_var reaches 1e9, where conjugate gradients would not end in a thousand
-        iterations. There, singular values too small to matter yet are damped; `solve` itself takes noise_var as it is.
-        """
-        exact = super().correction(y)
-
-        def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
-            return exact(x, max(noise_var, scale * (CORRECTION_RCOND * self.norm) ** 2), scale)
-
-        return residual_to_image
-
-
-def motion_kernel(length: float, angle: float) -> Tensor:
-    """A straight line of `length` pixels, sum 1, centred, anti-aliased: max(0, 1 - distance from the line's axis).
-
-    The axis is length - 1 pixels long, so that an odd length along an axis is as many equal taps. angle: degrees
-    counter-clockwise from the horizontal, as seen. Result: (k, k), k odd, float64. length >= 1.
-    """
-    half, radians = (length - 1.0) / 2.0, math.radians(angle)
-    reach = math.ceil(half) + 1
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    x, y = offsets[None, :], -offsets[:, None]  # rows run downwards, y upwards
-    along = (x * math.cos(radians) + y * math.sin(radians)).clamp(-half, half)
-    distance = torch.hypot(x - along * math.cos(radians), y - along * math.sin(radians))
-    kernel = (1.0 - distance).clamp(min=0.0)
-    return kernel / kernel.sum()

@@ -6,36 +6,16 @@ The singular value decompositions of the two small matrices give that of A: U = 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dmps_cli.linalg import MatrixSVD, along_both_axes, matrix_svd
-from dmps_cli.operators.base import SpectralOperator
+from dmps_cli.operators.base import Shape, SpectralOperator
 
 Boundary = Literal["zero", "reflect", "circular"]
-
-
-class Factor(NamedTuple):
-    """The matrix of one axis, K = U diag(s) V^T, and its decomposition."""
-
-    K: Tensor
-    svd: MatrixSVD
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Factor:
-        """The same on a device and in a dtype."""
-        return Factor(self.K.to(device, dtype), MatrixSVD(*(t.to(device, dtype) for t in self.svd)))
-
-
-def factorise(K: Tensor, svd_cutoff: float) -> Factor:
-    """K and its decomposition, singular values below svd_cutoff set to zero in both. K: (m, n), float64."""
-    svd = matrix_svd(K)
-    if not bool((svd.s < svd_cutoff).any()):
-        return Factor(K, svd)
-    svd = svd._replace(s=torch.where(svd.s < svd_cutoff, 0.0, svd.s))
-    return Factor(svd.matrix(), svd)
 
 
 class Separable(SpectralOperator):
@@ -58,12 +38,17 @@ class Separable(SpectralOperator):
     ) -> None:
         (h, H), (w, W) = rows.shape, cols.shape
         super().__init__((channels, H, W), (channels, h, w), dtype, device)
-        first = factorise(rows, svd_cutoff)
-        second = first if cols is rows else factorise(cols, svd_cutoff)
-        spectrum = torch.outer(first.svd.s, second.svd.s).to(device, dtype)  # the product is taken in float64
-        self.singulars = spectrum.expand(channels, -1, -1)
-        self.K1, (self.U1, _, self.V1) = cast = first.to(device, dtype)
-        self.K2, (self.U2, _, self.V2) = cast if cols is rows else second.to(device, dtype)
+
+        def cast(factor: _Factor) -> _Factor:
+            return _Factor(factor.K.to(device, dtype), MatrixSVD(*(t.to(device, dtype) for t in factor.svd)))
+
+        factor1 = _factor(rows, svd_cutoff)
+        factor2 = factor1 if rows is cols else _factor(cols, svd_cutoff)
+        self.singulars = torch.outer(factor1.svd.s, factor2.svd.s).to(device, dtype).expand(channels, -1, -1)
+        first = cast(factor1)
+        second = first if rows is cols else cast(factor2)
+        self.K1, (self.U1, _, self.V1) = first
+        self.K2, (self.U2, _, self.V2) = second
 
     def A(self, x: Tensor) -> Tensor:
         """K1 x K2^T: half the products of U S V^T x."""
@@ -90,65 +75,34 @@ class Separable(SpectralOperator):
         return along_both_axes(self.U1, c, self.U2.T)
 
 
-def reflected(index: Tensor, n: int) -> Tensor:
-    """Half-sample reflection of positions into 0 .. n - 1: the edge pixel is repeated (-1 -> 0, n -> n - 1)."""
-    index = index % (2 * n)
-    return torch.where(index < n, index, 2 * n - 1 - index)
+class _Factor(NamedTuple):
+    """The matrix of one axis and its decomposition."""
+
+    K: Tensor
+    svd: MatrixSVD
 
 
-def bicubic(t: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -0.5 (Keys 1981, eq. (15)); zero for |t| >= 2."""
-    a, t = -0.5, t.abs()
-    inner = (a + 2.0) * t**3 - (a + 3.0) * t**2 + 1.0
-    outer = a * t**3 - 5.0 * a * t**2 + 8.0 * a * t - 4.0 * a
-    return torch.where(t <= 1.0, inner, torch.where(t < 2.0, outer, 0.0))
+def _factor(K: Tensor, svd_cutoff: float) -> _Factor:
+    """Decomposes one axis; with a cutoff, small singular values are zero in the matrix too."""
+    svd = matrix_svd(K)
+    if svd_cutoff == 0.0:
+        return _Factor(K, svd)
+    svd = svd._replace(s=torch.where(svd.s < svd_cutoff, 0.0, svd.s))
+    return _Factor(svd.matrix(), svd)
 
 
-def bicubic_decimation(n: int, factor: int) -> Tensor:
-    """(n / factor, n): anti-aliased bicubic reduction along one axis, half-sample reflection at the ends.
+def bicubic_taps(scale: int) -> list[float]:
+    """The 4 f taps of anti-aliased bicubic decimation by f, bicubic((q - 2 f + 0.5) / f), a = -0.5, summing to 1."""
 
-    Output k is centred at k f + (f - 1) / 2; the weight of input j is bicubic((j - centre) / f), normalised to sum 1:
-    4 f taps (4 f - 1 where f is odd; the authors' code is half a pixel off there). n must be divisible by the factor,
-    else ValueError.
-    """
-    _check_divisible(n, factor)
-    first = -2 * factor + (factor + 1) // 2  # the leftmost tap's distance from k f
-    offsets = torch.arange(first, first + 4 * factor)
-    taps = bicubic((offsets - (factor - 1) / 2).double() / factor)
-    return _place(taps / taps.sum(), reflected(factor * torch.arange(n // factor)[:, None] + offsets, n), n)
+    def bicubic(t: float) -> float:
+        """Keys 1981, eq. (4), with a = -0.5."""
+        t = abs(t)
+        if t <= 1.0:
+            return 1.5 * t**3 - 2.5 * t**2 + 1.0
+        return -0.5 * t**3 + 2.5 * t**2 - 4.0 * t + 2.0 if t < 2.0 else 0.0
 
-
-def average_pooling(n: int, factor: int) -> Tensor:
-    """(n / factor, n): the mean of each block of `factor` inputs. n must be divisible by it, else ValueError."""
-    _check_divisible(n, factor)
-    blocks = factor * torch.arange(n // factor)[:, None] + torch.arange(factor)
-    return _place(torch.full((factor,), 1.0 / factor, dtype=torch.float64), blocks, n)
-
-
-def blur(n: int, taps: Sequence[float], boundary: Boundary) -> Tensor:
-    """(n, n): K[i, i + d] = taps[d + L // 2], d = -(L // 2) .. L - 1 - L // 2, L = len(taps).
-
-    boundary: what lies beyond the ends: zeros (no renormalisation there), the half-sample reflection, or the
-    opposite end.
-    """
-    reach = torch.arange(len(taps)) - len(taps) // 2
-    positions = torch.arange(n)[:, None] + reach
-    weights = torch.tensor(taps, dtype=torch.float64).expand(n, -1)
-    if boundary == "zero":
-        inside = (positions >= 0) & (positions < n)
-        return _place(torch.where(inside, weights, 0.0), positions.clamp(0, n - 1), n)
-    return _place(weights, reflected(positions, n) if boundary == "reflect" else positions % n, n)
-
-
-def _place(weights: Tensor, positions: Tensor, n: int) -> Tensor:
-    """The matrix whose row k has weights[k, q] added at column positions[k, q]."""
-    matrix = torch.zeros(len(positions), n, dtype=torch.float64)
-    return matrix.scatter_add(1, positions, weights.expand(positions.shape))
-
-
-def _check_divisible(n: int, factor: int) -> None:
-    if n % factor:
-        raise ValueError(f"n is {n}; it must be divisible by the factor {factor}")
+    taps = [bicubic((q - 2 * scale + 0.5) / scale) for q in range(4 * scale)]
+    return [tap / sum(taps) for tap in taps]
 
 
 def uniform_taps(width: int) -> list[float]:
@@ -157,7 +111,90 @@ def uniform_taps(width: int) -> list[float]:
 
 
 def gaussian_taps(std: float, num_taps: int) -> list[float]:
-    """exp(-d^2 / (2 std^2)), d = -(L // 2) .. L // 2 in pixels, normalised to sum 1; L = num_taps, odd."""
+    """`num_taps` (odd) samples of exp(-d^2 / (2 std^2)) around d = 0, summing to 1."""
     half = num_taps // 2
-    taps = [math.exp(-(d**2) / (2.0 * std**2)) for d in range(-half, half + 1)]
-    return [tap / math.fsum(taps) for tap in taps]
+    taps = [math.exp(-0.5 * (d / std) ** 2) for d in range(-half, num_taps - half)]
+    return [tap / sum(taps) for tap in taps]
+
+
+def decimation_matrix(size: int, scale: int) -> Tensor:
+    """(size / scale, size), float64: bicubic decimation along one axis.
+
+    Tap q of output k sits at k f + f // 2 - 2 f + q; beyond the border the picture is reflected, edge pixel repeated.
+    """
+    positions = torch.arange(0, size, scale)[:, None] + scale // 2 - 2 * scale + torch.arange(4 * scale)[None]
+    return _placed(positions, bicubic_taps(scale), size, "reflect")
+
+
+def averaging_matrix(size: int, scale: int) -> Tensor:
+    """(size / scale, size), float64: the mean of blocks of `scale` pixels."""
+    return torch.eye(size // scale, dtype=torch.float64).repeat_interleave(scale, dim=1) / scale
+
+
+def blur_matrix(size: int, taps: Sequence[float], boundary: Boundary) -> Tensor:
+    """(size, size), float64: K[i, i + d] = taps[d + L // 2], not renormalised at a zero boundary."""
+    positions = torch.arange(size)[:, None] + torch.arange(len(taps))[None] - len(taps) // 2
+    return _placed(positions, taps, size, boundary)
+
+
+def _placed(positions: Tensor, taps: Sequence[float], size: int, boundary: Boundary) -> Tensor:
+    """The matrix with taps[q] added at column positions[k, q] of row k, columns beyond the border as it says."""
+    weights = torch.tensor(list(taps), dtype=torch.float64).expand(positions.shape)
+    if boundary == "zero":
+        weights = torch.where((positions < 0) | (positions >= size), 0.0, weights)
+        columns = positions.clamp(0, size - 1)
+    elif boundary == "circular":
+        columns = positions % size
+    else:  # half-sample reflection: -1 -> 0, size -> size - 1, again and again for long kernels
+        folded = positions % (2 * size)
+        columns = torch.minimum(folded, 2 * size - 1 - folded)
+    return torch.zeros(len(positions), size, dtype=torch.float64).scatter_add_(1, columns, weights)
+
+
+def _along_axes(
+    in_shape: Shape,
+    rows: Callable[[int], Tensor],
+    cols: Callable[[int], Tensor] | None = None,
+    *,
+    svd_cutoff: float,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Separable:
+    """The operator of two matrix families; cols = None: the same along both axes, built once for a square picture."""
+    channels, H, W = in_shape
+    K1 = rows(H)
+    K2 = K1 if cols is None and H == W else (cols or rows)(W)
+    return Separable(channels, K1, K2, svd_cutoff=svd_cutoff, dtype=dtype, device=device)
+
+
+def bicubic_decimation(
+    in_shape: Shape, scale: int, *, svd_cutoff: float = 0.0, dtype: torch.dtype, device: torch.device | str
+) -> Separable:
+    """Bicubic (a = -0.5) anti-aliased decimation by `scale`, half-sample reflection. H, W: multiples of it."""
+    return _along_axes(
+        in_shape, lambda n: decimation_matrix(n, scale), svd_cutoff=svd_cutoff, dtype=dtype, device=device
+    )
+
+
+def average_pooling(in_shape: Shape, scale: int, *, dtype: torch.dtype, device: torch.device | str) -> Separable:
+    """The mean of blocks of scale x scale pixels. H, W: multiples of it."""
+    return _along_axes(in_shape, lambda n: averaging_matrix(n, scale), svd_cutoff=0.0, dtype=dtype, device=device)
+
+
+def separable_blur(
+    in_shape: Shape,
+    row_taps: Sequence[float],
+    col_taps: Sequence[float],
+    *,
+    boundary: Boundary = "zero",
+    svd_cutoff: float = 0.0,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Separable:
+    """Blur by row_taps along the vertical axis and col_taps along the horizontal one."""
+
+    def matrices(taps: Sequence[float]) -> Callable[[int], Tensor]:
+        return lambda n: blur_matrix(n, taps, boundary)
+
+    cols = None if list(row_taps) == list(col_taps) else matrices(col_taps)
+    return _along_axes(in_shape, matrices(row_taps), cols, svd_cutoff=svd_cutoff, dtype=dtype, device=device)
