@@ -156,7 +156,7 @@ def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _reserve_and_replace(temporary: Path, target: Path) -> None:
-    """As link(), in two steps: of several writers one makes the empty file, and it alone replaces it."""
+    """As link(), in two steps: of several writers one makes the file, empty (a reader may meet it), and replaces it."""
     try:
         target.open("xb").close()
     except FileExistsError as exc:

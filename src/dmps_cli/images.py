@@ -191,6 +191,8 @@ def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
         with _pillow_limit(limit), Image.open(path, formats=_READ_FORMATS) as image:
             if image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            if image.format == "PNG":
+                _check_png(path)
             return _first_frame(image)
     except Image.DecompressionBombError as exc:
         raise InputError(
@@ -203,6 +205,12 @@ def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
         raise InputError(f"cannot read {path}: {reason}") from exc
     except _DAMAGE as exc:
         raise InputError(f"cannot read {path}: the file is damaged ({exc})") from exc
+
+
+def _check_png(path: Path) -> None:
+    """Raises SyntaxError or OSError for a wrong checksum; Pillow's decoder passes over those of the pixels."""
+    with Image.open(path, formats=("PNG",)) as image:
+        image.verify()
 
 
 def _first_frame(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -313,15 +321,18 @@ def _to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, list[str]]:
         mode = through.get((profile.profile.xcolor_space, image.mode))
         if mode is None:
             return image, [f"has the colour profile {name}, which does not fit its mode {image.mode}; ignored"]
-        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+        exact = (
+            ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0
+        )  # lcms's short cut for greys is 9 levels off in the dark
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=exact)
     except (ImageCms.PyCMSError, OSError, UnicodeDecodeError):
         return image, ["has a damaged colour profile; ignored"]
     if mode != "CMYK" and _is_identity(transform, mode):
         return image, []
     converted = _transformed(image.convert(mode), transform)
-    return converted.convert("L") if image.mode == "L" else converted, [
-        f"has the colour profile {name}; converted to sRGB"
-    ]
+    if image.mode == "L":
+        converted = converted.convert("L")
+    return converted, [f"has the colour profile {name}; converted to sRGB"]
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

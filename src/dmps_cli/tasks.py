@@ -53,8 +53,8 @@ class OperatorOptions:
     mask: str | None = _option("Mask picture of the same size: white pixels are kept.", "FILE")
     box: str | None = _option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
     fraction: float | None = _option("Share of pixels removed at random, 0 to 1.", "SHARE")
-    ratio: int | None = _option("Compression: pixels per measured value, a power of two.", "N")
-    operator_seed: int | None = _option("Seed of the random mask or permutation.", "N")
+    ratio: int | None = _option("Compression: pixels per measured value.", "N")
+    operator_seed: int | None = _option("Seed of the random mask or of the choice of rows.", "N")
 
     def given(self) -> dict[str, Any]:
         """The options that are not left open."""
@@ -166,9 +166,9 @@ def _mask(site: Site) -> LinearOperator:
 
 
 def _hadamard(site: Site) -> LinearOperator:
-    from dmps_cli.operators.hadamard import WalshHadamard
+    from dmps_cli.operators.hadamard import hadamard_rows
 
-    return WalshHadamard(
+    return hadamard_rows(
         site.in_shape, site.params["ratio"], seed=site.params["operator_seed"], dtype=site.dtype, device=site.device
     )
 
@@ -235,7 +235,7 @@ TASKS: dict[str, Task] = {
         build=_mask,
     ),
     "cs": Task(
-        help="compressed sensing: Walsh-Hadamard rows of the permuted pixels",
+        help="compressed sensing: random Walsh-Hadamard rows",
         sigma_y=0.05,
         params={"ratio": 2, "operator_seed": 0},
         build=_hadamard,
@@ -282,6 +282,10 @@ def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
         raise UsageError(f"{' and '.join(map(flag, chosen))} exclude each other")
     if chosen:
         params.update({name: None for name in PATTERNS if name not in chosen})
+    if params["fraction"] is None:
+        if "operator_seed" in given:
+            raise UsageError(f"--operator-seed draws random pixels; {flag(chosen[0])} leaves nothing to draw")
+        params["operator_seed"] = None
     return params
 
 
@@ -358,8 +362,8 @@ def _real(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], 
 
 def _numbers(count: int, what: str, is_right: Callable[[list[float]], bool]) -> Callable[[str, Any], list[float]]:
     def check(option: str, value: Any) -> list[float]:
-        parts = value.split(",") if isinstance(value, str) else list(value)
         try:
+            parts = value.split(",") if isinstance(value, str) else list(value)
             numbers = [float(part) for part in parts]
         except (TypeError, ValueError):
             numbers = []
@@ -400,6 +404,6 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "mask": lambda option, value: str(value),
     "box": _box,
     "fraction": _real("a share of pixels from 0 up to 1", lambda n: 0 <= n < 1),
-    "ratio": _integer("a power of two, at least 1", lambda n: n >= 1 and int(n) & (int(n) - 1) == 0),
+    "ratio": _integer("a whole number, at least 1", lambda n: n >= 1),
     "operator_seed": _integer("a whole number, at least 0", lambda n: n >= 0),
 }

@@ -74,7 +74,7 @@ def make_plan(task: str, options: OperatorOptions, sigma: float | None, seed: in
     Raises UsageError for a wrong option, InputError for a missing mask.
     """
     params = resolve(task, options)
-    if "operator_seed" in params and options.operator_seed is None:
+    if params.get("operator_seed") is not None and options.operator_seed is None:
         params["operator_seed"] = seed
     if params.get("mask") is not None and not Path(params["mask"]).is_file():
         raise InputError(f"the mask {params['mask']} does not exist")

@@ -103,8 +103,8 @@ def _plan_from_sidecar(
 
 def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The recorded parameters, without the recorded pattern of missing pixels if another kind is given."""
-    patterns = {"mask", "box", "fraction"}
-    dropped = patterns if patterns & given.keys() else set()
+    patterns = {"mask", "box", "fraction", "operator_seed"}
+    dropped = patterns if {"mask", "box", "fraction"} & given.keys() else set()
     return {name: value for name, value in recorded.items() if value is not None and name not in dropped}
 
 

@@ -51,8 +51,9 @@ class LinearOperator(ABC):
     @cached_property
     def norm(self) -> float:
         """The largest singular value of A."""
-        start = torch.ones((1, *self.in_shape), dtype=self.dtype, device=self.device)
-        return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start + torch.rand_like(start)))
+        start = 1.0 + torch.rand((1, *self.in_shape), generator=torch.Generator().manual_seed(0))
+        start = start.to(self.device, self.dtype)
+        return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start))
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
         """(noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.
@@ -101,10 +102,10 @@ class LinearOperator(ABC):
 class SpectralOperator(LinearOperator):
     """An operator whose singular value decomposition A = U S V^T has fast factors.
 
-    A subclass gives orthogonal `Vt` and its transpose `V`, `Ut` and its transpose `U`, and `singulars`;
-    everything else follows in closed form (paper, Corollary 2). The spectrum is a tensor
-    (B, *singulars.shape): coefficient k of V^T x meets coefficient k of U^T y. Modes of x that A
-    never sees are not in it: V V^T need not be the identity, but V^T V and U^T U are.
+    A subclass gives `Vt` and its transpose `V`, `Ut` and its transpose `U`, and `singulars`; everything else
+    follows in closed form (paper, Corollary 2). The spectrum is a tensor (B, *singulars.shape): coefficient k of
+    V^T x meets coefficient k of U^T y. U is square and orthogonal; V^T V = I, but modes of x that A never sees are
+    not in the spectrum.
     """
 
     singulars: Tensor
@@ -146,12 +147,8 @@ class SpectralOperator(LinearOperator):
         return numerator * weight
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """(noise_var I + scale A A^T)^-1 r = U (noise_var I + scale S^2)^-1 U^T r, plus r / noise_var off U."""
-        c = self.Ut(r)
-        inside = self.U(self._divided(c, noise_var, scale))
-        if noise_var == 0.0 or self.singulars.numel() == torch.Size(self.out_shape).numel():
-            return inside
-        return inside + (r - self.U(c)) / noise_var
+        """(noise_var I + scale A A^T)^-1 r = U (noise_var I + scale S^2)^-1 U^T r."""
+        return self.U(self._divided(self.Ut(r), noise_var, scale))
 
     def pinv(self, y: Tensor) -> Tensor:
         """V S^+ U^T y, singular values below PINV_RCOND norm cut."""

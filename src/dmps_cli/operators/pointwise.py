@@ -97,8 +97,9 @@ class ChannelMean(FlatOperator):
         return self.unit * c
 
     def from_image(self, image: Tensor) -> Tensor:
-        """A grey picture's one channel; of a colour picture its grey value by the same weights."""
-        return image if image.shape[1] == 1 else self.A(image)
+        """A grey picture's one channel, also if it comes as RGB; of a colour picture its grey value by the weights."""
+        grey = image[:, :1]
+        return grey if torch.equal(image, grey.expand_as(image)) else self.A(image)
 
 
 class Mask(FlatOperator):

@@ -92,7 +92,10 @@ def _factor(K: Tensor, svd_cutoff: float) -> _Factor:
 
 
 def bicubic_taps(scale: int) -> list[float]:
-    """The 4 f taps of anti-aliased bicubic decimation by f, bicubic((q - 2 f + 0.5) / f), a = -0.5, summing to 1."""
+    """The 4 f taps of anti-aliased bicubic decimation by f, a = -0.5, summing to 1.
+
+    bicubic((q - 2 f + 0.5) / f), q = 0 .. 4 f - 1, for even f; for odd f, whose centre is a pixel, 1 for 0.5.
+    """
 
     def bicubic(t: float) -> float:
         """Keys 1981, eq. (4), with a = -0.5."""
@@ -101,7 +104,8 @@ def bicubic_taps(scale: int) -> list[float]:
             return 1.5 * t**3 - 2.5 * t**2 + 1.0
         return -0.5 * t**3 + 2.5 * t**2 - 4.0 * t + 2.0 if t < 2.0 else 0.0
 
-    taps = [bicubic((q - 2 * scale + 0.5) / scale) for q in range(4 * scale)]
+    to_centre = 0.5 if scale % 2 == 0 else 1.0
+    taps = [bicubic((q - 2 * scale + to_centre) / scale) for q in range(4 * scale)]
     return [tap / sum(taps) for tap in taps]
 
 
@@ -120,9 +124,11 @@ def gaussian_taps(std: float, num_taps: int) -> list[float]:
 def decimation_matrix(size: int, scale: int) -> Tensor:
     """(size / scale, size), float64: bicubic decimation along one axis.
 
-    Tap q of output k sits at k f + f // 2 - 2 f + q; beyond the border the picture is reflected, edge pixel repeated.
+    Tap q of output k sits at k f + (f - 1) // 2 + 1 - 2 f + q; beyond the border the picture is reflected, edge pixel
+    repeated.
     """
-    positions = torch.arange(0, size, scale)[:, None] + scale // 2 - 2 * scale + torch.arange(4 * scale)[None]
+    first = (scale - 1) // 2 + 1 - 2 * scale
+    positions = torch.arange(0, size, scale)[:, None] + first + torch.arange(4 * scale)[None]
     return _placed(positions, bicubic_taps(scale), size, "reflect")
 
 

@@ -1,0 +1,155 @@
+"""Speed and memory figures of docs/speed.md: `make bench` prints them. Nothing here is asserted.
+
+Each group runs in a process of its own, so that the peak memory and the allocator's state are its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+SIZES = (256, 1024)
+BUDGETS = {"deblur": 10.0, "deblur-gauss": 10.0, "deblur-aniso": 10.0}  # % at 1024, zero boundary; 5 % elsewhere
+LEVEL = 20  # of a 50-step ladder: neither the noisiest nor the cleanest
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median time of a call, after one that is not counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def startup() -> list[dict[str, Any]]:
+    """Seconds of `dmps --help`, as a process."""
+    command = [sys.executable, "-m", "dmps_cli", "--help"]
+    seconds = median_seconds(lambda: subprocess.run(command, check=True, capture_output=True), 9)
+    return [{"what": "dmps --help", "seconds": seconds, "budget": 0.5}]
+
+
+def likelihood(size: int) -> list[dict[str, Any]]:
+    """Per task: operator construction, and the likelihood part of a step against the network's time in float32."""
+    import torch
+
+    from dmps_cli.device import tune_allocator
+    from dmps_cli.methods import METHODS, resolve_sampling
+    from dmps_cli.priors import DenoiserPrior
+    from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
+    from dmps_cli.weights import load_prior
+
+    tune_allocator()
+    shape, rows = (3, size, size), []
+    x_t = torch.randn(1, *shape)
+    prior = load_prior("natural", torch.device("cpu")).prior
+    free = DenoiserPrior(lambda z, s: z)
+    sampling = resolve_sampling(sampler="flow", nfe=50)
+    cur, nxt = prior.levels("flow", 50)[LEVEL : LEVEL + 2]
+    repeats = 15 if size == SIZES[0] else 5
+    with torch.no_grad():
+        network = median_seconds(lambda: prior.predict(x_t, cur, nxt), repeats)
+        without = median_seconds(lambda: free.predict(x_t, cur, nxt), repeats)
+        for name in TASKS:
+            params = resolve(name, OperatorOptions())
+            start = time.perf_counter()
+            op = build(name, params, shape, dtype=torch.float32)
+            construction = time.perf_counter() - start
+            y = op.A(x_t)
+            method = METHODS["dmps"].build(free, op, y, 0.05, 0.0, sampling.knobs)
+            step = median_seconds(lambda method=method: method.predict(x_t, cur, nxt), repeats) - without
+            rows.append(
+                {
+                    "task": name,
+                    "size": size,
+                    "network ms": 1e3 * network,
+                    "likelihood ms": 1e3 * step,
+                    "share %": 100 * step / network,
+                    "budget %": BUDGETS.get(name, 5.0) if size == SIZES[-1] else 5.0,
+                    "construction s": construction,
+                }
+            )
+    return rows
+
+
+def network(tuned: bool, dtype: str) -> list[dict[str, Any]]:
+    """One evaluation of the bundled prior, with or without the allocator's setting, and the process's peak memory."""
+    import torch
+
+    from dmps_cli.device import tune_allocator
+    from dmps_cli.schedules import flow_levels
+    from dmps_cli.weights import load_prior
+
+    if tuned:
+        tune_allocator()
+    prior, rows = load_prior("natural", torch.device("cpu"), dtype).prior, []
+    cur, nxt = flow_levels(50)[LEVEL : LEVEL + 2]
+    for size in SIZES:
+        x_t = torch.randn(1, 3, size, size)
+        with torch.no_grad():
+            seconds = median_seconds(lambda x_t=x_t: prior.predict(x_t, cur, nxt), 9 if size == SIZES[0] else 3)
+        rows.append({"size": size, "dtype": dtype, "tuned allocator": str(tuned), "ms": 1e3 * seconds})
+    return rows
+
+
+def memory(task: str) -> list[dict[str, Any]]:
+    """Peak memory of a whole `dmps restore` of a picture of 1024 x 1024 px."""
+    import numpy as np
+    from PIL import Image
+
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder, "x.png"), Path(folder, "y.png")
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)).save(source)
+        dmps = [sys.executable, "-m", "dmps_cli"]
+        subprocess.run([*dmps, "degrade", source, "--task", task, "-o", target, "-q"], check=True, capture_output=True)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        subprocess.run([*dmps, "restore", target, "--nfe", "3", "-q"], check=True, capture_output=True)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert peak > before, "the restoration is the larger process"
+    return [{"task": task, "size": 1024, "peak MiB": peak / 1024, "budget MiB": 2500}]
+
+
+GROUPS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "startup": startup,
+    **{f"likelihood {size}": lambda size=size: likelihood(size) for size in SIZES},
+    **{
+        f"network {dtype} {'tuned' if tuned else 'default'}": lambda dtype=dtype, tuned=tuned: network(tuned, dtype)
+        for dtype in ("float32", "bfloat16")
+        for tuned in (False, True)
+    },
+    **{f"memory {task}": lambda task=task: memory(task) for task in ("sr4", "deblur", "cs")},
+}
+
+
+def main() -> None:
+    """Runs the groups named, or all, and prints a table of each; --group prints one as JSON, for the parent."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", default=list(GROUPS), help="default: all")
+    parser.add_argument("--group", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.group:
+        print(json.dumps(GROUPS[arguments.group]()))
+        return
+    from dmps_cli.report import console_table, console_text
+
+    print(f"{os.cpu_count()} cores; seconds and milliseconds are medians")
+    for name in arguments.groups:
+        command = [sys.executable, __file__, "--group", name]
+        rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"\n{name}\n{console_text(console_table(rows), sys.stdout)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
