@@ -115,7 +115,7 @@ def test_every_option_has_help(dmps: Dmps) -> None:
         (["degrade", "p.png", "--task", "inpaint", "--fraction", "1.5"], "--fraction is 1.5"),
         (["degrade", "p.png", "--task", "inpaint", "--fraction", "0.5", "--box", "1,1,2,2"], "exclude each other"),
         (["degrade", "p.png", "--task", "inpaint", "--box", "1,1,2"], "--box is 1,1,2"),
-        (["degrade", "p.png", "--task", "cs", "--ratio", "3"], "--ratio is 3"),
+        (["degrade", "p.png", "--task", "cs", "--ratio", "0"], "--ratio is 0"),
         (["degrade", "p.png", "--task", "sr4", "--overwrite", "--skip-existing"], "exclude each other"),
         (["restore", "p.png"], "name a --task"),
         (["restore", "p.png", "--task", "sr4", "--nfe", "0"], "--nfe is 0"),
@@ -285,7 +285,7 @@ def test_any_degraded_picture_restores_without_sidecar_or_truth(dmps: Dmps, tmp_
     assert (result.code, result.out) == (0, "small_restored.png\n")
     assert pixels("small_restored.png").shape == (28, 40, 3)
     sidecar = json.loads(Path("small_restored.json").read_text())
-    assert (sidecar["task"], sidecar["sampler"], sidecar["nfe"], sidecar["dtype"]) == ("sr4", "flow", 2, "float32")
+    assert (sidecar["task"], sidecar["sampler"], sidecar["nfe"], sidecar["dtype"]) == ("sr4", "ddpm", 2, "float32")
 
 
 def test_no_flags_say_the_preset(dmps: Dmps, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_no_flags_say_the_preset(dmps: Dmps, tmp_path: Path) -> None:
     said = dmps("restore", "p.png", "--task", "denoise", "--nfe", "1").err
     for word in (
         "dmps",
-        "flow levels",
+        "ddpm levels",
         "NFE 1",
         "lambda",
         "cap",
@@ -321,7 +321,7 @@ def test_an_edited_measurement_is_said(dmps: Dmps, tmp_path: Path) -> None:
     np.save("y.npy", np.load("y.npy") + 0.5)
     assert "y.npy was changed" in dmps("restore", "y.png", "-o", "a.png", *FAST).err
     Image.new("RGB", (32, 24), "red").save("y.png")
-    result = dmps("restore", "y.png", "-o", "b.png", *FAST)
+    result = dmps("restore", "y.png", "-o", "b.png", "--sigma", "0.05", "--nfe", "10")
     assert "y.png was changed" in result.err
     red = pixels("b.png").astype(float).mean((0, 1))
     assert red[0] > red[1] + 50
@@ -410,7 +410,7 @@ def test_json_is_one_object_on_stdout(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (40, 40))
     result = dmps("restore", "p.png", "gone.png", "--task", "denoise", "--json", "--reference", "p.png", *FAST)
     content = json.loads(result.out)
-    assert (result.code, content["version"], content["seed"], content["lambda"]) == (1, __version__, 0, 2.0)
+    assert (result.code, content["version"], content["seed"], content["lambda"]) == (1, __version__, 0, 1.75)
     (done,) = content["results"]
     assert done["output"] == "p_restored.png"
     assert done["psnr"] > 5
@@ -423,6 +423,31 @@ def test_quiet_leaves_results_and_errors(dmps: Dmps, tmp_path: Path) -> None:
     result = dmps("restore", "p.png", "gone.png", "--task", "denoise", "--quiet", *FAST)
     assert result.out == "p_restored.png\n"
     assert all("error" in line for line in result.err.splitlines())
+
+
+def test_out_of_memory_is_said(dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(tmp_path / "p.png", (16, 16))
+
+    def greedy(*arguments: Any, **options: Any) -> torch.Tensor:
+        return torch.empty(2**62, dtype=torch.uint8)
+
+    monkeypatch.setattr("dmps_cli.pipeline.sample", greedy)
+    result = dmps("restore", "p.png", "--task", "denoise", *FAST)
+    assert result.code == 1
+    assert "out of memory" in result.err
+
+
+def test_progress_goes_to_the_terminal_and_results_to_the_pipe(tmp_path: Path) -> None:
+    """stderr is a terminal, stdout a pipe: the bar on the one, the path on the other."""
+    photo(tmp_path / "p.png", (16, 16))
+    terminal, inside = os.openpty()
+    command = [sys.executable, "-m", "dmps_cli", "restore", "p.png", "--task", "denoise", "--nfe", "3"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=inside, check=True)
+    os.close(inside)
+    shown = os.read(terminal, 65536).decode()
+    assert done.stdout == b"p_restored.png\n"
+    for word in ("p.png", "3/3", "steps"):
+        assert word in shown, word
 
 
 def test_a_full_disk_leaves_nothing_half_written(dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

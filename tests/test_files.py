@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -174,6 +175,29 @@ def test_a_target_that_appears_meanwhile_stays() -> None:
 
     with pytest.raises(OutputError, match="exists"):
         atomic_write(Path("a"), slow, overwrite=False)
+    assert Path("a").read_bytes() == b"theirs"
+    assert names() == ["a"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_target_that_appears_at_the_last_moment_stays(monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """Another writer comes between the last check and the call that gives the name, whichever that is."""
+    last_calls = {name: getattr(os, name) for name in ("link", "replace")}
+
+    def late(name: str) -> Callable[..., None]:
+        def call(source: Path, target: Path) -> None:
+            if not os.path.lexists(target):
+                Path(target).write_bytes(b"theirs")
+            if name == "link" and not links:
+                raise OSError(errno.EPERM, "Operation not permitted")
+            last_calls[name](source, target)
+
+        return call
+
+    for name in last_calls:
+        monkeypatch.setattr(os, name, late(name))
+    with pytest.raises(OutputError, match="exists"):
+        atomic_write(Path("a"), b"mine", overwrite=False)
     assert Path("a").read_bytes() == b"theirs"
     assert names() == ["a"]
 

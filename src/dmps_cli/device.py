@@ -7,11 +7,12 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
-from dmps_cli.errors import UsageError
+from dmps_cli.errors import MemoryShortageError, UsageError
 
 # glibc mallopt's parameters (malloc.h)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -78,6 +79,22 @@ def peak_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns a failed allocation, on the device or on the CPU, into an MemoryShortageError for the user."""
+    try:
+        yield
+    except torch.OutOfMemoryError as exc:
+        raise MemoryShortageError(_OUT_OF_MEMORY) from exc
+    except RuntimeError as exc:
+        if "can't allocate memory" not in str(exc):  # what torch's CPU allocator says, in no class of its own
+            raise
+        raise MemoryShortageError(_OUT_OF_MEMORY) from exc
+
+
+_OUT_OF_MEMORY = "out of memory; take --batch-size 1, --dtype bfloat16 or a smaller picture"
 
 
 def describe(device: torch.device) -> str:

@@ -38,6 +38,10 @@ class NumericsError(DmpsError):
     """NaN or infinity where numbers were due."""
 
 
+class MemoryShortageError(DmpsError):
+    """The device or the machine has too little memory for the work."""
+
+
 class UsageError(DmpsError):
     """The command line contradicts itself or names something unknown. Exit code 2."""
 

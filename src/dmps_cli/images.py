@@ -218,7 +218,6 @@ def _first_frame(image: Image.Image) -> tuple[Image.Image, list[str]]:
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1:
         notes.append(f"has {num_frames} frames; the first is taken")
-        image.seek(0)
     if image.mode in ("RGB", "RGBA", "LA") and _has_16_bits(image):
         notes.append("has 16 bits per channel; 8 of them are read")
     is_turned = _orientation(image) in _UPRIGHT  # before load(): of a TIFF file that already applies it

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dmps_cli.device import micro_batch
+from dmps_cli.device import memory_errors, micro_batch
 from dmps_cli.methods import METHODS, Sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
@@ -46,14 +46,16 @@ def restore(
 
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
-    network evaluation. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails.
+    network evaluation. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
+    MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
-    parts = [
-        _restore_together(y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step)
-        for i in range(0, len(y), size)
-    ]
-    return torch.cat(parts)
+    with memory_errors():
+        parts = [
+            _restore_together(y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step)
+            for i in range(0, len(y), size)
+        ]
+        return torch.cat(parts)
 
 
 def _restore_together(

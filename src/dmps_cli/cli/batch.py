@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import OutputFlags
 from dmps_cli.errors import DmpsError, OutputError, UsageError
-from dmps_cli.files import IMAGE_SUFFIXES, expand_inputs
+from dmps_cli.files import IMAGE_SUFFIXES, expand_inputs, refuse_existing
 
 
 @dataclass(kw_only=True)
@@ -80,15 +81,17 @@ def plan_outputs(batch: Batch, inputs: Sequence[Path], tag: str, flags: OutputFl
     return [(path, target) for target, path in planned.items()]
 
 
-def taken(targets: Sequence[Path], flags: OutputFlags, console: Console) -> bool:
-    """Whether to skip: with --skip-existing, if every target exists. Raises OutputError if one exists otherwise."""
-    existing = [target for target in targets if target.exists() or target.is_symlink()]
-    if not existing or flags.overwrite:
-        return False
-    if flags.skip_existing and len(existing) == len(targets):
-        console.note(f"{existing[0]} exists; skipped")
+def taken(pictures: Sequence[Path], companions: Sequence[Path], flags: OutputFlags, console: Console) -> bool:
+    """Whether to skip an input: with --skip-existing, if all its pictures exist, which are written last.
+
+    Raises OutputError if a picture or a companion exists otherwise, but with --overwrite.
+    """
+    if flags.skip_existing and all(map(os.path.lexists, pictures)):
+        console.note(f"{pictures[0]} exists; skipped")
         return True
-    raise OutputError(f"{existing[0]} exists; --overwrite replaces it, --skip-existing leaves it")
+    if not flags.overwrite:
+        refuse_existing(*pictures, *companions)
+    return False
 
 
 def _target(path: Path, tag: str, flags: OutputFlags, *, several: bool) -> Path:

@@ -64,6 +64,9 @@ class Console:
             TextColumn(unit),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+        # rich would send what is printed on stdout to the bar's console, out of a pipe or a file
+        on_one_terminal = sys.stdout.isatty()
+        bar_console = RichConsole(stderr=True)
+        with Progress(*columns, console=bar_console, transient=True, redirect_stdout=on_one_terminal) as bar:
             handle = bar.add_task("", total=total)
             yield (lambda: bar.advance(handle)), (lambda text: bar.update(handle, description=text))

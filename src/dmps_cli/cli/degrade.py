@@ -54,7 +54,7 @@ def degrade(
     jobs = []
     for path, target in plan_outputs(batch, paths, f"_{task}", output):
         with batch.item(path):
-            if not taken([target, *siblings(target)], output, batch.console):
+            if not taken([target], siblings(target), output, batch.console):
                 jobs.append((path, target))
     if jobs:
         batch.console.note(plan.describe())

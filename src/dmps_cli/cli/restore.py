@@ -102,9 +102,8 @@ def restore(
     for path, target in plan_outputs(batch, paths, "_restored", output):
         with batch.item(path):
             targets = sample_names(target, samples)
-            if taken([*targets, *(t.with_suffix(".json") for t in targets)], output, console):
-                continue
-            jobs.append(make_job(path, targets, task, operator, sigma, reference, console))
+            if not taken(targets, [t.with_suffix(".json") for t in targets], output, console):
+                jobs.append(make_job(path, targets, task, operator, sigma, reference, console))
     if jobs:
         run_jobs(jobs, batch, chosen, compute, output, lpips_net)
     batch.finish({"version": __version__, "command": "restore", **chosen.as_dict(), **asdict(compute)})
@@ -169,7 +168,7 @@ def run_jobs(
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
     num_steps = sum(len(job.targets) for job in jobs) * sampling.nfe
     with batch.console.progress(num_steps) as (advance, say):
-        for group in ready_groups(jobs, batch, compute):
+        for group in ready_groups(jobs, batch, device, compute.batch_size):
             say(", ".join(ready.job.path.name for ready in group))
             for ready, images, seconds in restored(group, writer, advance):
                 metrics: list[dict[str, float]] = [{} for _ in images]
@@ -181,17 +180,20 @@ def run_jobs(
         scores.print(batch.console)
 
 
-def ready_groups(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags) -> Iterator[list[Ready]]:
-    """Inputs that share an operator, at most --batch-size together; what cannot be read fails alone."""
+def ready_groups(jobs: Sequence[Job], batch: Batch, device: torch.device, batch_size: int) -> Iterator[list[Ready]]:
+    """Neighbouring inputs that share an operator, at most batch_size together; what cannot be read fails alone."""
     operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
 
     def readable() -> Iterator[Ready]:
         for job in jobs:
             with batch.item(job.path):
-                yield read(job, batch.console, compute.start(), operators)
+                yield read(job, batch.console, device, operators)
 
-    for _, group in groupby(readable(), key=lambda ready: (id(ready.op), ready.job.plan.sigma_y)):
-        while chunk := list(islice(group, compute.batch_size)):
+    def shared(ready: Ready) -> object:
+        return ready.job.plan.key, ready.op.in_shape, ready.job.plan.sigma_y
+
+    for _, group in groupby(readable(), key=shared):
+        while chunk := list(islice(group, batch_size)):
             yield chunk
 
 

@@ -51,7 +51,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("dmps", "ddpm"): {"nfe": 50, "weight": 1.75, "score_at": "x_t", "cap": 1.0},
     ("dmps", "flow"): {"nfe": 50, "weight": 2.0, "score_at": "x_t", "cap": 1.0},
 }
-DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "flow"
+DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"
 
 
 @dataclass(frozen=True, kw_only=True)
