@@ -234,7 +234,7 @@ def in_one_process(task: str, options: OperatorOptions, size: tuple[int, int, in
     op = build(task, resolve(task, options), size, dtype=torch.float32)
     y = degrade(x, op, 0.05, seed=0, keys=[FILE_KEY])
     prior = load_prior("natural", torch.device("cpu")).prior
-    restored = restore(y, op, prior, 0.05, resolve_sampling(nfe=nfe), seed=0, keys=[FILE_KEY])
+    restored = restore(y, op, prior, 0.05, resolve_sampling(task=task, nfe=nfe), seed=0, keys=[FILE_KEY])
     return ((restored[0].clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).numpy().astype(np.uint8)
 
 
@@ -410,9 +410,9 @@ def test_json_is_one_object_on_stdout(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (40, 40))
     result = dmps("restore", "p.png", "gone.png", "--task", "denoise", "--json", "--reference", "p.png", *FAST)
     content = json.loads(result.out)
-    assert (result.code, content["version"], content["seed"], content["lambda"]) == (1, __version__, 0, 1.75)
+    assert (result.code, content["version"], content["seed"]) == (1, __version__, 0)
     (done,) = content["results"]
-    assert done["output"] == "p_restored.png"
+    assert (done["output"], done["lambda"]) == ("p_restored.png", 1.75)
     assert done["psnr"] > 5
     assert len(done["model_sha256"]) == 64
     assert content["failures"][0]["input"] == "gone.png"

@@ -22,13 +22,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A task with its noise.
+    """A task with its noise, and how it is to be solved.
 
     crop: (H, W) -> (left, top, width, height) px that are used; build: (C, H, W) -> operator.
     """
 
     task: str
     sigma_y: float
+    samplings: Sequence[Sampling]
     crop: Callable[[tuple[int, int]], tuple[int, int, int, int]]
     build: Callable[[tuple[int, int, int]], LinearOperator]
 
@@ -41,7 +42,6 @@ def image_key(name: str) -> int:
 def evaluate(
     pictures: Mapping[str, Path],
     problems: Sequence[Problem],
-    samplings: Sequence[Sampling],
     prior: Prior,
     scorer: Scorer,
     *,
@@ -62,7 +62,7 @@ def evaluate(
             x = x_full[..., top : top + height, left : left + width]
             op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
             y = degrade(x, op, problem.sigma_y, seed=seed, keys=[key])
-            for sampling in samplings:
+            for sampling in problem.samplings:
                 elapsed = stopwatch(device)
                 restored = restore(y, op, prior, problem.sigma_y, sampling, seed=seed, keys=[key], on_step=on_step)
                 seconds = elapsed()

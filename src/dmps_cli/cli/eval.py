@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dmps_cli.cli.operators import OperatorPlan
     from dmps_cli.evaluation import Problem, Row
+    from dmps_cli.methods import Sampling
     from dmps_cli.metrics import Protocol
 
 SAMPLES = "samples"
@@ -59,7 +60,8 @@ def evaluate(
     checked_sigma(sigma)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be at least 1")
-    samplings = [sampling.resolve(name) for name in split(samplers)] or [sampling.resolve()]
+    ladders: list[str | None] = [*split(samplers)] or [sampling.sampler]
+    samplings = {name: [sampling.resolve(name, ladder) for ladder in ladders] for name in split(tasks)}
     plans = [make_plan(name, shared_options(name, tasks, operator), sigma, compute.seed) for name in split(tasks)]
     if not plans:
         raise UsageError("--tasks names no task")
@@ -79,12 +81,11 @@ def evaluate(
     for plan in plans:
         console.note(plan.describe())
     rows: list[Row] = []
-    num_steps = len(pictures) * len(plans) * sum(choice.nfe for choice in samplings)
+    num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)
     with console.progress(num_steps) as (advance, say):
         for row in evaluate_rows(
             pictures,
-            [as_problem(plan, device) for plan in plans],
-            samplings,
+            [as_problem(plan, samplings[plan.task], device) for plan in plans],
             prior.prior,
             scorer,
             seed=compute.seed,
@@ -150,13 +151,14 @@ def check_results(out: Path | None, overwrite: bool) -> None:
         raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
 
 
-def as_problem(plan: OperatorPlan, device: torch.device) -> Problem:
+def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.device) -> Problem:
     """The plan as the evaluation sees it."""
     from dmps_cli.evaluation import Problem
 
     return Problem(
         task=plan.task,
         sigma_y=plan.sigma_y,
+        samplings=samplings,
         crop=lambda size: crop_box(plan.params, size),
         build=lambda shape: plan.build(shape, device),
     )

@@ -14,7 +14,15 @@ import typer
 
 from dmps_cli.cli.console import Console
 from dmps_cli.errors import UsageError, unknown_name
-from dmps_cli.methods import DEFAULT_SAMPLER, DEFAULTS, METHODS, SCORE_AT, Sampling, resolve_sampling
+from dmps_cli.methods import (
+    DEFAULT_SAMPLER,
+    DEFAULTS,
+    METHODS,
+    SCORE_AT,
+    TASK_DEFAULTS,
+    Sampling,
+    resolve_sampling,
+)
 from dmps_cli.schedules import SAMPLERS
 from dmps_cli.tasks import TASKS
 from dmps_cli.tasks import task as task_row
@@ -145,7 +153,12 @@ class OutputFlags:
 
 def _default(knob: str) -> str:
     """The defaults of a knob, per sampler, for help texts."""
-    return ", ".join(f"{values[knob]:g} on {sampler} levels" for (_, sampler), values in DEFAULTS.items())
+    texts = [f"{values[knob]:g} on {sampler} levels" for (_, sampler), values in DEFAULTS.items()]
+    special: dict[float, list[str]] = {}
+    for (_, task), values in TASK_DEFAULTS.items():
+        if knob in values:
+            special.setdefault(values[knob], []).append(task)
+    return ", ".join(texts + [f"{value:g} for {', '.join(tasks)}" for value, tasks in special.items()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +201,10 @@ class SamplingFlags:
         ),
     ] = None
 
-    def resolve(self, sampler: str | None = None) -> Sampling:
-        """The complete choice, defaults filled in. Raises UsageError."""
+    def resolve(self, task: str | None = None, sampler: str | None = None) -> Sampling:
+        """The complete choice for a task, defaults filled in. Raises UsageError."""
         return resolve_sampling(
+            task=task,
             method=self.method,
             sampler=sampler or self.sampler,
             nfe=self.nfe,

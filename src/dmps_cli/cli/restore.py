@@ -52,6 +52,7 @@ class Job:
     path: Path
     targets: tuple[Path, ...]
     plan: OperatorPlan
+    sampling: Sampling
     reference: Path | None
 
 
@@ -91,7 +92,7 @@ def restore(
     Example: dmps restore y.png --task sr4
     """
     console = output.console()
-    chosen = sampling.resolve()
+    sampling.resolve()
     compute.check()
     checked_task(task)
     checked_sigma(sigma)
@@ -103,10 +104,10 @@ def restore(
         with batch.item(path):
             targets = sample_names(target, samples)
             if not taken(targets, [t.with_suffix(".json") for t in targets], output, console):
-                jobs.append(make_job(path, targets, task, operator, sigma, reference, console))
+                jobs.append(make_job(path, targets, task, operator, sigma, sampling, reference, console))
     if jobs:
-        run_jobs(jobs, batch, chosen, compute, output, lpips_net)
-    batch.finish({"version": __version__, "command": "restore", **chosen.as_dict(), **asdict(compute)})
+        run_jobs(jobs, batch, compute, output, lpips_net)
+    batch.finish({"version": __version__, "command": "restore", **asdict(compute)})
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -122,6 +123,7 @@ def make_job(
     task: str | None,
     operator: OperatorOptions,
     sigma: float | None,
+    sampling: SamplingFlags,
     reference: Path | None,
     console: Console,
 ) -> Job:
@@ -130,7 +132,13 @@ def make_job(
     plan, more = plan_operator(path, sidecar, task, operator, sigma)
     for note in (*notes, *more):
         console.note(note)
-    return Job(path=path, targets=targets, plan=plan, reference=find_reference(reference, path, plan))
+    return Job(
+        path=path,
+        targets=targets,
+        plan=plan,
+        sampling=sampling.resolve(plan.task),
+        reference=find_reference(reference, path, plan),
+    )
 
 
 def find_reference(reference: Path | None, path: Path, plan: OperatorPlan) -> Path | None:
@@ -151,7 +159,6 @@ def find_reference(reference: Path | None, path: Path, plan: OperatorPlan) -> Pa
 def run_jobs(
     jobs: Sequence[Job],
     batch: Batch,
-    sampling: Sampling,
     compute: ComputeFlags,
     output: OutputFlags,
     lpips_net: str,
@@ -161,12 +168,12 @@ def run_jobs(
 
     device = compute.start()
     prior = load_prior(compute.model, device, compute.dtype)
-    for text in dict.fromkeys(job.plan.describe() for job in jobs):
+    for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
         batch.console.note(text)
-    batch.console.note(f"{sampling}; prior {prior.name}, {compute.dtype} on {device}")
-    writer = Writer(prior=prior, sampling=sampling, compute=compute, output=output, batch=batch)
+    batch.console.note(f"prior {prior.name}, {compute.dtype} on {device}")
+    writer = Writer(prior=prior, compute=compute, output=output, batch=batch)
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
-    num_steps = sum(len(job.targets) for job in jobs) * sampling.nfe
+    num_steps = sum(len(job.targets) * job.sampling.nfe for job in jobs)
     with batch.console.progress(num_steps) as (advance, say):
         for group in ready_groups(jobs, batch, device, compute.batch_size):
             say(", ".join(ready.job.path.name for ready in group))
@@ -253,7 +260,7 @@ def restored(
                 op,
                 writer.prior.prior,
                 together[0].job.plan.sigma_y,
-                writer.sampling,
+                together[0].job.sampling,
                 seed=writer.compute.seed,
                 keys=keys,
                 on_step=advance,
@@ -272,7 +279,6 @@ class Writer:
     """Writes restorations and their sidecars."""
 
     prior: LoadedPrior
-    sampling: Sampling
     compute: ComputeFlags
     output: OutputFlags
     batch: Batch
@@ -300,7 +306,7 @@ class Writer:
             "operator": dict(plan.params),
             "sigma_y": plan.sigma_y,
             "sigma_y_255": plan.sigma_y * GREY_LEVELS,
-            **self.sampling.as_dict(),
+            **ready.job.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": sample,
             "model": self.prior.name,

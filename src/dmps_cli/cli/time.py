@@ -46,7 +46,8 @@ def time(
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
     height, width = parse_size(image_size)
-    samplings = [sampling.resolve(name) for name in split(samplers)] or [sampling.resolve()]
+    ladders: list[str | None] = [*split(samplers)] or [sampling.sampler]
+    samplings = [sampling.resolve(task, ladder) for ladder in ladders]
     plan = make_plan(task, operator, sigma, compute.seed)
 
     device = compute.start()

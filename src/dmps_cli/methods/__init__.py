@@ -45,11 +45,14 @@ METHODS = {
     ),
 }
 
-# The one table of defaults: (method, sampler) -> evaluations and knobs. The numbers and how they were
-# chosen: docs/defaults.md.
+# The tables of defaults: evaluations and knobs of (method, sampler), then what differs for (method, task). How the
+# numbers were chosen: docs/defaults.md.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("dmps", "ddpm"): {"nfe": 50, "weight": 1.75, "score_at": "x_t", "cap": 1.0},
     ("dmps", "flow"): {"nfe": 50, "weight": 2.0, "score_at": "x_t", "cap": 1.0},
+}
+TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("dmps", blur): {"weight": 1.0} for blur in ("deblur", "deblur-gauss", "deblur-aniso", "motion")
 }
 DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"
 
@@ -80,6 +83,7 @@ SCORE_AT = ("x_t", "sample")
 
 def resolve_sampling(
     *,
+    task: str | None = None,
     method: str | None = None,
     sampler: str | None = None,
     nfe: int | None = None,
@@ -87,7 +91,7 @@ def resolve_sampling(
     score_at: str | None = None,
     cap: str | float | None = None,
 ) -> Sampling:
-    """Fills what is open (None) from DEFAULTS and checks the rest.
+    """Fills what is open (None) from the tables of defaults, for a task if it is named, and checks the rest.
 
     cap: a positive number, or 'none' for no cap. Raises UsageError for unknown names and values out of range.
     """
@@ -98,7 +102,7 @@ def resolve_sampling(
         raise unknown_name("sampler", sampler, SAMPLERS)
     if (method, sampler) not in DEFAULTS:
         raise UsageError(f"method '{method}' is not defined on {sampler} levels")
-    defaults = DEFAULTS[method, sampler]
+    defaults = DEFAULTS[method, sampler] | TASK_DEFAULTS.get((method, task or ""), {})
     given: dict[str, Any] = {"nfe": nfe, "weight": weight, "score_at": score_at, "cap": cap}
     chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in given.items()}
     knobs = {
