@@ -60,7 +60,7 @@ def png(path: Path, bits: int, colour_type: int, rows: Array, **chunks: bytes) -
 
 
 def profile(space: bytes, name: str, curve: Array | None = None) -> bytes:
-    """An ICC profile by hand: sRGB's primaries (or grey); a curve to linear light of 0..65535, none for the identity."""
+    """An ICC profile by hand: sRGB's primaries (or grey); curve: to linear light, 0..65535, None for the identity."""
     entries = [] if curve is None else [int(value) for value in curve]
     curve = struct.pack(f">4sII{len(entries)}H", b"curv", 0, len(entries), *entries)
     text = name.encode() + b"\0"

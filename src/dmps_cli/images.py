@@ -320,10 +320,9 @@ def _to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, list[str]]:
         mode = through.get((profile.profile.xcolor_space, image.mode))
         if mode is None:
             return image, [f"has the colour profile {name}, which does not fit its mode {image.mode}; ignored"]
-        exact = (
-            ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0
-        )  # lcms's short cut for greys is 9 levels off in the dark
-        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=exact)
+        # lcms's short cut for greys is 9 levels off in the dark
+        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
     except (ImageCms.PyCMSError, OSError, UnicodeDecodeError):
         return image, ["has a damaged colour profile; ignored"]
     if mode != "CMYK" and _is_identity(transform, mode):
