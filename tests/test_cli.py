@@ -132,6 +132,7 @@ def test_every_option_has_help(dmps: Dmps) -> None:
         (["restore", "p.png", "--task", "sr4", "--batch-size", "0"], "--batch-size is 0"),
         (["restore", "p.png", "q.png", "--task", "sr4", "-o", "out.png"], "names a file"),
         (["restore", "p.png", "--task", "denoise", "-o", "p.png"], "would replace the input"),
+        (["restore", "p.png", "--task", "denoise", "-o", "x.gif"], "cannot write that format"),
         (["eval", "--dataset", ".", "--limit", "0"], "--limit is 0"),
         (["eval", "--dataset", ".", "--width", "9"], "none of the tasks"),
         (["time", "--image-size", "0x4"], "--image-size"),

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from dmps_cli.errors import DmpsError, InputError, OutputError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (*OUTPUT_SUFFIXES, ".gif", ".ppm", ".pgm")
 STDIN = "-"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import struct
@@ -20,7 +19,6 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
-from dmps_cli.files import atomic_write, sha256_bytes
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Pictures with more pixels are refused as decompression bombs (Pillow's own limit); DMPS_MAX_PIXELS says otherwise."""
@@ -130,13 +128,6 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return array[:, :, 0] if array.shape[2] == 1 else array
 
 
-def hash_pixels(x: Tensor) -> str:
-    """Hexadecimal sha256 of the 8-bit picture, whatever file holds it. x: (1 or 3, H, W) on [-1, 1]."""
-    digest = hashlib.sha256(repr(tuple(x.shape)).encode())
-    digest.update(np.ascontiguousarray(to_uint8(x)).data)
-    return digest.hexdigest()
-
-
 def encode(x: Tensor, target: Path) -> bytes:
     """The bytes of a picture file in the format that the target's suffix names. x: (1 or 3, H, W) on [-1, 1].
 
@@ -151,13 +142,6 @@ def encode(x: Tensor, target: Path) -> bytes:
         size = f"{x.shape[-1]} x {x.shape[-2]} px"
         raise OutputError(f"cannot write {target}: {name} holds at most {max_side} px a side, not {size}; use .png")
     return _file_bytes(Image.fromarray(to_uint8(x)), suffix)
-
-
-def save(x: Tensor, target: Path, *, overwrite: bool) -> str:
-    """Writes a picture file, whole or not at all, as `encode` has it; returns its sha256. Raises OutputError."""
-    content = encode(x, target)
-    atomic_write(target, content, overwrite=overwrite)
-    return sha256_bytes(content)
 
 
 def png_bytes(image: Image.Image) -> bytes:

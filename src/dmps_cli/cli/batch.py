@@ -14,7 +14,7 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import OutputFlags
 from dmps_cli.errors import DmpsError, OutputError, UsageError
-from dmps_cli.files import IMAGE_SUFFIXES, expand_inputs, refuse_existing
+from dmps_cli.files import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, check_writable, expand_inputs, refuse_existing
 
 
 @dataclass(kw_only=True)
@@ -75,6 +75,7 @@ def plan_outputs(batch: Batch, inputs: Sequence[Path], tag: str, flags: OutputFl
             target = _target(path, tag, flags, several=len(inputs) + len(batch.failures) > 1)
             if target.resolve() == path.resolve():
                 raise UsageError(f"{path}: the output would replace the input; choose another -o")
+            check_writable(target.parent)
             if target in planned:
                 raise OutputError(f"{path} and {planned[target]} would both be written to {target}; rename one of them")
             planned[target] = path
@@ -101,4 +102,6 @@ def _target(path: Path, tag: str, flags: OutputFlags, *, several: bool) -> Path:
     is_file_name = flags.output.suffix.lower() in IMAGE_SUFFIXES and not flags.output.is_dir()
     if is_file_name and several:
         raise UsageError(f"-o {flags.output} names a file, but there are several inputs; name a folder")
+    if is_file_name and flags.output.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise UsageError(f"-o {flags.output}: cannot write that format; choose one of {', '.join(OUTPUT_SUFFIXES)}")
     return flags.output if is_file_name else flags.output / name
