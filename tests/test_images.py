@@ -440,7 +440,7 @@ def test_no_regular_file(tmp_path: Path) -> None:
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a stub: permissions do not bind root."""
-    save(torch.zeros(1, 2, 2), tmp_path / "x.png", overwrite=False)
+    (tmp_path / "x.png").write_bytes(encode(torch.zeros(1, 2, 2), tmp_path / "x.png"))
 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
