@@ -35,6 +35,14 @@ DTYPE_NAMES = ("float32", "bfloat16", "float16")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 
 
+PANELS = {
+    "OperatorOptions": "Operator (each task takes some of these, see `dmps tasks`)",
+    "SamplingFlags": "Sampling",
+    "ComputeFlags": "Machine and prior",
+    "OutputFlags": "Output",
+}
+
+
 def command_options(command: Callable[..., None]) -> Callable[..., None]:
     """Spreads each parameter of a command that is a dataclass into one option per field.
 
@@ -55,20 +63,29 @@ def command_options(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
+    run.__doc__ = _reflowed(command.__doc__ or "")
     del run.__wrapped__  # inspect would otherwise look through to the grouped signature
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
+def _reflowed(text: str) -> str:
+    """Each paragraph on one line: the help is wrapped where the terminal ends, not where the source does."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
 def _group_parameters(group: Any) -> list[inspect.Parameter]:
+    """One parameter per field, in the group's own panel of the help."""
     hints = get_type_hints(group, include_extras=True)
 
     def parameter(field: Field[Any]) -> inspect.Parameter:
         hint = hints[field.name]
         if field.metadata:  # a group that lives below the command line describes its options there
             help, metavar = field.metadata["help"], field.metadata["metavar"]
-            hint = Annotated[hint, typer.Option(help=help, metavar=metavar, rich_help_panel="Operator")]
+            hint = Annotated[hint, typer.Option(help=help, metavar=metavar)]
+        for option in hint.__metadata__:
+            option.rich_help_panel = PANELS[group.__name__]
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
     return [parameter(field) for field in fields(group)]

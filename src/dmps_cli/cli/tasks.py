@@ -11,10 +11,17 @@ from dmps_cli.metrics import GREY_LEVELS
 from dmps_cli.tasks import TASKS, flag
 
 
+def _text(default: Any) -> str:
+    """A default as it would be typed; nothing for what is open."""
+    if isinstance(default, list):
+        return ",".join(f"{number:.4g}" for number in default)
+    return "" if default is None else str(default)
+
+
 def tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """List the tasks, their noise and their options.
+    """List the tasks, their noise, and their options with the defaults.
 
     Example: dmps tasks
     """
@@ -37,7 +44,9 @@ def tasks(
                     "sigma_y": row["sigma_y"],
                     "of 255": row["sigma_y_255"],
                     "what is undone": row["help"],
-                    "options": " ".join(map(flag, row["options"])),
+                    "options": " ".join(
+                        f"{flag(name)} {_text(value)}".rstrip() for name, value in row["options"].items()
+                    ),
                 }
                 for name, row in rows.items()
             ]
