@@ -447,7 +447,7 @@ def test_progress_goes_to_the_terminal_and_results_to_the_pipe(tmp_path: Path) -
     os.close(inside)
     shown = os.read(terminal, 65536).decode()
     assert done.stdout == b"p_restored.png\n"
-    for word in ("p.png", "3/3", "steps"):
+    for word in ("p.png", "image 1 of 1", "3/3", "steps"):
         assert word in shown, word
 
 

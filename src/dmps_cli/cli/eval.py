@@ -94,7 +94,7 @@ def evaluate(
             on_step=advance,
         ):
             rows.append(row)
-            say(f"{row['image']} {row['task']}")
+            say(f"{row['image']} {row['task']} (image {[*pictures].index(row['image']) + 1} of {len(pictures)})")
     protocol = Protocol(
         metrics=scorer.names,
         lpips_net=lpips_net,

@@ -175,8 +175,10 @@ def run_jobs(
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
     num_steps = sum(len(job.targets) * job.sampling.nfe for job in jobs)
     with batch.console.progress(num_steps) as (advance, say):
+        num_started = 0
         for group in ready_groups(jobs, batch, device, compute.batch_size):
-            say(", ".join(ready.job.path.name for ready in group))
+            num_started += len(group)
+            say(f"{group[-1].job.path.name} (image {num_started} of {len(jobs)})")
             for ready, images, seconds in restored(group, writer, advance):
                 metrics: list[dict[str, float]] = [{} for _ in images]
                 with batch.item(ready.job.path):  # a restoration is written even if it cannot be scored

@@ -14,7 +14,9 @@ from dmps_cli.tasks import TASKS, flag
 def _text(default: Any) -> str:
     """A default as it would be typed; nothing for what is open."""
     if isinstance(default, list):
-        return ",".join(f"{number:.4g}" for number in default)
+        return ",".join(map(_text, default))
+    if isinstance(default, float):
+        return f"{default:.4g}"
     return "" if default is None else str(default)
 
 
