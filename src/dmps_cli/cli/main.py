@@ -80,7 +80,7 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """What the `dmps` script starts."""
-    # How long a thread of GNU OpenMP spins before it sleeps. With its default, another busy program slows a network down
+    # How long a thread of GNU OpenMP spins before it sleeps. By its default, another busy program slows a network down
     # eightfold on two cores; this costs 2 % on an idle machine (docs/speed.md). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     app()
