@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -125,13 +126,14 @@ def along_both_axes(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
 _BITS_PER_PASS = 6  # measured: fewer passes cost more arithmetic than they save
 
 
-def hadamard_matrix(order: int, like: Tensor) -> Tensor:
-    """Orthonormal Hadamard matrix of size 2^order in Sylvester's order, H_2n = H_2 (x) H_n, of like's kind."""
+@lru_cache
+def hadamard_matrix(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Orthonormal Hadamard matrix of size 2^order in Sylvester's order, H_2n = H_2 (x) H_n."""
     block = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
     matrix = torch.ones(1, 1, dtype=torch.float64)
     for _ in range(order):
         matrix = torch.kron(block, matrix)
-    return (matrix / math.sqrt(1 << order)).to(like)
+    return (matrix / math.sqrt(1 << order)).to(device, dtype)
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ def walsh_hadamard(x: Tensor) -> Tensor:
         raise ValueError(f"the last axis has length {n}; a Walsh-Hadamard transform needs a power of two")
     passes = -(-bits // _BITS_PER_PASS)
     orders = [bits // passes + (k < bits % passes) for k in range(passes)]
-    blocks = [hadamard_matrix(order, x) for order in orders]
+    blocks = [hadamard_matrix(order, x.dtype, x.device) for order in orders]
     return torch.stack([_hadamard_passes(row, blocks) for row in x.reshape(-1, n)]).reshape(x.shape)
 
 
