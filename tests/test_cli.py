@@ -399,6 +399,16 @@ def test_nothing_is_overwritten_unasked(dmps: Dmps, tmp_path: Path) -> None:
     assert pixels("p_restored.png").shape == (16, 16, 3)
 
 
+def test_a_measurements_sidecar_is_not_replaced_by_a_restorations(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png", (16, 16))
+    dmps("degrade", "p.png", "--task", "denoise", "-o", "y.png")
+    before = Path("y.json").read_bytes()
+    result = dmps("restore", "y.png", "-o", "y.jpg", "--overwrite", *FAST)
+    assert result.code == 2
+    assert "y.json" in result.err
+    assert Path("y.json").read_bytes() == before
+
+
 def test_two_inputs_for_one_output_are_refused(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (16, 16))
     photo(tmp_path / "p.jpg", (16, 16))

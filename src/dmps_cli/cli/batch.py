@@ -75,6 +75,9 @@ def plan_outputs(batch: Batch, inputs: Sequence[Path], tag: str, flags: OutputFl
             target = _target(path, tag, flags, several=len(inputs) + len(batch.failures) > 1)
             if target.resolve() == path.resolve():
                 raise UsageError(f"{path}: the output would replace the input; choose another -o")
+            sidecar = path.with_suffix(".json")
+            if sidecar.exists() and target.with_suffix(".json").resolve() == sidecar.resolve():
+                raise UsageError(f"{path}: the output's sidecar would replace {sidecar}; choose another name with -o")
             check_writable(target.parent)
             if target in planned:
                 raise OutputError(f"{path} and {planned[target]} would both be written to {target}; rename one of them")
