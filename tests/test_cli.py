@@ -536,6 +536,17 @@ def test_eval_prints_means_of_the_rows_it_writes(dmps: Dmps, tmp_path: Path) -> 
     assert "exists" in dmps(*arguments).err
 
 
+def test_a_bad_photograph_does_not_stop_an_evaluation(dmps: Dmps, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"broken")
+    photo(folder / "b.png", (40, 40))
+    result = dmps("eval", "--dataset", "set", "--tasks", "denoise", *FAST)
+    assert result.code == 1
+    assert "1 of 2 failed: a.png" in result.err
+    assert "1 image, list" in result.out
+
+
 def test_an_image_is_evaluated_alike_in_any_list(dmps: Dmps, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dmps_cli.device import stopwatch
+from dmps_cli.errors import DmpsError
 from dmps_cli.methods import Sampling
 from dmps_cli.metrics import Scorer
 from dmps_cli.operators.base import LinearOperator
@@ -48,29 +49,48 @@ def evaluate(
     seed: int,
     device: torch.device,
     load: Callable[[Path], torch.Tensor],
+    on_failure: Callable[[str, DmpsError], None],
     on_step: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
-    """Yields a row for each picture, problem and sampling as it is done: metrics, seconds, the noise's key.
+    """Yields a row for each picture, problem and sampling as it is done: metrics, seconds, the configuration.
 
-    pictures: name in the data set -> file. The measurement of a picture and problem is the same for every sampling.
+    pictures: name in the data set -> file; load gives it as (1, 3, H, W). The measurement of a picture and problem is
+    the same for every sampling. A picture that cannot be read, restored or scored is given to on_failure, and the
+    others go on.
     """
     for name, path in pictures.items():
-        x_full = load(path).to(device)
-        key = (image_key(name), 0)
-        for problem in problems:
-            left, top, width, height = problem.crop((x_full.shape[-2], x_full.shape[-1]))
-            x = x_full[..., top : top + height, left : left + width]
-            op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
-            y = degrade(x, op, problem.sigma_y, seed=seed, keys=[key])
-            for sampling in problem.samplings:
-                elapsed = stopwatch(device)
-                restored = restore(y, op, prior, problem.sigma_y, sampling, seed=seed, keys=[key], on_step=on_step)
-                seconds = elapsed()
-                yield {
-                    "image": name,
-                    "task": problem.task,
-                    **sampling.as_dict(),
-                    "sigma_y": problem.sigma_y,
-                    **scorer.score(restored, x)[0],
-                    "seconds": seconds,
-                }
+        try:
+            x = load(path).to(device)
+            for problem in problems:
+                yield from _solve(name, x, problem, prior, scorer, seed, on_step)
+        except DmpsError as exc:
+            on_failure(name, exc)
+
+
+def _solve(
+    name: str,
+    picture: torch.Tensor,
+    problem: Problem,
+    prior: Prior,
+    scorer: Scorer,
+    seed: int,
+    on_step: Callable[[], None],
+) -> Iterator[Row]:
+    """The rows of one picture and problem."""
+    key = (image_key(name), 0)
+    left, top, width, height = problem.crop((picture.shape[-2], picture.shape[-1]))
+    x = picture[..., top : top + height, left : left + width]
+    op = problem.build((x.shape[1], height, width))
+    y = degrade(x, op, problem.sigma_y, seed=seed, keys=[key])
+    for sampling in problem.samplings:
+        elapsed = stopwatch(op.device)
+        restored = restore(y, op, prior, problem.sigma_y, sampling, seed=seed, keys=[key], on_step=on_step)
+        seconds = elapsed()
+        yield {
+            "image": name,
+            "task": problem.task,
+            **sampling.as_dict(),
+            "sigma_y": problem.sigma_y,
+            **scorer.score(restored, x)[0],
+            "seconds": seconds,
+        }

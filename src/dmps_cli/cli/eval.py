@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmps_cli import __version__
+from dmps_cli.cli.batch import Batch
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import ComputeFlags, LpipsNet, SamplingFlags, Sigma, checked_sigma, command_options
-from dmps_cli.errors import InputError, OutputError, UsageError
+from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError
 from dmps_cli.files import atomic_write, expand_inputs
 from dmps_cli.tasks import OperatorOptions, crop_box, task
 
@@ -81,6 +82,7 @@ def evaluate(
     for plan in plans:
         console.note(plan.describe())
     rows: list[Row] = []
+    batch = Batch(console=console)
     num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)
     with console.progress(num_steps) as (advance, say):
         for row in evaluate_rows(
@@ -91,6 +93,7 @@ def evaluate(
             seed=compute.seed,
             device=device,
             load=lambda path: load_rgb(path).pixels[None],
+            on_failure=batch.fail,
             on_step=advance,
         ):
             rows.append(row)
@@ -99,7 +102,7 @@ def evaluate(
         metrics=scorer.names,
         lpips_net=lpips_net,
         sigma_y=tuple(sorted({plan.sigma_y for plan in plans})),
-        images=tuple(pictures),
+        images=tuple(dict.fromkeys(row["image"] for row in rows)),
     )
     facts = {
         "version": __version__,
@@ -109,8 +112,12 @@ def evaluate(
         "model_sha256": prior.sha256,
         "operators": {plan.task: dict(plan.params) for plan in plans},
         "protocol": protocol.as_dict(),
+        "failures": [{"input": name, "error": str(error)} for name, error in batch.failures],
     }
     report(rows, facts, protocol, console, out, overwrite)
+    if batch.failures:
+        console.error(f"{len(batch.failures)} of {len(pictures)} failed: {', '.join(n for n, _ in batch.failures)}")
+        raise typer.Exit(DmpsError.exit_code)
 
 
 def split(names: str | None) -> list[str]:
@@ -178,6 +185,6 @@ def report(
             atomic_write(out / name, text.encode(), overwrite=overwrite)
             console.note(f"wrote {out / name}")
     console.object(content)
-    if not console.as_json:
+    if rows and not console.as_json:
         console.table(averaged)
         console.result(protocol.line())
