@@ -84,6 +84,24 @@ def likelihood(size: int) -> list[dict[str, Any]]:
     return rows
 
 
+def iterated() -> list[dict[str, Any]]:
+    """What has no closed form: a likelihood step of compressed sensing at 200 x 300 px, by conjugate gradients."""
+    import torch
+
+    from dmps_cli.device import tune_allocator
+    from dmps_cli.tasks import OperatorOptions, build, resolve
+
+    tune_allocator()
+    shape, rows = (3, 200, 300), []
+    x = torch.randn(1, *shape)
+    op = build("cs", resolve("cs", OperatorOptions()), shape, dtype=torch.float32)
+    correction = op.correction(op.A(x))
+    for ratio in (999.0, 10.0, 1.0, 0.1):
+        seconds = median_seconds(lambda ratio=ratio: correction(torch.zeros_like(x), 0.05**2, ratio**2), 5)
+        rows.append({"task": "cs", "size": "200x300", "sigma / alpha": ratio, "likelihood ms": 1e3 * seconds})
+    return rows
+
+
 def network(tuned: bool, dtype: str) -> list[dict[str, Any]]:
     """One evaluation of the bundled prior, with or without the allocator's setting, and the process's peak memory."""
     import torch
@@ -124,6 +142,7 @@ def memory(task: str) -> list[dict[str, Any]]:
 GROUPS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "startup": startup,
     **{f"likelihood {size}": lambda size=size: likelihood(size) for size in SIZES},
+    "iterated": iterated,
     **{
         f"network {dtype} {'tuned' if tuned else 'default'}": lambda dtype=dtype, tuned=tuned: network(tuned, dtype)
         for dtype in ("float32", "bfloat16")
