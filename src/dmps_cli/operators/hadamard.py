@@ -92,8 +92,8 @@ class HadamardRows(FlatOperator):
 class PaddedHadamardRows(LinearOperator):
     """Rows of H_n on pixels filled up with zeros to n: no longer orthonormal, and solved by iteration.
 
-    As there are fewer rows than pixels, the eigenvalues of A A^T stay away from 0, and some tens of iterations do
-    (measured: 8 to 38 at 200 x 300, 257 x 256 and 300 x 219 px, ratio 2 and 4, float32).
+    Some tens of iterations do (measured: 8 to 38 at 200 x 300, 257 x 256 and 300 x 219 px, ratio 2 and 4, float32). Two
+    rows can coincide on the kept pixels, so A A^T may be singular; `pinv` of a y outside A's range then fails.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PaddedHadamardRows(LinearOperator):
         return self.chosen.transpose(y)[..., : self.num_pixels].reshape(-1, *self.in_shape)
 
     def pinv(self, y: Tensor) -> Tensor:
-        """A^T (A A^T)^-1 y, with no damping: A A^T is far from singular."""
+        """A^T (A A^T)^-1 y, with no damping. Raises ConvergenceError where A A^T is singular and y not in its range."""
         return self.At(self.solve(y, 0.0, 1.0))
 
     def to_image(self, y: Tensor) -> Tensor:
