@@ -12,6 +12,7 @@ import torch
 
 from dmps_cli.device import stopwatch
 from dmps_cli.errors import DmpsError
+from dmps_cli.images import cropped
 from dmps_cli.methods import Sampling
 from dmps_cli.metrics import Scorer
 from dmps_cli.operators.base import LinearOperator
@@ -78,9 +79,8 @@ def _solve(
 ) -> Iterator[Row]:
     """The rows of one picture and problem."""
     key = (image_key(name), 0)
-    left, top, width, height = problem.crop((picture.shape[-2], picture.shape[-1]))
-    x = picture[..., top : top + height, left : left + width]
-    op = problem.build((x.shape[1], height, width))
+    x = cropped(picture, problem.crop((picture.shape[-2], picture.shape[-1])))
+    op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
     y = degrade(x, op, problem.sigma_y, seed=seed, keys=[key])
     for sampling in problem.samplings:
         elapsed = stopwatch(op.device)

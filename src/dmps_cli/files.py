@@ -91,7 +91,11 @@ def refuse_existing(*targets: Path) -> None:
     """Raises OutputError if one of the targets exists."""
     for target in targets:
         if os.path.lexists(target):
-            raise OutputError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it")
+            raise _taken(target)
+
+
+def _taken(target: Path) -> OutputError:
+    return OutputError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it")
 
 
 def check_writable(folder: Path) -> None:
@@ -151,7 +155,7 @@ def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
     try:
         target.hardlink_to(temporary)
     except FileExistsError as exc:
-        raise OutputError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it") from exc
+        raise _taken(target) from exc
     except OSError:  # a file system without hard links, or a name that open() refuses as well
         _reserve_and_replace(temporary, target)
 
@@ -161,7 +165,7 @@ def _reserve_and_replace(temporary: Path, target: Path) -> None:
     try:
         target.open("xb").close()
     except FileExistsError as exc:
-        raise OutputError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it") from exc
+        raise _taken(target) from exc
     try:
         temporary.replace(target)
     except BaseException:

@@ -156,6 +156,12 @@ def _file_bytes(image: Image.Image, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
+def cropped(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """The part (left, top, width, height) px of images (.., H, W)."""
+    left, top, width, height = box
+    return x[..., top : top + height, left : left + width]
+
+
 def photo_paths() -> list[Path]:
     """The bundled photographs, by name."""
     return sorted((Path(str(files("dmps_cli"))) / "data" / "photos").glob("*.png"))

@@ -33,7 +33,7 @@ class Noise:
     Drawn on the CPU in float32, so that they are the same on every device and in every batch.
     """
 
-    MEASUREMENT, START, STEP, OPERATOR = range(4)  # purposes: streams that must never coincide
+    MEASUREMENT, START, STEP = range(3)  # purposes: streams that must never coincide
 
     def __init__(self, seed: int, purpose: int, keys: Sequence[tuple[int, int]]) -> None:
         """keys: (image key, sample number) of each image of the batch. All numbers >= 0."""

@@ -26,6 +26,11 @@ class Console:
         if not self.quiet:
             print(f"dmps: {text}", file=sys.stderr)
 
+    def missing_metrics(self, reasons: Mapping[str, str]) -> None:
+        """Says which metrics have no column, and why."""
+        for metric, reason in reasons.items():
+            self.note(f"{metric} is left out: {reason}")
+
     def error(self, text: str) -> None:
         """Something that could not be done."""
         print(f"dmps: error: {text}", file=sys.stderr)

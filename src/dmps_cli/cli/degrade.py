@@ -93,30 +93,31 @@ class Worker:
 
     def degrade(self, path: Path, target: Path) -> None:
         """Writes the measurement of a picture and prints its path."""
-        from dmps_cli.images import load_rgb
+        from dmps_cli.images import cropped, load_rgb
         from dmps_cli.pipeline import FILE_KEY, degrade
 
         image = load_rgb(path)
         height, width = image.pixels.shape[-2:]
-        left, top, w, h = crop = crop_box(self.plan.params, (height, width))
+        crop = crop_box(self.plan.params, (height, width))
         for note in image.notes:
             self.batch.console.note(note)
+        x = cropped(image.pixels[None], crop)
+        channels, h, w = x.shape[1:]
         if (w, h) != (width, height):
             self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
-        x = image.pixels[None, :, top : top + h, left : left + w]
-        op = self.operator((x.shape[1], h, w))
+        op = self.operator((channels, h, w))
         y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[FILE_KEY])
         sidecar = write_measurement(
             target,
             y[0],
             op.to_image(y)[0],
             overwrite=self.overwrite,
-            mask=self.plan.mask(),
+            mask=self.plan.mask,
             task=self.plan.task,
             operator=dict(self.plan.params),
             sigma_y=self.plan.sigma_y,
             seed=self.seed,
-            image_shape=(x.shape[1], h, w),
+            image_shape=(channels, h, w),
             source=Source(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
         )
         self.batch.results.append({"input": str(path), "output": str(target), **sidecar.as_dict()})

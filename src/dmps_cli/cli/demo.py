@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmps_cli.cli.console import Console
+from dmps_cli.cli.options import Quiet
 from dmps_cli.errors import DmpsError, OutputError
 from dmps_cli.files import atomic_write
 
@@ -34,7 +35,7 @@ def demo(
         int | None, typer.Option(metavar="N", help="Network evaluations per image. Default: the preset.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Degrade and restore bundled photographs: five tasks, DDPM and flow levels, one table, one contact sheet.
 

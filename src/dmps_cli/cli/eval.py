@@ -12,7 +12,17 @@ from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
-from dmps_cli.cli.options import ComputeFlags, LpipsNet, SamplingFlags, Sigma, checked_sigma, command_options
+from dmps_cli.cli.options import (
+    ComputeFlags,
+    LpipsNet,
+    Quiet,
+    Samplers,
+    SamplingFlags,
+    Sigma,
+    checked_sigma,
+    command_options,
+    split,
+)
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError
 from dmps_cli.files import atomic_write, expand_inputs
 from dmps_cli.tasks import OperatorOptions, crop_box, task
@@ -37,9 +47,7 @@ def evaluate(
     compute: ComputeFlags,
     dataset: Annotated[str, typer.Option(metavar="FOLDER|samples", help="Photographs; samples: the bundled ones.")],
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = "sr4",
-    samplers: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
-    ] = None,
+    samplers: Samplers = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N photographs by name.")] = None,
     sigma: Sigma = None,
     lpips_net: LpipsNet = "alex",
@@ -48,7 +56,7 @@ def evaluate(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Degrade and restore photographs; print mean PSNR, SSIM, LPIPS and seconds per image.
 
@@ -61,7 +69,7 @@ def evaluate(
     checked_sigma(sigma)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be at least 1")
-    ladders: list[str | None] = [*split(samplers)] or [sampling.sampler]
+    ladders = sampling.ladders(samplers)
     samplings = {name: [sampling.resolve(name, ladder) for ladder in ladders] for name in split(tasks)}
     plans = [make_plan(name, shared_options(name, tasks, operator), sigma, compute.seed) for name in split(tasks)]
     if not plans:
@@ -72,18 +80,18 @@ def evaluate(
     device = compute.start()
     from dmps_cli.evaluation import evaluate as evaluate_rows
     from dmps_cli.images import load_rgb
-    from dmps_cli.metrics import Protocol, Scorer
+    from dmps_cli.metrics import Scorer
     from dmps_cli.weights import load_prior
 
     prior = load_prior(compute.model, device, compute.dtype)
     scorer = Scorer(lpips_net=lpips_net)
-    for metric, reason in scorer.missing.items():
-        console.note(f"{metric} is left out: {reason}")
+    console.missing_metrics(scorer.missing)
     for plan in plans:
         console.note(plan.describe())
     rows: list[Row] = []
     batch = Batch(console=console)
     num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)
+    place = {name: k + 1 for k, name in enumerate(pictures)}
     with console.progress(num_steps) as (advance, say):
         for row in evaluate_rows(
             pictures,
@@ -97,13 +105,8 @@ def evaluate(
             on_step=advance,
         ):
             rows.append(row)
-            say(f"{row['image']} {row['task']} (image {[*pictures].index(row['image']) + 1} of {len(pictures)})")
-    protocol = Protocol(
-        metrics=scorer.names,
-        lpips_net=lpips_net,
-        sigma_y=tuple(sorted({plan.sigma_y for plan in plans})),
-        images=tuple(dict.fromkeys(row["image"] for row in rows)),
-    )
+            say(f"{row['image']} {row['task']} (image {place[row['image']]} of {len(pictures)})")
+    protocol = scorer.protocol((plan.sigma_y for plan in plans), dict.fromkeys(row["image"] for row in rows))
     facts = {
         "version": __version__,
         "command": "eval",
@@ -118,11 +121,6 @@ def evaluate(
     if batch.failures:
         console.error(f"{len(batch.failures)} of {len(pictures)} failed: {', '.join(n for n, _ in batch.failures)}")
         raise typer.Exit(DmpsError.exit_code)
-
-
-def split(names: str | None) -> list[str]:
-    """The names of a comma-separated list."""
-    return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
 def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,9 @@ class OperatorPlan:
         """Equal for plans that build the same operator for the same shape."""
         return self.task, repr(self.params), self.mask_png
 
+    @cached_property
     def mask(self) -> Tensor | None:
-        """The mask that the parameters name: (H, W) of bool, True = kept. Raises InputError."""
+        """The mask that the parameters name: (H, W) of bool, True = kept; read once. Raises InputError."""
         if self.params.get("mask") is None:
             return None
         if self.mask_png is not None:
@@ -53,7 +55,7 @@ class OperatorPlan:
         """The operator in float32 for images of that shape."""
         import torch
 
-        return build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask())
+        return build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask)
 
     def describe(self) -> str:
         """For notes: the task, its parameters, sigma_y on both scales."""

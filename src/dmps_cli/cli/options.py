@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -84,8 +85,9 @@ def _group_parameters(group: Any) -> list[inspect.Parameter]:
         if field.metadata:  # a group that lives below the command line describes its options there
             help, metavar = field.metadata["help"], field.metadata["metavar"]
             hint = Annotated[hint, typer.Option(help=help, metavar=metavar)]
-        for option in hint.__metadata__:
-            option.rich_help_panel = PANELS[group.__name__]
+        option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
+        option.rich_help_panel = PANELS[group.__name__]
+        hint = Annotated[hint.__origin__, option]
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
     return [parameter(field) for field in fields(group)]
@@ -121,8 +123,17 @@ Sigma = Annotated[
 ]
 
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")]
+Samplers = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the noise, a whole number >= 0.")]
 LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS; alex needs no download.")]
+
+
+def split(names: str | None) -> list[str]:
+    """The names of a comma-separated list."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
 def checked_task(name: str | None) -> str | None:
@@ -157,7 +168,7 @@ class OutputFlags:
         False
     )
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of paths and tables.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False
+    quiet: Quiet = False
 
     def __post_init__(self) -> None:
         if self.overwrite and self.skip_existing:
@@ -217,6 +228,10 @@ class SamplingFlags:
             "(above 1 it overshoots); none: as the paper has it. Default: 1.",
         ),
     ] = None
+
+    def ladders(self, samplers: str | None) -> list[str | None]:
+        """The samplers of --samplers, or else the one of --sampler, which may be open."""
+        return [*split(samplers)] or [self.sampler]
 
     def resolve(self, task: str | None = None, sampler: str | None = None) -> Sampling:
         """The complete choice for a task, defaults filled in. Raises UsageError."""

@@ -329,8 +329,7 @@ class Scores:
         self.scorer = Scorer(lpips_net=lpips_net)
         self.rows: list[dict[str, Any]] = []
         self.sigmas: set[float] = set()
-        for metric, reason in self.scorer.missing.items():
-            console.note(f"{metric} is left out: {reason}")
+        console.missing_metrics(self.scorer.missing)
 
     def of(self, job: Job, images: Tensor) -> list[dict[str, float]]:
         """One dict of metrics per sample; empty without a reference. Raises InputError if the sizes differ."""
@@ -349,26 +348,17 @@ class Scores:
 
     def print(self, console: Console) -> None:
         """The table on stdout, its protocol under it."""
-        from dmps_cli.metrics import Protocol
-
         if self.rows:
             console.table(self.rows)
-            protocol = Protocol(
-                metrics=self.scorer.names,
-                lpips_net=self.scorer.lpips_net,
-                sigma_y=tuple(sorted(self.sigmas)),
-                images=tuple(row["image"] for row in self.rows),
-            )
-            console.result(protocol.line())
+            console.result(self.scorer.protocol(self.sigmas, [row["image"] for row in self.rows]).line())
 
 
 def load_truth(job: Job) -> Tensor:
     """The reference as (1, 3, H, W), cropped as the sidecar says the photograph was."""
-    from dmps_cli.images import load_rgb
+    from dmps_cli.images import cropped, load_rgb
 
     truth = load_rgb(job.reference).pixels[None]  # type: ignore[arg-type]
     source = job.plan.sidecar.source if job.plan.sidecar else None
     if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
-        left, top, width, height = source.crop
-        truth = truth[..., top : top + height, left : left + width]
+        return cropped(truth, source.crop)
     return truth

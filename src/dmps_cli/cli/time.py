@@ -10,8 +10,7 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
-from dmps_cli.cli.eval import split
-from dmps_cli.cli.options import ComputeFlags, SamplingFlags, Sigma, checked_sigma, command_options
+from dmps_cli.cli.options import ComputeFlags, Quiet, Samplers, SamplingFlags, Sigma, checked_sigma, command_options
 from dmps_cli.errors import UsageError
 from dmps_cli.tasks import OperatorOptions
 
@@ -22,15 +21,13 @@ def time(
     operator: OperatorOptions,
     compute: ComputeFlags,
     task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.")] = "sr4",
-    samplers: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
-    ] = None,
+    samplers: Samplers = None,
     image_size: Annotated[str, typer.Option(metavar="N|HxW", help="Size of the restored image, px.")] = "256",
     repeats: Annotated[int, typer.Option(metavar="N", help="Timed restorations, after one that is not.")] = 3,
     sigma: Sigma = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of the table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Time restorations of a synthetic picture: median and spread, share of network and rest, peak memory.
 
@@ -46,8 +43,7 @@ def time(
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
     height, width = parse_size(image_size)
-    ladders: list[str | None] = [*split(samplers)] or [sampling.sampler]
-    samplings = [sampling.resolve(task, ladder) for ladder in ladders]
+    samplings = [sampling.resolve(task, ladder) for ladder in sampling.ladders(samplers)]
     plan = make_plan(task, operator, sigma, compute.seed)
 
     device = compute.start()

@@ -52,7 +52,19 @@ class _Rows:
         return walsh_hadamard(self.spread(c))
 
 
-class HadamardRows(FlatOperator):
+class _NoPicture(LinearOperator):
+    """A measurement that no picture holds."""
+
+    def to_image(self, y: Tensor) -> Tensor:
+        """A^T y: not the measurement, but something to look at."""
+        return self.At(y)
+
+    def from_image(self, image: Tensor) -> Tensor:
+        """Raises InputError: the picture of a compressed measurement does not determine it."""
+        raise InputError("a picture cannot hold a compressed measurement; name the .npy file that was written with it")
+
+
+class HadamardRows(_NoPicture, FlatOperator):
     """Rows of H_n where n is the number of pixels: they are orthonormal, so U = I and V^T = A."""
 
     def __init__(
@@ -80,16 +92,8 @@ class HadamardRows(FlatOperator):
 
         return residual_to_image
 
-    def to_image(self, y: Tensor) -> Tensor:
-        """A^T y: not the measurement, but something to look at."""
-        return self.At(y)
 
-    def from_image(self, image: Tensor) -> Tensor:
-        """Raises InputError: the picture of a compressed measurement does not determine it."""
-        raise InputError(NO_PICTURE)
-
-
-class PaddedHadamardRows(LinearOperator):
+class PaddedHadamardRows(_NoPicture):
     """Rows of H_n on pixels filled up with zeros to n: no longer orthonormal, and solved by iteration.
 
     Some tens of iterations do (measured: 8 to 38 at 200 x 300, 257 x 256 and 300 x 219 px, ratio 2 and 4, float32). Two
@@ -114,14 +118,3 @@ class PaddedHadamardRows(LinearOperator):
     def pinv(self, y: Tensor) -> Tensor:
         """A^T (A A^T)^-1 y, with no damping. Raises ConvergenceError where A A^T is singular and y not in its range."""
         return self.At(self.solve(y, 0.0, 1.0))
-
-    def to_image(self, y: Tensor) -> Tensor:
-        """A^T y: not the measurement, but something to look at."""
-        return self.At(y)
-
-    def from_image(self, image: Tensor) -> Tensor:
-        """Raises InputError: the picture of a compressed measurement does not determine it."""
-        raise InputError(NO_PICTURE)
-
-
-NO_PICTURE = "a picture cannot hold a compressed measurement; name the .npy file that was written with it"

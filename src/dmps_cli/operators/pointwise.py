@@ -5,7 +5,6 @@ All their singular values are equal, so every solve is a division by one number.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -119,7 +118,6 @@ class Mask(FlatOperator):
             raise InputError("the mask removes every pixel; keep some (white = keep)")
         index = keep.flatten().nonzero()[:, 0]
         super().__init__(in_shape, (channels, len(index)), 1.0, dtype, device)
-        self.fingerprint = pattern_sha256(keep)
         self.index = index.to(device)
         self.keep = keep.to(device)
 
@@ -158,12 +156,6 @@ class Mask(FlatOperator):
                 f"the picture has (channels, height, width) {tuple(image.shape[1:])}, the mask is for {self.in_shape}"
             )
         return self.Vt(image)
-
-
-def pattern_sha256(pattern: Tensor) -> str:
-    """The sha256 of a bool or integer tensor's shape and values: what a sidecar records of a random pattern."""
-    values = pattern.detach().to("cpu", torch.int64).contiguous()
-    return hashlib.sha256(repr(tuple(values.shape)).encode() + values.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def random_keep(shape: tuple[int, int], fraction: float, seed: int) -> Tensor:
