@@ -132,7 +132,7 @@ def test_every_option_has_help(dmps: Dmps) -> None:
         (["restore", "p.png", "--task", "sr4", "--batch-size", "0"], "--batch-size is 0"),
         (["restore", "p.png", "q.png", "--task", "sr4", "-o", "out.png"], "names a file"),
         (["restore", "p.png", "--task", "denoise", "-o", "p.png"], "would replace the input"),
-        (["restore", "p.png", "--task", "denoise", "-o", "x.gif"], "cannot write that format"),
+        (["restore", "p.png", "--task", "denoise", "-o", "x.gif"], "cannot write the format"),
         (["eval", "--dataset", ".", "--limit", "0"], "--limit is 0"),
         (["eval", "--dataset", ".", "--width", "9"], "none of the tasks"),
         (["time", "--image-size", "0x4"], "--image-size"),
@@ -310,7 +310,7 @@ def test_flags_win_over_the_sidecar_and_say_so(dmps: Dmps, tmp_path: Path) -> No
     dmps("degrade", "p.png", "--task", "deblur", "-o", "y.png")
     result = dmps("restore", "y.png", "--width", "5", "--sigma", "0.1", "-o", "x.png", *FAST)
     assert "--width 5 overrides the sidecar's 9" in result.err
-    assert "--sigma 0.1 overrides the sidecar's 0.05" in result.err
+    assert "--sigma 0.1 on [-1, 1] = 12.75 of 255 overrides the sidecar's 0.05" in result.err
     sidecar = json.loads(Path("x.json").read_text())
     assert (sidecar["operator"]["width"], sidecar["sigma_y"]) == (5, 0.1)
     assert "overrides the sidecar's deblur" in dmps("restore", "y.png", "--task", "denoise", "-o", "z.png", *FAST).err

@@ -23,9 +23,9 @@ class TimedPrior(Prior):
         self.inner, self.channels, self.device = prior, prior.channels, device
         self.calls, self.seconds = 0, 0.0
 
-    def levels(self, sampler: str, nfe: int) -> list[Level]:
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """Those of the prior inside."""
-        return self.inner.levels(sampler, nfe)
+        return self.inner.levels(sampler, nfe, spacing)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """The prediction of the prior inside, timed."""

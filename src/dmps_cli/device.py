@@ -7,8 +7,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -36,12 +36,12 @@ def tune_allocator() -> bool:
 
 def resolve_device(name: str) -> torch.device:
     """The device of that name; 'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    available += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available.get(name.split(":", maxsplit=1)[0], False):
-        there = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise UsageError(f"device '{name}' is not available here; there is {there}")
+        return torch.device(available[0].removesuffix(":0"))
+    if (f"{name}:0" if name == "cuda" else name) not in available:
+        raise UsageError(f"device '{name}' is not available here; there is {', '.join(available)}")
     return torch.device(name)
 
 
@@ -81,20 +81,29 @@ def peak_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turns a failed allocation, on the device or on the CPU, into an MemoryShortageError for the user."""
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free for a new tensor, bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     try:
-        yield
-    except torch.OutOfMemoryError as exc:
-        raise MemoryShortageError(_OUT_OF_MEMORY) from exc
-    except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc):  # what torch's CPU allocator says, in no class of its own
-            raise
-        raise MemoryShortageError(_OUT_OF_MEMORY) from exc
+        fields = dict(line.split(":", maxsplit=1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 2**10
+    except (OSError, KeyError, ValueError):
+        return None
 
 
-_OUT_OF_MEMORY = "out of memory; take --batch-size 1, --dtype bfloat16 or a smaller picture"
+def check_memory(num_pixels: int, bytes_per_pixel: float | None, device: torch.device, what: str) -> None:
+    """Raises MemoryShortageError if a network that needs so much per pixel cannot run; says nothing if none is known.
+
+    Linux promises more memory than it has, and kills the process that takes it at its word.
+    """
+    free = free_bytes(device)
+    if bytes_per_pixel is None or free is None or num_pixels * bytes_per_pixel <= free:
+        return
+    raise MemoryShortageError(
+        f"{what} would take about {num_pixels * bytes_per_pixel / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are "
+        "free; take a smaller picture or --dtype bfloat16"
+    )
 
 
 def describe(device: torch.device) -> str:

@@ -8,7 +8,8 @@ and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -40,6 +41,21 @@ class NumericsError(DmpsError):
 
 class MemoryShortageError(DmpsError):
     """The device or the machine has too little memory for the work."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns a failed allocation, on the device or on the CPU, into a MemoryShortageError for the user."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as exc:
+        # torch's own class for a GPU is a RuntimeError; its CPU allocator has only a text
+        if isinstance(exc, RuntimeError) and not any(text in str(exc) for text in _ALLOCATION_FAILED):
+            raise
+        raise MemoryShortageError("out of memory; take --batch-size 1, --dtype bfloat16 or a smaller picture") from exc
+
+
+_ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 
 
 class UsageError(DmpsError):

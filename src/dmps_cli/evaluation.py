@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Problem:
 
 def image_key(name: str) -> int:
     """A number for what an image is: its path relative to the data set, never its position in a list."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big")
 
 
 def evaluate(

@@ -42,14 +42,20 @@ def expand_inputs(arguments: Sequence[str]) -> tuple[list[Path], list[tuple[str,
 def _with_stdin(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == STDIN:
-            if isinstance(sys.stdin, io.TextIOWrapper):  # names are bytes; read them as the shell's arguments are
-                sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            yield from _stdin_names() or [STDIN]
         else:
             yield argument
 
 
+def _stdin_names() -> list[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names are bytes; read them as the shell's arguments are
+        sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
+    return [line.rstrip("\r\n") for line in sys.stdin or () if line.strip()]  # None where it is closed
+
+
 def _expand(argument: str) -> list[Path]:
+    if argument == STDIN:
+        raise InputError("standard input names no file")
     if not argument:
         raise InputError("an input's name is empty; name a file, a folder or a glob")  # Path("") is the current folder
     path = Path(argument)

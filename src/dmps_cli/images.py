@@ -42,6 +42,9 @@ _UPRIGHT = {
 _PROFILE_TOLERANCE = 2
 """Grey levels of 255 by which a profile may differ from sRGB and still be called sRGB: its makers round differently."""
 
+_MASK_SURE, _MASK_SOFT_SHARE = 0.8, 0.2
+"""A mask's pixels beyond +-0.8 are black or white; scaled or compressed masks have some between, photographs most."""
+
 _DAMAGE = (SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error)
 """What Pillow's decoders raise for a damaged file, beside OSError."""
 
@@ -105,8 +108,17 @@ def load_rgb(path: Path) -> Picture:
 
 
 def load_mask(path: Path) -> Tensor:
-    """(H, W) of bool from a mask picture: True (kept) where it is at least half white. Raises InputError."""
-    return load(path).pixels.mean(0) >= 0.0
+    """(H, W) of bool from a mask picture: True (kept) where it is at least half white.
+
+    Raises InputError also for a picture that is no mask: more than a fifth of it neither black nor white.
+    """
+    grey = load(path).pixels.mean(0)
+    between = float((grey.abs() < _MASK_SURE).double().mean())
+    if between > _MASK_SOFT_SHARE:
+        raise InputError(
+            f"{path} is no mask: {between:.0%} of it is neither black nor white; give a black-and-white one"
+        )
+    return grey >= 0.0
 
 
 def from_uint8(values: np.ndarray) -> Tensor:

@@ -1,7 +1,7 @@
 """A measurement on disk: a picture to look at, the exact floats, and a sidecar that says what they are.
 
-y.png shows it, y.npy holds it in float32 without the batch axis, y.json is the sidecar. The picture is written last, so
-that where it stands the other two do.
+y.png shows it, y.npy holds it in float32 without the batch axis, y.json is the sidecar. The sidecar is written first,
+so that whatever an interruption leaves is known for ours; the picture last, so that where it stands the other two do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files import atomic_write, refuse_existing, sha256_bytes, sha256_file
-from dmps_cli.metrics import GREY_LEVELS
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KIND = "dmps measurement"
+RESTORATION_KIND = "dmps restoration"
 FORMAT = 1
+
+FAR_OFF_SCALE = 10.0
+"""Values beyond it are said where nothing vouches for the scale: such floats are more likely on 0..255."""
 
 
 def versions() -> dict[str, str]:
@@ -51,7 +55,11 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """What y.json says. image_shape: (C, H, W) of x; mask: the inpainting mask as a PNG in base64."""
+    """What y.json says.
+
+    image_shape: (C, H, W) of x; mask: the inpainting mask as a PNG in base64; pattern_sha256: of the pixels or rows
+    that the operator measures, where it chooses some (`LinearOperator.pattern`).
+    """
 
     task: str
     operator: Mapping[str, Any]
@@ -64,6 +72,7 @@ class Sidecar:
     measurement: str
     measurement_sha256: str
     mask: str | None = None
+    pattern_sha256: str | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,10 +111,15 @@ def write_measurement(
         mask=None if mask is None else _encode_mask(mask),
         **facts,
     )
-    atomic_write(floats, buffer.getvalue(), overwrite=overwrite)
     atomic_write(sidecar_path, json_bytes(sidecar.as_dict()), overwrite=overwrite)
+    atomic_write(floats, buffer.getvalue(), overwrite=overwrite)
     atomic_write(picture, shown, overwrite=overwrite)
     return sidecar
+
+
+def pattern_hash(pattern: Tensor | None) -> str | None:
+    """sha256 of an operator's pattern, as 64-bit little-endian numbers."""
+    return None if pattern is None else sha256_bytes(pattern.cpu().numpy().astype("<i8").tobytes())
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -113,11 +127,22 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
+def sidecar_kind(path: Path) -> str | None:
+    """The kind of result that a neighbouring .json says this file is (KIND, RESTORATION_KIND); None if it is silent."""
+    try:
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_named = isinstance(content, dict) and content.get("picture") == path.name
+    return content.get("kind") if is_named else None
+
+
 def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
     """(the sidecar of a measurement or picture of one, notes); None if the file stands alone.
 
-    A neighbouring .json of another kind is none of ours and left alone. Raises InputError for a sidecar of ours that
-    is damaged or of a later format.
+    A neighbouring .json of another kind is none of ours and left alone. One that names other files is ours still if a
+    hash in it is this file's: the three were renamed together. Raises InputError for a sidecar of ours that is damaged
+    or of a later format.
     """
     sidecar_path = path.with_suffix(".json")
     if not sidecar_path.is_file():
@@ -126,26 +151,88 @@ def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
         content = json.loads(sidecar_path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise InputError(f"cannot read {sidecar_path}: {exc.strerror}") from exc
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, [f"{sidecar_path} is not JSON; ignored"]
     if not isinstance(content, dict) or content.get("kind") != KIND:
         return None, []
-    if path.name not in (content.get("picture"), content.get("measurement"), sidecar_path.name):
-        return None, [f"{sidecar_path} describes {content.get('picture')}, not {path.name}; ignored"]
-    return _parse(content, sidecar_path), []
+    sidecar = _of_this_name(_parse(content, sidecar_path), path)
+    return sidecar, [] if sidecar else [f"{sidecar_path} describes {content['picture']}, not {path.name}; ignored"]
+
+
+def _of_this_name(sidecar: Sidecar, path: Path) -> Sidecar | None:
+    """The sidecar, its names those that stand beside the path now; None if it is another file's."""
+    if path.name in (sidecar.picture, sidecar.measurement):
+        return sidecar
+    is_sidecar = path.suffix.lower() == ".json"
+    if is_sidecar and path.with_name(sidecar.measurement).is_file():
+        return sidecar
+    if is_sidecar or sha256_file(path) in (sidecar.picture_sha256, sidecar.measurement_sha256):
+        return replace(sidecar, picture=path.name, measurement=siblings(path)[0].name)
+    return None
 
 
 def _parse(content: dict[str, Any], path: Path) -> Sidecar:
     if content.get("format") != FORMAT:
         raise InputError(f"{path} has format {content.get('format')}; this version reads format {FORMAT}: upgrade dmps")
     try:
-        fields = {name: content[name] for name in Sidecar.__dataclass_fields__}
-        source = dict(fields.pop("source"))
-        crop = tuple(source.pop("crop"))
-        shape = tuple(fields.pop("image_shape"))
-        return Sidecar(**fields, source=Source(**source, crop=crop), image_shape=shape)
-    except (KeyError, TypeError) as exc:
+        source = _field(content, "source", dict)
+        return Sidecar(
+            task=_field(content, "task", str),
+            operator=_field(content, "operator", dict),
+            sigma_y=_sigma(content),
+            seed=_field(content, "seed", int),
+            image_shape=_counts(content, "image_shape", 3, least=1),  # type: ignore[arg-type]
+            source=Source(
+                file=_field(source, "file", str),
+                sha256=_field(source, "sha256", str),
+                width=_field(source, "width", int),
+                height=_field(source, "height", int),
+                crop=_counts(source, "crop", 4, least=0),  # type: ignore[arg-type]
+            ),
+            picture=_file_name(content, "picture"),
+            picture_sha256=_field(content, "picture_sha256", str),
+            measurement=_file_name(content, "measurement"),
+            measurement_sha256=_field(content, "measurement_sha256", str),
+            mask=_field(content, "mask", str, None),
+            pattern_sha256=_field(content, "pattern_sha256", str, None),
+            versions=_field(content, "versions", dict, {}),
+        )
+    except ValueError as exc:
         raise InputError(f"{path} is damaged ({exc}); restore from the picture with it moved away") from exc
+
+
+_REQUIRED: Any = object()
+
+
+def _field(content: dict[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
+    """A value of that type; the default where it is missing or null. Raises ValueError."""
+    value = content.get(name)
+    if value is None and default is not _REQUIRED:
+        return default
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}" if name in content else f"{name} is missing")
+    return value
+
+
+def _sigma(content: dict[str, Any]) -> float:
+    value = content.get("sigma_y")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= MAX_SIGMA:
+        raise ValueError(f"sigma_y is {value!r}")
+    return float(value)
+
+
+def _counts(content: dict[str, Any], name: str, length: int, *, least: int) -> tuple[int, ...]:
+    values = _field(content, name, list)
+    if len(values) != length or any(type(value) is not int or value < least for value in values):
+        raise ValueError(f"{name} is {values}")
+    return tuple(values)
+
+
+def _file_name(content: dict[str, Any], name: str) -> str:
+    value: str = _field(content, name, str)
+    if Path(value).name != value:  # a folder, or none
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +250,11 @@ def read_measurement(path: Path, sidecar: Sidecar | None) -> Reading:
     An edited picture or measurement (its hash differs from the sidecar's) is said in the notes: an edited picture is
     taken as it now is; edited floats too. Raises InputError if nothing can be read.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return _read_floats(path, sidecar)
     if sidecar is not None:
         floats = path.with_name(sidecar.measurement)
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             return _read_floats(floats, sidecar)
         if sha256_file(path) != sidecar.picture_sha256:
             note = f"{path} was changed since its measurement was written: its 8-bit pixels are restored, not {floats}"
@@ -175,7 +262,7 @@ def read_measurement(path: Path, sidecar: Sidecar | None) -> Reading:
         if floats.is_file():
             return _read_floats(floats, sidecar)
         return _read_picture(path, f"{floats} is missing: the 8-bit pixels of {path} are restored")
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         raise InputError(f"{path} is not a measurement's sidecar; name an image or a .npy file")
     return _read_picture(path)
 
@@ -190,13 +277,16 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
         raise InputError(f"cannot read {path}: {exc.strerror or exc}") from exc
     except (ValueError, EOFError) as exc:
         raise InputError(f"cannot read {path}: it is not a NumPy array file ({exc})") from exc
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise InputError(f"{path} does not hold one array of real numbers")
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.size:
+        held = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise InputError(f"{path} holds {held}; it must be one array of floats on [-1, 1]: v / 127.5 - 1 for 0..255")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it or take a measurement without")
     notes: tuple[str, ...] = ()
     if sidecar is not None and sha256_file(path) != sidecar.measurement_sha256:
         notes = (f"{path} was changed since it was written (its hash differs from the sidecar's)",)
+    if sidecar is None and float(abs(array).max()) > FAR_OFF_SCALE:
+        notes = (f"{path} holds values up to {abs(array).max():g}; they are taken on the [-1, 1] scale as they are",)
     return Reading(pixels=torch.from_numpy(array.astype(np.float32))[None], is_exact=True, notes=notes)
 
 
@@ -216,10 +306,13 @@ def _encode_mask(mask: Tensor) -> str:
 
 
 def decode_mask(text: str) -> Tensor:
-    """The (H, W) bool mask of a sidecar, True = kept."""
+    """The (H, W) bool mask of a sidecar, True = kept. Raises InputError."""
     import numpy as np
     import torch
     from PIL import Image
 
-    with Image.open(BytesIO(base64.b64decode(text))) as picture:
-        return torch.from_numpy(np.array(picture.convert("1")))
+    try:
+        with Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
+            return torch.from_numpy(np.array(picture.convert("1")))
+    except (ValueError, OSError, SyntaxError) as exc:
+        raise InputError(f"the mask in the sidecar is damaged ({exc}); name the mask's file with --mask") from exc

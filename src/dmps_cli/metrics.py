@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SSIM_WINDOW, SSIM_STD = 11, 1.5  # px
 PSNR_CEILING = 80.0  # dB; piq adds 1e-8 to the mean squared error
 GREY_LEVELS = 127.5  # one unit of [-1, 1] in grey levels of 255
+MAX_SIGMA = 1000.0  # of measurement noise on [-1, 1]; far beyond any picture, and its square is a float32
 _ALEXNET = Path(str(files("dmps_cli"))) / "data" / "lpips_alexnet.safetensors"
 
 
@@ -323,7 +324,7 @@ def both_scales(sigma_y: float) -> str:
 
 def list_hash(images: Iterable[str]) -> str:
     """sha256 (hexadecimal) of the images' names, sorted, one a line in UTF-8: equal for tables over the same list."""
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(images)).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(images)).encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dmps_cli.device import memory_errors, micro_batch
+from dmps_cli.device import micro_batch
+from dmps_cli.errors import memory_errors
 from dmps_cli.methods import METHODS, Sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
@@ -26,8 +27,9 @@ def degrade(x: Tensor, op: LinearOperator, sigma_y: float, *, seed: int, keys: S
 
     x: (B, C, H, W) on [-1, 1]; sigma_y on the same scale; keys: one per image. Result: (B, *op.out_shape).
     """
-    y = op.A(x)
-    return y + sigma_y * Noise(seed, Noise.MEASUREMENT, keys).like(y)
+    with memory_errors():
+        y = op.A(x)
+        return y + sigma_y * Noise(seed, Noise.MEASUREMENT, keys).like(y)
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def _restore_together(
 
     return sample(
         method,
-        prior.levels(sampling.sampler, sampling.nfe),
+        prior.levels(sampling.sampler, sampling.nfe, sampling.spacing),
         Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *op.in_shape))),
         eta=eta,
         noise=Noise(seed, Noise.STEP, keys),

@@ -18,13 +18,17 @@ from dmps_cli.schedules import SAMPLERS, Level, ddpm_time, flow_label
 
 
 class Prior(ABC):
-    """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`."""
+    """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`.
+
+    bytes_per_pixel: peak memory of a call per pixel of one image, where it is known.
+    """
 
     channels: int = 3
+    bytes_per_pixel: float | None = None
 
-    def levels(self, sampler: str, nfe: int) -> list[Level]:
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock."""
-        ladder = SAMPLERS[sampler].levels(nfe)
+        ladder = SAMPLERS[sampler].levels(nfe, spacing)
         return [level._replace(time=self.time(sampler, level)) for level in ladder[:-1]] + ladder[-1:]
 
     def time(self, sampler: str, level: Level) -> float:
@@ -48,8 +52,10 @@ class DenoiserPrior(Prior):
     x0(x_t) = D(x_t / alpha; sigma / alpha)
     """
 
-    def __init__(self, denoise: Callable[[Tensor, float], Tensor], channels: int = 3) -> None:
-        self.denoise, self.channels = denoise, channels
+    def __init__(
+        self, denoise: Callable[[Tensor, float], Tensor], channels: int = 3, bytes_per_pixel: float | None = None
+    ) -> None:
+        self.denoise, self.channels, self.bytes_per_pixel = denoise, channels, bytes_per_pixel
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """D(x_t / alpha; sigma / alpha), and no learned variance."""

@@ -47,38 +47,45 @@ def alpha_bars(num_steps: int = DDPM_STEPS) -> tuple[float, ...]:
     return tuple(bars)
 
 
-def kept_steps(nfe: int, num_steps: int = DDPM_STEPS) -> list[int]:
-    """The `nfe` original steps that a shorter chain keeps, ascending (guided-diffusion's `space_timesteps`).
+def kept_steps(nfe: int, spacing: str = "uniform", num_steps: int = DDPM_STEPS) -> list[int]:
+    """The `nfe` original steps that a shorter chain keeps, ascending; nfe = 1 keeps the noisiest.
 
-    round(k (num_steps - 1) / (nfe - 1)), the stride accumulated and rounded half to even as the
-    reference does; nfe = 1 keeps the noisiest step. Raises ValueError outside 1 .. num_steps.
+    uniform: round(k (num_steps - 1) / (nfe - 1)), the stride accumulated and rounded half to even as guided-diffusion's
+    `space_timesteps` does. quadratic (Song et al. 2021, DDIM, appendix D.2): round((num_steps - 1) (k / (nfe - 1))^2),
+    moved up where a step would come twice; it spends its evaluations at the clean end. Both keep all steps at
+    nfe = num_steps. Raises ValueError outside 1 .. num_steps.
     """
     if not 1 <= nfe <= num_steps:
         raise ValueError(f"nfe is {nfe}; a chain of {num_steps} steps allows 1 .. {num_steps}")
     if nfe == 1:
         return [num_steps - 1]
     stride, position, steps = (num_steps - 1) / (nfe - 1), 0.0, []
-    for _ in range(nfe):
-        steps.append(round(position))
-        position += stride
+    for k in range(nfe):
+        if spacing == "uniform":
+            steps.append(round(position))
+            position += stride
+        else:
+            steps.append(max(round((num_steps - 1) * (k / (nfe - 1)) ** 2), steps[-1] + 1 if steps else 0))
     return steps
 
 
-def ddpm_levels(nfe: int) -> list[Level]:
+def ddpm_levels(nfe: int, spacing: str = "uniform") -> list[Level]:
     """`nfe` + 1 variance-preserving levels, alpha^2 = alpha_bar, noisiest first, clean last; time = step number."""
     bars = alpha_bars()
-    noisy = [Level(math.sqrt(bars[t]), math.sqrt(1.0 - bars[t]), float(t)) for t in reversed(kept_steps(nfe))]
-    return [*noisy, CLEAN]
+    steps = reversed(kept_steps(nfe, spacing))
+    return [*(Level(math.sqrt(bars[t]), math.sqrt(1.0 - bars[t]), float(t)) for t in steps), CLEAN]
 
 
-def flow_levels(nfe: int) -> list[Level]:
+def flow_levels(nfe: int, spacing: str = "uniform") -> list[Level]:
     """`nfe` + 1 levels of rectified flow, alpha = s, sigma = 1 - s, noisiest first, clean last; time = 999 s.
 
-    s_k = 1e-3 + (1 - 1e-3) k / nfe (Liu et al. 2023; s = share of data, the paper's t is 1 - s).
-    Raises ValueError if nfe < 1.
+    s_k = 1e-3 + (1 - 1e-3) k / nfe (Liu et al. 2023; s = share of data, the paper's t is 1 - s), the one spacing there
+    is. Raises ValueError if nfe < 1.
     """
     if nfe < 1:
         raise ValueError(f"nfe is {nfe}; it must be at least 1")
+    if spacing != "uniform":
+        raise ValueError(f"spacing is {spacing}; flow levels are uniform")
     shares = [FLOW_EPS + (1.0 - FLOW_EPS) * k / nfe for k in range(nfe)]
     return [*(Level(s, 1.0 - s, FLOW_LABEL * s) for s in shares), CLEAN]
 
@@ -109,12 +116,14 @@ class Sampler(NamedTuple):
     """A kind of ladder and the stochasticity of its steps (1 = ancestral, 0 = Euler step of the flow ODE)."""
 
     help: str
-    levels: Callable[[int], list[Level]]
+    levels: Callable[[int, str], list[Level]]
     eta: float
     max_nfe: int | None  # the chain's own length, where there is one
+    spacings: tuple[str, ...]
 
 
 SAMPLERS = {
-    "ddpm": Sampler("ancestral steps on DDPM levels", ddpm_levels, 1.0, DDPM_STEPS),
-    "flow": Sampler("Euler steps on rectified-flow levels", flow_levels, 0.0, None),
+    "ddpm": Sampler("ancestral steps on DDPM levels", ddpm_levels, 1.0, DDPM_STEPS, ("uniform", "quadratic")),
+    "flow": Sampler("Euler steps on rectified-flow levels", flow_levels, 0.0, None, ("uniform",)),
 }
+SPACINGS = ("uniform", "quadratic")

@@ -289,6 +289,15 @@ def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
     return params
 
 
+def check_pattern_given(name: str, options: OperatorOptions) -> None:
+    """Raises UsageError if missing pixels are to be filled in, and nothing says which they are.
+
+    For pictures that were not degraded here: drawing a random pattern, as `resolve` does, would be an invention.
+    """
+    if set(PATTERNS) <= task(name).params.keys() and not set(PATTERNS) & options.given().keys():
+        raise UsageError(f"task '{name}': say which pixels are missing with {', '.join(map(flag, PATTERNS))}")
+
+
 def build(
     name: str,
     params: Params,
@@ -345,15 +354,25 @@ def flag(option: str) -> str:
 def _number(option: str, value: Any, what: str, is_right: Callable[[float], bool]) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or not is_right(number):
         raise UsageError(f"{flag(option)} is {value}; it must be {what}")
     return number
 
 
-def _integer(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], int]:
-    return lambda option, value: int(_number(option, value, what, lambda n: n == int(n) and is_right(n)))
+def _integer(what: str, is_right: Callable[[int], bool]) -> Callable[[str, Any], int]:
+    def check(option: str, value: Any) -> int:
+        try:
+            number = int(value)  # not through float, which has 53 bits
+            is_whole = number == value if not isinstance(value, str) else True
+        except (TypeError, ValueError, OverflowError):
+            is_whole, number = False, 0
+        if not is_whole or isinstance(value, bool) or not is_right(number):
+            raise UsageError(f"{flag(option)} is {value}; it must be {what}")
+        return number
+
+    return check
 
 
 def _real(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], float]:
@@ -365,7 +384,7 @@ def _numbers(count: int, what: str, is_right: Callable[[list[float]], bool]) -> 
         try:
             parts = value.split(",") if isinstance(value, str) else list(value)
             numbers = [float(part) for part in parts]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             numbers = []
         if len(numbers) != count or not all(map(math.isfinite, numbers)) or not is_right(numbers):
             raise UsageError(f"{flag(option)} is {value}; it must be {what}")
@@ -386,24 +405,32 @@ def _boundary(option: str, value: Any) -> str:
     return str(value)
 
 
-_odd = _integer("an odd number of px, at least 1", lambda n: n >= 1 and n % 2 == 1)
-_positive = _real("a positive number", lambda n: n > 0)
+MAX_KERNEL = 9999  # px; more than any picture's blur, and still a table that fits in memory
+MAX_SEED = 2**63 - 1
+
+_odd = _integer(f"an odd number of px from 1 to {MAX_KERNEL}", lambda n: 1 <= n <= MAX_KERNEL and n % 2 == 1)
+_std = _real("a number of px from 0.05 to 900", lambda n: 0.05 <= n <= 900.0)
+_seed = _integer("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n <= MAX_SEED)
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "scale": _integer("a whole number, at least 2", lambda n: n >= 2),
+    "scale": _integer("a whole number from 2 to 64", lambda n: 2 <= n <= 64),
     "width": _odd,
-    "blur_std": _positive,
-    "blur_std_x": _positive,
-    "blur_std_y": _positive,
+    "blur_std": _std,
+    "blur_std_x": _std,
+    "blur_std_y": _std,
     "taps": _odd,
-    "length": _real("a number of px, at least 1", lambda n: n >= 1),
-    "angle": _real("a number of degrees", lambda n: True),
+    "length": _real(f"a number of px from 1 to {MAX_KERNEL}", lambda n: 1 <= n <= MAX_KERNEL),
+    "angle": _real("a number of degrees from -360 to 360", lambda n: abs(n) <= 360),
     "boundary": _boundary,
     "svd_cutoff": _real("a number from 0 up to 1", lambda n: 0 <= n < 1),
-    "weights": _numbers(3, "three numbers r,g,b, not all 0", any),
+    "weights": _numbers(
+        3,
+        "three numbers r,g,b from -100 to 100, one of them at least 0.001 in size",
+        lambda n: 0.001 <= max(map(abs, n)) <= 100,
+    ),
     "mask": lambda option, value: str(value),
     "box": _box,
     "fraction": _real("a share of pixels from 0 up to 1", lambda n: 0 <= n < 1),
     "ratio": _integer("a whole number, at least 1", lambda n: n >= 1),
-    "operator_seed": _integer("a whole number, at least 0", lambda n: n >= 0),
+    "operator_seed": _seed,
 }

@@ -82,7 +82,7 @@ def load_prior(name: str, device: torch.device, dtype: str = "float32") -> Loade
     from safetensors import SafetensorError, safe_open
 
     from dmps_cli.device import DTYPES
-    from dmps_cli.nets.natural import natural_from_state
+    from dmps_cli.nets.natural import PEAK_BYTES_PER_PIXEL, natural_from_state
     from dmps_cli.priors import DenoiserPrior
 
     entry = card(name)
@@ -96,7 +96,7 @@ def load_prior(name: str, device: torch.device, dtype: str = "float32") -> Loade
     network = natural_from_state(state, str(path), metadata).to(device=device, dtype=DTYPES[dtype])
     return LoadedPrior(
         name=name,
-        prior=DenoiserPrior(network.denoise, entry.channels),
+        prior=DenoiserPrior(network.denoise, entry.channels, PEAK_BYTES_PER_PIXEL[dtype]),
         sha256=sha256_file(path),
         dtype=dtype,
     )

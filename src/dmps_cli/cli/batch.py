@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,11 @@ import typer
 
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import OutputFlags
-from dmps_cli.errors import DmpsError, OutputError, UsageError
-from dmps_cli.files import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, check_writable, expand_inputs, refuse_existing
+from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError, memory_errors
+from dmps_cli.files import OUTPUT_SUFFIXES, check_writable, expand_inputs, refuse_existing
+from dmps_cli.measurements import siblings, sidecar_kind
+
+FAILURES_LISTED = 5
 
 
 @dataclass(kw_only=True)
@@ -27,9 +30,10 @@ class Batch:
 
     @contextmanager
     def item(self, name: str | Path) -> Iterator[None]:
-        """Work on one input: a DmpsError inside is reported and remembered, and the batch goes on."""
+        """Work on one input: what can be said to a person about its failure is, and the batch goes on."""
         try:
-            yield
+            with memory_errors():
+                yield
         except DmpsError as exc:
             self.fail(str(name), exc)
 
@@ -48,63 +52,111 @@ class Batch:
         self.console.object({**facts, "results": self.results, "failures": failures})
         if not failures:
             return
-        total = len(failures) + len(self.results)
+        failed = [*dict.fromkeys(name for name, _ in self.failures)]
+        total = len({*failed, *(result["input"] for result in self.results)})
         if total > 1:
-            self.console.error(f"{len(failures)} of {total} failed: {', '.join(name for name, _ in self.failures)}")
+            self.console.error(failure_list(failed, total))
         usage_only = not self.results and all(isinstance(error, UsageError) for _, error in self.failures)
         raise typer.Exit(UsageError.exit_code if usage_only else DmpsError.exit_code)
 
 
-def open_batch(arguments: Sequence[str], console: Console) -> tuple[Batch, list[Path]]:
-    """(the batch, its input files); what is missing among the arguments has failed already."""
+def failure_list(failed: Sequence[str], total: int) -> str:
+    """'2 of 5 failed: a.png, b.png', a long list cut short."""
+    more = f" and {len(failed) - FAILURES_LISTED} more" if len(failed) > FAILURES_LISTED else ""
+    return f"{len(failed)} of {total} failed: {', '.join(failed[:FAILURES_LISTED])}{more}"
+
+
+def open_batch(arguments: Sequence[str], console: Console, made_here: Sequence[str]) -> tuple[Batch, list[Path]]:
+    """(the batch, its input files); what is missing among the arguments has failed already.
+
+    made_here: kinds of sidecar. Of several inputs, the pictures that have one are left out: a second run over a folder
+    must not take the results of the first. Named alone, such a picture is an input like any other.
+    """
     batch = Batch(console=console)
     paths, failures = expand_inputs(arguments)
     for name, error in failures:
         batch.fail(name, error)
-    return batch, paths
+    if len(paths) == 1:
+        return batch, paths
+    results = [path for path in paths if sidecar_kind(path) in made_here]
+    inputs = [path for path in paths if path not in results]
+    if results and not inputs:
+        batch.fail(", ".join(arguments), InputError("nothing but results of dmps there; name one alone to take it"))
+    elif results:
+        console.note(f"{len(results)} of {len(paths)} files are results of dmps and left out ({results[0]} for one)")
+    return batch, inputs
 
 
-def plan_outputs(batch: Batch, inputs: Sequence[Path], tag: str, flags: OutputFlags) -> list[tuple[Path, Path]]:
-    """Pairs (input, output); inputs whose output is taken, already or by another input, are failed or skipped.
+def plan_outputs(
+    batch: Batch,
+    inputs: Sequence[Path],
+    tag: str,
+    flags: OutputFlags,
+    written: Callable[[Path], Sequence[Path]],
+    *,
+    kept: Sequence[Path] = (),
+) -> list[tuple[Path, Path]]:
+    """Pairs (input, output); inputs whose output would take the place of an input, or of another output, are failed.
 
-    tag: what is added to the input's stem. Raises UsageError where -o names a file for several inputs.
+    tag: what is added to the input's stem. written: all files that an output's name stands for. kept: further files
+    that are read and must not be replaced. Raises UsageError where -o cannot be what it should.
     """
-    planned: dict[Path, Path] = {}
+    several = len(inputs) + len(batch.failures) > 1
+    folder = _is_folder(flags.output, several=several)
+    guarded = {os.path.realpath(file): file for path in inputs for file in (path, *filter(Path.exists, siblings(path)))}
+    guarded |= {os.path.realpath(file): file for file in kept}
+    claimed: dict[str, Path] = {}
+    planned: list[tuple[Path, Path]] = []
     for path in inputs:
         with batch.item(path):
-            target = _target(path, tag, flags, several=len(inputs) + len(batch.failures) > 1)
-            if target.resolve() == path.resolve():
-                raise UsageError(f"{path}: the output would replace the input; choose another -o")
-            sidecar = path.with_suffix(".json")
-            if sidecar.exists() and target.with_suffix(".json").resolve() == sidecar.resolve():
-                raise UsageError(f"{path}: the output's sidecar would replace {sidecar}; choose another name with -o")
+            target = _target(path, f"{path.stem}{tag}.png", flags.output, is_folder=folder)
+            files = [os.path.realpath(file) for file in written(target)]
+            if taken := [guarded[file] for file in files if file in guarded]:
+                raise UsageError(f"{path}: the output {target} would replace the input {taken[0]}; choose another -o")
+            if others := [claimed[file] for file in files if file in claimed]:
+                raise OutputError(f"{path} and {others[0]} would both be written to {target}; rename one of them")
             check_writable(target.parent)
-            if target in planned:
-                raise OutputError(f"{path} and {planned[target]} would both be written to {target}; rename one of them")
-            planned[target] = path
-    return [(path, target) for target, path in planned.items()]
+            claimed |= dict.fromkeys(files, path)
+            planned.append((path, target))
+    return planned
 
 
-def taken(pictures: Sequence[Path], companions: Sequence[Path], flags: OutputFlags, console: Console) -> bool:
-    """Whether to skip an input: with --skip-existing, if all its pictures exist, which are written last.
+def may_write(target: Path, companions: Sequence[Path], kind: str, flags: OutputFlags, console: Console) -> bool | None:
+    """Whether to write a picture, the last of its files: False as a new one, True over what is there, None: skip it.
 
-    Raises OutputError if a picture or a companion exists otherwise, but with --overwrite.
+    With --skip-existing a picture that exists is skipped, and companions without it are what an interrupted run left:
+    they are written anew if their sidecar is of that kind and names the picture. Raises OutputError where something
+    exists otherwise, but with --overwrite.
     """
-    if flags.skip_existing and all(map(os.path.lexists, pictures)):
-        console.note(f"{pictures[0]} exists; skipped")
+    if flags.overwrite:
         return True
-    if not flags.overwrite:
-        refuse_existing(*pictures, *companions)
+    if flags.skip_existing and os.path.lexists(target):
+        console.note(f"{target} exists; skipped")
+        return None
+    if flags.skip_existing and sidecar_kind(target) == kind:
+        return True
+    refuse_existing(target, *companions)
     return False
 
 
-def _target(path: Path, tag: str, flags: OutputFlags, *, several: bool) -> Path:
-    name = f"{path.stem}{tag}.png"
-    if flags.output is None:
+def _is_folder(output: str | None, *, several: bool) -> bool:
+    """Whether -o means a folder. Raises UsageError for a file where several are due, or one that is no picture's."""
+    if output is None or Path(output).is_dir() or output.endswith(("/", os.sep)):
+        return output is not None
+    suffix = Path(output).suffix.lower()
+    if not suffix:
+        return True
+    if suffix not in OUTPUT_SUFFIXES:
+        raise UsageError(
+            f"-o {output}: cannot write the format {suffix}; choose one of {', '.join(OUTPUT_SUFFIXES)}, "
+            f"or write {output}/ if a folder is meant"
+        )
+    if several:
+        raise UsageError(f"-o {output} names a file, but there are several inputs; name a folder")
+    return False
+
+
+def _target(path: Path, name: str, output: str | None, *, is_folder: bool) -> Path:
+    if output is None:
         return path.with_name(name)
-    is_file_name = flags.output.suffix.lower() in IMAGE_SUFFIXES and not flags.output.is_dir()
-    if is_file_name and several:
-        raise UsageError(f"-o {flags.output} names a file, but there are several inputs; name a folder")
-    if is_file_name and flags.output.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise UsageError(f"-o {flags.output}: cannot write that format; choose one of {', '.join(OUTPUT_SUFFIXES)}")
-    return flags.output if is_file_name else flags.output / name
+    return Path(output) / name if is_folder else Path(output)

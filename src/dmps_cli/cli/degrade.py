@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmps_cli import __version__
-from dmps_cli.cli.batch import Batch, open_batch, plan_outputs, taken
+from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.operators import OperatorPlan
 from dmps_cli.cli.options import (
     Inputs,
@@ -22,7 +22,7 @@ from dmps_cli.cli.options import (
 )
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files import sha256_file
-from dmps_cli.measurements import Source, siblings, write_measurement
+from dmps_cli.measurements import KIND, RESTORATION_KIND, Source, pattern_hash, siblings, write_measurement
 from dmps_cli.tasks import TASKS, OperatorOptions, crop_box, resolve
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def degrade(
     """Degrade photographs: y = A x + n.
 
     Writes a picture to look at (.png), the exact measurement in float32 (.npy) and a sidecar (.json) that says what was
-    done, from which `dmps restore` goes on. Without --operator-seed, random masks and permutations follow --seed.
+    done, from which `dmps restore` goes on. Without --operator-seed, random masks and the rows of cs follow --seed.
 
     Example: dmps degrade photo.jpg --task sr4 --sigma 0.05 --seed 0 -o y.png
     """
@@ -50,20 +50,23 @@ def degrade(
     check_seed(seed)
     checked_sigma(sigma)
     plan = make_plan(task, operator, sigma, seed)  # type: ignore[arg-type]
-    batch, paths = open_batch(inputs, output.console())
+    batch, paths = open_batch(inputs, output.console(), made_here=[KIND, RESTORATION_KIND])
+    kept = [Path(operator.mask)] if operator.mask else []
+    planned = plan_outputs(batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=kept)
     jobs = []
-    for path, target in plan_outputs(batch, paths, f"_{task}", output):
+    for path, target in planned:
         with batch.item(path):
-            if not taken([target], siblings(target), output, batch.console):
-                jobs.append((path, target))
+            overwrite = may_write(target, siblings(target), KIND, output, batch.console)
+            if overwrite is not None:
+                jobs.append((path, target, overwrite))
     if jobs:
         batch.console.note(plan.describe())
-        worker = Worker(plan=plan, seed=seed, overwrite=output.overwrite, batch=batch)
+        worker = Worker(plan=plan, seed=seed, batch=batch)
         with batch.console.progress(len(jobs), "pictures") as (advance, say):
-            for path, target in jobs:
+            for path, target, overwrite in jobs:
                 say(path.name)
                 with batch.item(path):
-                    worker.degrade(path, target)
+                    worker.degrade(path, target, overwrite=overwrite)
                 advance()
     batch.finish({"version": __version__, "command": "degrade", "seed": seed})
 
@@ -87,11 +90,10 @@ class Worker:
 
     plan: OperatorPlan
     seed: int
-    overwrite: bool
     batch: Batch
     op: LinearOperator | None = None
 
-    def degrade(self, path: Path, target: Path) -> None:
+    def degrade(self, path: Path, target: Path, *, overwrite: bool) -> None:
         """Writes the measurement of a picture and prints its path."""
         from dmps_cli.images import cropped, load_rgb
         from dmps_cli.pipeline import FILE_KEY, degrade
@@ -111,8 +113,9 @@ class Worker:
             target,
             y[0],
             op.to_image(y)[0],
-            overwrite=self.overwrite,
+            overwrite=overwrite,
             mask=self.plan.mask,
+            pattern_sha256=pattern_hash(op.pattern),
             task=self.plan.task,
             operator=dict(self.plan.params),
             sigma_y=self.plan.sigma_y,

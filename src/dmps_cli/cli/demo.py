@@ -59,7 +59,7 @@ def demo(
         for sampler in SAMPLERS:
             options = ["--sampler", sampler, "--reference", str(photos), "-o", str(output / task / sampler)]
             options += ["--nfe", str(nfe)] if nfe is not None else []
-            run(["restore", f"{output / task}/*.png", *options, *common], console)
+            run(["restore", str(output / task), *options, *common], console)
     rows = [read_row(output, task, photo) for task in TASKS for photo in PHOTOS]
     atomic_write(sheet_path, png_bytes(draw(rows)), overwrite=overwrite)
     console.table([row for drawn in rows for row in drawn.table()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmps_cli import __version__
-from dmps_cli.cli.batch import Batch
+from dmps_cli.cli.batch import Batch, failure_list
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import (
@@ -19,12 +19,14 @@ from dmps_cli.cli.options import (
     Samplers,
     SamplingFlags,
     Sigma,
+    checked,
     checked_sigma,
     command_options,
     split,
 )
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError
-from dmps_cli.files import atomic_write, expand_inputs
+from dmps_cli.files import atomic_write, check_writable, expand_inputs
+from dmps_cli.metrics import LPIPS_NETS
 from dmps_cli.tasks import OperatorOptions, crop_box, task
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def evaluate(
     console = Console(quiet=quiet, as_json=as_json)
     compute.check()
     checked_sigma(sigma)
+    checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be at least 1")
     ladders = sampling.ladders(samplers)
@@ -92,20 +95,24 @@ def evaluate(
     batch = Batch(console=console)
     num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)
     place = {name: k + 1 for k, name in enumerate(pictures)}
-    with console.progress(num_steps) as (advance, say):
-        for row in evaluate_rows(
-            pictures,
-            [as_problem(plan, samplings[plan.task], device) for plan in plans],
-            prior.prior,
-            scorer,
-            seed=compute.seed,
-            device=device,
-            load=lambda path: load_rgb(path).pixels[None],
-            on_failure=batch.fail,
-            on_step=advance,
-        ):
-            rows.append(row)
-            say(f"{row['image']} {row['task']} (image {place[row['image']]} of {len(pictures)})")
+    interrupted: list[KeyboardInterrupt] = []
+    try:
+        with console.progress(num_steps) as (advance, say):
+            for row in evaluate_rows(
+                pictures,
+                [as_problem(plan, samplings[plan.task], device) for plan in plans],
+                prior.prior,
+                scorer,
+                seed=compute.seed,
+                device=device,
+                load=lambda path: load_rgb(path).pixels[None],
+                on_failure=batch.fail,
+                on_step=advance,
+            ):
+                rows.append(row)
+                say(f"{row['image']} {row['task']} (image {place[row['image']]} of {len(pictures)})")
+    except KeyboardInterrupt as exc:  # what is done is worth its table
+        interrupted.append(exc)
     protocol = scorer.protocol((plan.sigma_y for plan in plans), dict.fromkeys(row["image"] for row in rows))
     facts = {
         "version": __version__,
@@ -117,9 +124,12 @@ def evaluate(
         "protocol": protocol.as_dict(),
         "failures": [{"input": name, "error": str(error)} for name, error in batch.failures],
     }
-    report(rows, facts, protocol, console, out, overwrite)
+    if rows or not interrupted:
+        report(rows, facts, protocol, console, out, overwrite)
+    if interrupted:
+        raise interrupted[0]
     if batch.failures:
-        console.error(f"{len(batch.failures)} of {len(pictures)} failed: {', '.join(n for n, _ in batch.failures)}")
+        console.error(failure_list([name for name, _ in batch.failures], len(pictures)))
         raise typer.Exit(DmpsError.exit_code)
 
 
@@ -154,6 +164,8 @@ def check_results(out: Path | None, overwrite: bool) -> None:
     existing = [out / name for name in FILES if (out / name).exists()] if out else []
     if existing and not overwrite:
         raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
+    if out is not None:
+        check_writable(out)
 
 
 def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.device) -> Problem:
@@ -180,7 +192,7 @@ def report(
     if out is not None:
         texts = (csv_text(rows), csv_text(averaged), json_text(content) + "\n")
         for name, text in zip(FILES, texts, strict=True):
-            atomic_write(out / name, text.encode(), overwrite=overwrite)
+            atomic_write(out / name, text.encode(errors="surrogateescape"), overwrite=overwrite)
             console.note(f"wrote {out / name}")
     console.object(content)
     if rows and not console.as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from dmps_cli.cli.eval import evaluate
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
-from dmps_cli.errors import DmpsError
+from dmps_cli.errors import DmpsError, memory_errors
 
 INTERRUPTED = 130
 
@@ -52,18 +53,27 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: object) -> None:
         try:
-            command(**values)
+            with memory_errors():
+                command(**values)
+            sys.stdout.flush()
         except DmpsError as exc:
             Console().error(str(exc))
             raise typer.Exit(exc.exit_code) from exc
         except KeyboardInterrupt as exc:
             Console().error("interrupted; finished files are kept")
             raise typer.Exit(INTERRUPTED) from exc
-        except BrokenPipeError as exc:  # the reader of our stdout has left: nothing more to say
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as exc:
+            _give_up_stdout(exc)
             raise typer.Exit(DmpsError.exit_code) from exc
 
     return run
+
+
+def _give_up_stdout(exc: OSError) -> None:
+    """Says what failed; what stdout still holds goes nowhere, or Python would fail on it once more as it leaves."""
+    what = exc.filename or "standard output"
+    Console().error(f"cannot go on: {what}: {exc.strerror or exc}; finished files are kept")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -83,4 +93,7 @@ def main() -> None:
     # How long a thread of GNU OpenMP spins before it sleeps. By its default, another busy program slows a network down
     # eightfold on two cores; this costs 2 % on an idle machine (docs/speed.md). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be bytes that are no text; None where closed
+            stream.reconfigure(errors="surrogateescape" if stream.errors == "strict" else None)
     app()

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.errors import InputError, UsageError
-from dmps_cli.measurements import Sidecar, decode_mask
+from dmps_cli.errors import InputError, UsageError, memory_errors
+from dmps_cli.measurements import Sidecar, decode_mask, pattern_hash
 from dmps_cli.metrics import both_scales
-from dmps_cli.tasks import TASKS, OperatorOptions, Shape3, build, flag, resolve, source_shape
+from dmps_cli.tasks import (
+    PATTERNS,
+    TASKS,
+    OperatorOptions,
+    Shape3,
+    build,
+    check_pattern_given,
+    flag,
+    resolve,
+    source_shape,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,21 +34,21 @@ if TYPE_CHECKING:
 class OperatorPlan:
     """A task with complete parameters and noise.
 
-    sidecar: that of the input; image_shape: (C, H, W) of x if the sidecar fixes it; mask_png: the sidecar's mask in
-    base64, where no file is named instead.
+    image_shape: (C, H, W) of x where the sidecar fixes it; mask_png: the sidecar's mask in base64, where no file is
+    named instead; pattern_sha256: what the operator's pattern must hash to.
     """
 
     task: str
     params: Mapping[str, Any]
     sigma_y: float
-    sidecar: Sidecar | None = None
     image_shape: Shape3 | None = None
     mask_png: str | None = None
+    pattern_sha256: str | None = None
 
     @property
-    def key(self) -> tuple[str, str, str | None]:
+    def key(self) -> tuple[object, ...]:
         """Equal for plans that build the same operator for the same shape."""
-        return self.task, repr(self.params), self.mask_png
+        return self.task, repr(self.params), self.mask_png, self.pattern_sha256
 
     @cached_property
     def mask(self) -> Tensor | None:
@@ -52,61 +62,118 @@ class OperatorPlan:
         return load_mask(Path(self.params["mask"]))
 
     def build(self, in_shape: Shape3, device: torch.device) -> LinearOperator:
-        """The operator in float32 for images of that shape."""
+        """The operator in float32 for images of that shape. Raises InputError where it is not the one recorded."""
         import torch
 
-        return build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask)
+        with memory_errors():
+            op = build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask)
+        if self.pattern_sha256 not in (None, pattern_hash(op.pattern)):
+            raise InputError(
+                f"the random pattern of this {self.task} measurement cannot be drawn again: seed "
+                f"{self.params.get('operator_seed')} gives another here; take the NumPy version of its sidecar"
+            )
+        return op
 
     def describe(self) -> str:
-        """For notes: the task, its parameters, sigma_y on both scales."""
-        params = ", ".join(f"{name} {value}" for name, value in self.params.items() if value is not None)
+        """For notes: the task, its parameters but those that change nothing, sigma_y on both scales."""
+        params = ", ".join(f"{name} {_short(value)}" for name, value in self.params.items() if value not in (None, 0.0))
         return f"{self.task}{f' ({params})' if params else ''}, sigma_y {both_scales(self.sigma_y)}"
+
+
+def _short(value: object) -> str:
+    """A parameter's value for a note: 1/3 as 0.3333."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputPlan:
+    """What an input is to be restored as; what its sidecar says it was measured as, where that is another operator."""
+
+    plan: OperatorPlan
+    sidecar: Sidecar | None = None
+    measured: OperatorPlan | None = None
+    notes: tuple[str, ...] = ()
 
 
 def plan_operator(
     path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: float | None
-) -> tuple[OperatorPlan, list[str]]:
-    """(the plan for an input, notes where a flag contradicts the sidecar). Raises UsageError if the task stays open."""
-    if sidecar is None:
-        if task is None:
-            raise UsageError(f"{path} has no sidecar that says how it was degraded; name a --task: {', '.join(TASKS)}")
-        if not TASKS[task].is_picture and path.suffix != ".npy":
-            raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
-        sigma_y = TASKS[task].sigma_y if sigma is None else sigma
-        return OperatorPlan(task=task, params=resolve(task, options), sigma_y=sigma_y), []
-    return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
+) -> InputPlan:
+    """The plan for an input, with notes where a flag contradicts the sidecar. Raises UsageError if it stays open."""
+    if sidecar is not None:
+        return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
+    if task is None:
+        raise UsageError(f"{path} has no sidecar that says how it was degraded; name a --task: {', '.join(TASKS)}")
+    if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
+        raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
+    params = resolve(task, options)
+    check_pattern_given(task, options)
+    return InputPlan(
+        plan=OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
+    )
 
 
 def _plan_from_sidecar(
     path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: float | None
-) -> tuple[OperatorPlan, list[str]]:
-    notes = []
-    recorded = dict(sidecar.operator) if task == sidecar.task else {}
-    if task != sidecar.task:
-        notes.append(f"{path}: --task {task} overrides the sidecar's {sidecar.task}")
-    given = options.given()
+) -> InputPlan:
+    measured = recorded_plan(path, sidecar)
+    notes, given = [], options.given()
+    recorded = measured.params if task == measured.task else {}
+    if task != measured.task:
+        notes.append(f"{path}: --task {task} overrides the sidecar's {measured.task}")
+        check_pattern_given(task, options)
     params = resolve(task, OperatorOptions(**{**_open_patterns(recorded, given), **given}))
-    for name in given:
-        if name in recorded and params[name] != recorded[name]:
-            notes.append(f"{path}: {flag(name)} {params[name]} overrides the sidecar's {recorded[name]}")
-    if sigma is not None and sigma != sidecar.sigma_y:
-        notes.append(f"{path}: --sigma {sigma:g} overrides the sidecar's {sidecar.sigma_y:g}")
-    is_as_recorded = task == sidecar.task and params == dict(sidecar.operator)
     plan = OperatorPlan(
         task=task,
         params=params,
-        sigma_y=sidecar.sigma_y if sigma is None else sigma,
-        sidecar=sidecar,
-        image_shape=sidecar.image_shape if is_as_recorded else None,
-        mask_png=None if "mask" in given else sidecar.mask,
+        sigma_y=measured.sigma_y if sigma is None else sigma,
+        mask_png=None if "mask" in given else measured.mask_png,
     )
-    return plan, notes
+    if sigma is not None and sigma != measured.sigma_y:
+        notes.append(f"{path}: --sigma {both_scales(sigma)} overrides the sidecar's {both_scales(measured.sigma_y)}")
+    if task == measured.task and _is_same(plan, measured):
+        plan = replace(measured, sigma_y=plan.sigma_y)
+        return InputPlan(plan=plan, sidecar=sidecar, notes=tuple(notes))
+    notes += [
+        f"{path}: {flag(name)} {_short(params[name])} overrides the sidecar's {_short(recorded[name])}"
+        for name in given
+        if name in recorded and (params[name] != recorded[name] or name == "mask")
+    ]
+    return InputPlan(plan=plan, sidecar=sidecar, measured=measured, notes=tuple(notes))
+
+
+def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
+    """The operator exactly as the sidecar has it. Raises InputError if it holds what no operator has."""
+    recorded = {name: value for name, value in sidecar.operator.items() if value is not None}
+    try:
+        params = resolve(sidecar.task, OperatorOptions(**recorded))
+    except (UsageError, TypeError) as exc:
+        raise InputError(f"the sidecar of {path} is damaged ({exc}); restore with it moved away") from exc
+    return OperatorPlan(
+        task=sidecar.task,
+        params=params,
+        sigma_y=sidecar.sigma_y,
+        image_shape=sidecar.image_shape,
+        mask_png=sidecar.mask,
+        pattern_sha256=sidecar.pattern_sha256,
+    )
+
+
+def _is_same(plan: OperatorPlan, measured: OperatorPlan) -> bool:
+    """Whether both are one operator; a mask counts by its pixels, whatever its file is called."""
+    if plan.mask_png == measured.mask_png:
+        return plan.params == measured.params
+    import torch
+
+    if plan.mask is None or measured.mask is None:
+        return False
+    return torch.equal(plan.mask, measured.mask)
 
 
 def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The recorded parameters, without the recorded pattern of missing pixels if another kind is given."""
-    patterns = {"mask", "box", "fraction", "operator_seed"}
-    dropped = patterns if {"mask", "box", "fraction"} & given.keys() else set()
+    dropped = {*PATTERNS, "operator_seed"} if set(PATTERNS) & given.keys() else set()
     return {name: value for name, value in recorded.items() if value is not None and name not in dropped}
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -24,8 +22,9 @@ from dmps_cli.methods import (
     Sampling,
     resolve_sampling,
 )
-from dmps_cli.schedules import SAMPLERS
-from dmps_cli.tasks import TASKS
+from dmps_cli.metrics import MAX_SIGMA
+from dmps_cli.schedules import SAMPLERS, SPACINGS
+from dmps_cli.tasks import MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
 from dmps_cli.weights import DEFAULT_MODEL, card
 
@@ -98,7 +97,7 @@ def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in choices() if name.startswith(incomplete)]
 
 
-def checked(kind: str, name: str, choices: tuple[str, ...]) -> str:
+def checked(kind: str, name: str, choices: Collection[str]) -> str:
     """The name, if it is one of the choices. Raises UsageError with the nearest one otherwise."""
     if name not in choices:
         raise unknown_name(kind, name, choices)
@@ -118,7 +117,7 @@ Sigma = Annotated[
         "--sigma",
         metavar="STD",
         help="Noise standard deviation of the measurement on the [-1, 1] scale: 0.05 is 6.4 grey levels of 255. "
-        "Default: the sidecar's, else the task's.",
+        "Default: that of a measurement's sidecar, else the task's.",
     ),
 ]
 
@@ -145,8 +144,8 @@ def checked_task(name: str | None) -> str | None:
 
 def checked_sigma(sigma: float | None) -> float | None:
     """sigma, if it can be a standard deviation. Raises UsageError otherwise."""
-    if sigma is not None and not (math.isfinite(sigma) and sigma >= 0):
-        raise UsageError(f"--sigma is {sigma}; it must be a finite number >= 0, on the [-1, 1] scale")
+    if sigma is not None and not 0.0 <= sigma <= MAX_SIGMA:
+        raise UsageError(f"--sigma is {sigma}; it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale")
     return sigma
 
 
@@ -155,18 +154,19 @@ class OutputFlags:
     """Where results go and what is said."""
 
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="PATH",
-            help="A file for one input, a folder for several. Default: beside the input.",
+            help="A file for one input, a folder (made if it is missing) for several. Default: beside the input.",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")] = False
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave inputs alone whose output exists.")] = (
-        False
-    )
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Leave inputs alone whose output exists; go on after an interruption."),
+    ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of paths and tables.")] = False
     quiet: Quiet = False
 
@@ -189,6 +189,10 @@ def _default(knob: str) -> str:
     return ", ".join(texts + [f"{value:g} for {', '.join(tasks)}" for value, tasks in special.items()])
 
 
+def _spacings() -> str:
+    return ", ".join(f"{values['spacing']} on {sampler} levels" for (_, sampler), values in DEFAULTS.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingFlags:
     """Method, levels and knobs; None is the preset's choice."""
@@ -207,6 +211,14 @@ class SamplingFlags:
     ] = None
     nfe: Annotated[
         int | None, typer.Option(metavar="N", help=f"Network evaluations per image. Default: {_default('nfe')}.")
+    ] = None
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(SPACINGS),
+            help="Which of the 1000 DDPM levels a shorter chain keeps: uniform, as in the paper, or quadratic, more of "
+            f"the clean ones. Default: {_spacings()}.",
+        ),
     ] = None
     weight: Annotated[
         float | None,
@@ -240,6 +252,7 @@ class SamplingFlags:
             method=self.method,
             sampler=sampler or self.sampler,
             nfe=self.nfe,
+            spacing=self.spacing,
             weight=self.weight,
             score_at=self.score_at,
             cap=self.cap,
@@ -272,7 +285,10 @@ class ComputeFlags:
     def check(self) -> None:
         """Raises UsageError for what can be refused without torch."""
         card(self.model)
-        checked("device", self.device.split(":", maxsplit=1)[0], DEVICE_NAMES)
+        kind, colon, index = self.device.partition(":")
+        checked("device", kind, DEVICE_NAMES)
+        if colon and not (kind == "cuda" and index.isdecimal()):
+            raise UsageError(f"device '{self.device}' is no device; a number follows cuda: alone, as in cuda:1")
         checked("dtype", self.dtype, DTYPE_NAMES)
         check_seed(self.seed)
         if self.batch_size < 1:
@@ -287,6 +303,6 @@ class ComputeFlags:
 
 
 def check_seed(seed: int) -> None:
-    """Raises UsageError for a negative seed."""
-    if seed < 0:
-        raise UsageError(f"--seed is {seed}; it must be >= 0")
+    """Raises UsageError for a seed out of range."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"--seed is {seed}; it must be from 0 to 2^63 - 1")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmps_cli import __version__
-from dmps_cli.cli.batch import Batch, open_batch, plan_outputs, taken
+from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.operators import OperatorPlan, plan_operator, planned_shape
+from dmps_cli.cli.operators import InputPlan, OperatorPlan, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
@@ -21,18 +21,19 @@ from dmps_cli.cli.options import (
     SamplingFlags,
     Sigma,
     TaskName,
+    checked,
     checked_sigma,
     checked_task,
     command_options,
 )
 from dmps_cli.errors import DmpsError, InputError, UsageError
-from dmps_cli.files import atomic_write, sha256_bytes, sha256_file
-from dmps_cli.measurements import json_bytes, read_measurement, read_sidecar, versions
-from dmps_cli.metrics import GREY_LEVELS
-from dmps_cli.tasks import OperatorOptions
+from dmps_cli.files import atomic_write, pictures_in, sha256_bytes, sha256_file
+from dmps_cli.measurements import RESTORATION_KIND, json_bytes, read_measurement, read_sidecar, versions
+from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS
+from dmps_cli.tasks import TASKS, OperatorOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import torch
     from torch import Tensor
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
     from dmps_cli.weights import LoadedPrior
 
 PICTURE_NDIM = 4
-RESTORATION_KIND = "dmps restoration"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a sample goes; overwrite: whether over what is there."""
+
+    path: Path
+    sample: int
+    overwrite: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +59,33 @@ class Job:
     """One input, checked as far as that goes without torch."""
 
     path: Path
-    targets: tuple[Path, ...]
-    plan: OperatorPlan
+    targets: tuple[Target, ...]
+    input: InputPlan
     sampling: Sampling
     reference: Path | None
+
+    @property
+    def plan(self) -> OperatorPlan:
+        """What it is restored as."""
+        return self.input.plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A job with its measurement read and its operator built."""
+    """A job with its measurement (1, *out_shape) read, its operator built, its reference (1, 3, H, W) at hand."""
 
     job: Job
     y: Tensor
     op: LinearOperator
+    truth: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One sample to draw: what can be computed together, and is written as soon as it is done."""
+
+    ready: Ready
+    target: Target
 
 
 @command_options
@@ -92,22 +115,36 @@ def restore(
     Example: dmps restore y.png --task sr4
     """
     console = output.console()
-    sampling.resolve()
+    sampling.resolve(checked_task(task))
     compute.check()
-    checked_task(task)
     checked_sigma(sigma)
+    checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if samples < 1:
         raise UsageError(f"--samples is {samples}; it must be at least 1")
-    batch, paths = open_batch(inputs, console)
+    batch, paths = open_batch(inputs, console, made_here=[RESTORATION_KIND])
+
+    def written(target: Path) -> list[Path]:
+        return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
+
+    kept = [reference] if reference is not None else []
     jobs = []
-    for path, target in plan_outputs(batch, paths, "_restored", output):
+    for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
-            targets = sample_names(target, samples)
-            if not taken(targets, [t.with_suffix(".json") for t in targets], output, console):
-                jobs.append(make_job(path, targets, task, operator, sigma, sampling, reference, console))
+            input_plan = plan_input(path, task, operator, sigma, console)
+            names = enumerate(sample_names(target, samples))
+            if targets := tuple(unfinished(names, output, console)):
+                job = Job(
+                    path=path,
+                    targets=targets,
+                    input=input_plan,
+                    sampling=sampling.resolve(input_plan.plan.task),
+                    reference=find_reference(reference, path, input_plan),
+                )
+                jobs.append(job)
+    facts: dict[str, Any] = {"version": __version__, "command": "restore", **asdict(compute)}
     if jobs:
-        run_jobs(jobs, batch, compute, output, lpips_net)
-    batch.finish({"version": __version__, "command": "restore", **asdict(compute)})
+        facts |= run_jobs(jobs, batch, compute, lpips_net)
+    batch.finish(facts)
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -117,53 +154,46 @@ def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
     return tuple(target.with_stem(f"{target.stem}_{k + 1}") for k in range(samples))
 
 
-def make_job(
-    path: Path,
-    targets: tuple[Path, ...],
-    task: str | None,
-    operator: OperatorOptions,
-    sigma: float | None,
-    sampling: SamplingFlags,
-    reference: Path | None,
-    console: Console,
-) -> Job:
+def unfinished(names: Iterable[tuple[int, Path]], flags: OutputFlags, console: Console) -> Iterator[Target]:
+    """The samples that are still to be drawn. Raises OutputError where one exists."""
+    for k, path in names:
+        overwrite = may_write(path, [path.with_suffix(".json")], RESTORATION_KIND, flags, console)
+        if overwrite is not None:
+            yield Target(path=path, sample=k, overwrite=overwrite)
+
+
+def plan_input(
+    path: Path, task: str | None, operator: OperatorOptions, sigma: float | None, console: Console
+) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
-    plan, more = plan_operator(path, sidecar, task, operator, sigma)
-    for note in (*notes, *more):
+    planned = plan_operator(path, sidecar, task, operator, sigma)
+    for note in (*notes, *planned.notes):
         console.note(note)
-    return Job(
-        path=path,
-        targets=targets,
-        plan=plan,
-        sampling=sampling.resolve(plan.task),
-        reference=find_reference(reference, path, plan),
-    )
+    return planned
 
 
-def find_reference(reference: Path | None, path: Path, plan: OperatorPlan) -> Path | None:
+def find_reference(reference: Path | None, path: Path, planned: InputPlan) -> Path | None:
     """The true picture of an input: the file named, or the one of that name in the folder. Raises InputError."""
     if reference is None or reference.is_file():
         return reference
     if not reference.exists():
         raise InputError(f"the reference {reference} does not exist")
-    names = [plan.sidecar.source.file] if plan.sidecar else []
+    names = [planned.sidecar.source.file] if planned.sidecar else []
     stems = [Path(name).stem for name in names] + [path.stem]
+    pictures = pictures_in(reference)
     for stem in stems:
-        found = sorted(candidate for candidate in reference.iterdir() if candidate.stem == stem)
+        found = [picture for picture in pictures if picture.stem == stem]
+        if len(found) > 1:
+            raise InputError(f"{path}: {' and '.join(map(str, found))} could both be its reference; name one")
         if found:
             return found[0]
-    raise InputError(f"{path}: no reference named {' or '.join(stems)} in {reference}")
+    raise InputError(f"{path}: no reference named {' or '.join(dict.fromkeys(stems))} in {reference}")
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    batch: Batch,
-    compute: ComputeFlags,
-    output: OutputFlags,
-    lpips_net: str,
-) -> None:
-    """Loads the prior once, restores every job, prints the scores at the end."""
+def run_jobs(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags, lpips_net: str) -> dict[str, Any]:
+    """Loads the prior once, restores every job, prints the scores at the end; returns facts for --json."""
+    from dmps_cli.device import micro_batch
     from dmps_cli.weights import load_prior
 
     device = compute.start()
@@ -171,64 +201,84 @@ def run_jobs(
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
         batch.console.note(text)
     batch.console.note(f"prior {prior.name}, {compute.dtype} on {device}")
-    writer = Writer(prior=prior, compute=compute, output=output, batch=batch)
+    writer = Writer(prior=prior, compute=compute, batch=batch)
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
+    places = {job.path: k + 1 for k, job in enumerate(jobs)}
     num_steps = sum(len(job.targets) * job.sampling.nfe for job in jobs)
     with batch.console.progress(num_steps) as (advance, say):
-        num_started = 0
-        for group in ready_groups(jobs, batch, device, compute.batch_size):
-            num_started += len(group)
-            say(f"{group[-1].job.path.name} (image {num_started} of {len(jobs)})")
-            for ready, images, seconds in restored(group, writer, advance):
-                metrics: list[dict[str, float]] = [{} for _ in images]
-                with batch.item(ready.job.path):  # a restoration is written even if it cannot be scored
-                    metrics = scores.of(ready.job, images) if scores else metrics
-                with batch.item(ready.job.path):
-                    writer.write(ready, images, seconds, metrics)
-    if scores:
-        scores.print(batch.console)
+        for units in unit_groups(jobs, batch, prior, device, micro_batch(device, compute.batch_size)):
+            last = units[-1].ready.job.path
+            say(f"{last.name} (image {places[last]} of {len(jobs)})")
+            for unit, image, seconds in drawn(units, writer, advance):
+                metrics: dict[str, float] = {}
+                with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
+                    metrics = scores.of(unit, image) if scores else metrics
+                with batch.item(unit.ready.job.path):
+                    writer.write(unit, image, seconds, metrics)
+    return scores.finish(batch.console) if scores else {}
 
 
-def ready_groups(jobs: Sequence[Job], batch: Batch, device: torch.device, batch_size: int) -> Iterator[list[Ready]]:
-    """Neighbouring inputs that share an operator, at most batch_size together; what cannot be read fails alone."""
+def unit_groups(
+    jobs: Sequence[Job], batch: Batch, prior: LoadedPrior, device: torch.device, size: int
+) -> Iterator[list[Unit]]:
+    """Neighbouring samples that share an operator, at most `size` together; what cannot be read fails alone."""
     operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
 
-    def readable() -> Iterator[Ready]:
+    def units() -> Iterator[Unit]:
         for job in jobs:
             with batch.item(job.path):
-                yield read(job, batch.console, device, operators)
+                ready = read(job, batch.console, prior, device, operators)
+                yield from (Unit(ready=ready, target=target) for target in job.targets)
 
-    def shared(ready: Ready) -> object:
-        return ready.job.plan.key, ready.op.in_shape, ready.job.plan.sigma_y
+    def shared(unit: Unit) -> object:
+        return unit.ready.job.plan.key, unit.ready.op.in_shape, unit.ready.job.plan.sigma_y
 
-    for _, group in groupby(readable(), key=shared):
-        while chunk := list(islice(group, batch_size)):
+    for _, group in groupby(units(), key=shared):
+        while chunk := list(islice(group, size)):
             yield chunk
 
 
-def read(job: Job, console: Console, device: torch.device, operators: dict[Any, LinearOperator]) -> Ready:
-    """Reads the measurement and builds its operator. Raises InputError where they do not fit together."""
-    reading = read_measurement(job.path, job.plan.sidecar)
+def read(
+    job: Job, console: Console, prior: LoadedPrior, device: torch.device, operators: dict[Any, LinearOperator]
+) -> Ready:
+    """Reads measurement and reference, builds the operator. Raises InputError where they do not fit together."""
+    from dmps_cli.device import check_memory
+
+    reading = read_measurement(job.path, job.input.sidecar)
     for note in reading.notes:
         console.note(note)
-    pixels = reading.pixels.to(device)
+    pixels, is_exact = reading.pixels.to(device), reading.is_exact
+    if is_exact and job.input.measured is not None:
+        pixels, is_exact = as_picture(pixels, job.input.measured, job.path, device), False
     if job.plan.image_shape is None and pixels.ndim != PICTURE_NDIM:
         raise InputError(
-            f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); its sidecar is missing"
+            f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
         )
     shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]))
+    check_memory(shape[1] * shape[2], prior.prior.bytes_per_pixel, device, f"{job.path}: {shape[2]} x {shape[1]} px")
+    truth = load_truth(job, shape)
     key = (job.plan.key, shape)
     if key not in operators:
         operators.clear()
         operators[key] = job.plan.build(shape, device)
     op = operators[key]
-    y = pixels if reading.is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
+    y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
     if tuple(y.shape[1:]) != op.out_shape:
         raise InputError(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    return Ready(job=job, y=y, op=op)
+    return Ready(job=job, y=y, op=op, truth=truth)
+
+
+def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
+    """Exact floats of one operator as the picture that another one takes them from. Raises InputError."""
+    if not TASKS[measured.task].is_picture or measured.image_shape is None:
+        raise InputError(f"{path} is a '{measured.task}' measurement; no other operator can take it")
+    op = measured.build(measured.image_shape, device)
+    if tuple(y.shape[1:]) != op.out_shape:
+        raise InputError(f"{path} holds {tuple(y.shape[1:])}, but its sidecar says {op.out_shape}")
+    return op.to_image(y)
 
 
 def fit_channels(picture: Tensor, op: LinearOperator, path: Path, console: Console) -> Tensor:
@@ -242,38 +292,53 @@ def fit_channels(picture: Tensor, op: LinearOperator, path: Path, console: Conso
     return picture
 
 
-def restored(
-    group: Sequence[Ready], writer: Writer, advance: Callable[[], None]
-) -> Iterator[tuple[Ready, Tensor, float]]:
-    """Yields (job, samples (K, C, H, W), seconds per sample) for each of a group computed together."""
+def load_truth(job: Job, shape: tuple[int, int, int]) -> Tensor | None:
+    """The reference as (1, 3, H, W), cropped as the sidecar says the photograph was; None without one.
+
+    Raises InputError if it has not the size of the restoration, (C, H, W).
+    """
+    if job.reference is None:
+        return None
+    from dmps_cli.images import cropped, load_rgb
+
+    truth = load_rgb(job.reference).pixels[None]
+    source = job.input.sidecar.source if job.input.sidecar else None
+    if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
+        truth = cropped(truth, source.crop)
+    if truth.shape[2:] != shape[1:]:
+        raise InputError(
+            f"{job.path}: the reference {job.reference} is {truth.shape[-1]} x {truth.shape[-2]} px, the restoration "
+            f"would be {shape[2]} x {shape[1]}"
+        )
+    return truth
+
+
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, float]]:
+    """Yields (unit, sample (C, H, W), seconds per sample) for units computed together; a failure is all of theirs."""
     import torch
 
-    from dmps_cli.device import micro_batch, stopwatch
+    from dmps_cli.device import stopwatch
     from dmps_cli.pipeline import FILE_KEY, restore
 
-    op, num_samples = group[0].op, len(group[0].job.targets)
-    for together in ([ready] for ready in group) if micro_batch(op.device, len(group)) == 1 else [group]:
-        y = torch.cat([ready.y.expand(num_samples, *op.out_shape) for ready in together])
-        keys = [(FILE_KEY[0], k) for k in range(num_samples)] * len(together)
-        elapsed = stopwatch(op.device)
-        try:
-            x = restore(
-                y,
-                op,
-                writer.prior.prior,
-                together[0].job.plan.sigma_y,
-                together[0].job.sampling,
-                seed=writer.compute.seed,
-                keys=keys,
-                on_step=advance,
-            )
-        except DmpsError as exc:
-            for ready in together:
-                writer.batch.fail(str(ready.job.path), exc)
-            continue
-        seconds = elapsed() / len(y)
-        for ready, images in zip(together, torch.split(x, num_samples), strict=True):
-            yield ready, images, seconds
+    first = units[0].ready
+    elapsed = stopwatch(first.op.device)
+    try:
+        x = restore(
+            torch.cat([unit.ready.y for unit in units]),
+            first.op,
+            writer.prior.prior,
+            first.job.plan.sigma_y,
+            first.job.sampling,
+            seed=writer.compute.seed,
+            keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
+            on_step=advance,
+        )
+    except DmpsError as exc:
+        for path in dict.fromkeys(unit.ready.job.path for unit in units):
+            writer.batch.fail(str(path), exc)
+        return
+    seconds = elapsed() / len(units)
+    yield from ((unit, image, seconds) for unit, image in zip(units, x, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,39 +347,39 @@ class Writer:
 
     prior: LoadedPrior
     compute: ComputeFlags
-    output: OutputFlags
     batch: Batch
 
-    def write(self, ready: Ready, images: Tensor, seconds: float, metrics: Sequence[dict[str, float]]) -> None:
-        """One picture and one sidecar per sample, the picture last; the paths go to stdout."""
+    def write(self, unit: Unit, image: Tensor, seconds: float, scores: dict[str, float]) -> None:
+        """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
         from dmps_cli.images import encode
 
-        for k, (target, image, scores) in enumerate(zip(ready.job.targets, images, metrics, strict=True)):
-            encoded = encode(image, target)
-            facts = self.facts(ready, k, seconds) | {"picture_sha256": sha256_bytes(encoded), **scores}
-            atomic_write(target.with_suffix(".json"), json_bytes(facts), overwrite=self.output.overwrite)
-            atomic_write(target, encoded, overwrite=self.output.overwrite)
-            self.batch.results.append({**facts, "output": str(target)})
-            self.batch.console.result(str(target))
+        target = unit.target
+        encoded = encode(image, target.path)
+        shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
+        facts = self.facts(unit, seconds) | shown | scores
+        atomic_write(target.path.with_suffix(".json"), json_bytes(facts), overwrite=target.overwrite)
+        atomic_write(target.path, encoded, overwrite=target.overwrite)
+        self.batch.results.append({**facts, "output": str(target.path)})
+        self.batch.console.result(str(target.path))
 
-    def facts(self, ready: Ready, sample: int, seconds: float) -> dict[str, Any]:
+    def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
         """Everything that made a restoration."""
-        plan = ready.job.plan
+        job = unit.ready.job
         return {
             "kind": RESTORATION_KIND,
-            "input": str(ready.job.path),
-            "input_sha256": sha256_file(ready.job.path),
-            "task": plan.task,
-            "operator": dict(plan.params),
-            "sigma_y": plan.sigma_y,
-            "sigma_y_255": plan.sigma_y * GREY_LEVELS,
-            **ready.job.sampling.as_dict(),
+            "input": str(job.path),
+            "input_sha256": sha256_file(job.path),
+            "task": job.plan.task,
+            "operator": dict(job.plan.params),
+            "sigma_y": job.plan.sigma_y,
+            "sigma_y_255": job.plan.sigma_y * GREY_LEVELS,
+            **job.sampling.as_dict(),
             "seed": self.compute.seed,
-            "sample": sample,
+            "sample": unit.target.sample,
             "model": self.prior.name,
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
-            "device": str(ready.op.device),
+            "device": str(unit.ready.op.device),
             "seconds": seconds,
             "versions": versions(),
         }
@@ -331,34 +396,21 @@ class Scores:
         self.sigmas: set[float] = set()
         console.missing_metrics(self.scorer.missing)
 
-    def of(self, job: Job, images: Tensor) -> list[dict[str, float]]:
-        """One dict of metrics per sample; empty without a reference. Raises InputError if the sizes differ."""
-        if job.reference is None:
-            return [{} for _ in images]
-        truth = load_truth(job).to(images)
-        if truth.shape[1:] != images.shape[1:]:
-            raise InputError(
-                f"the reference {job.reference} is {truth.shape[-1]} x {truth.shape[-2]} px, the restoration "
-                f"{images.shape[-1]} x {images.shape[-2]}"
-            )
-        scores = [self.scorer.score(image[None], truth)[0] for image in images]
-        self.sigmas.add(job.plan.sigma_y)
-        self.rows += [{"image": target.name, **row} for target, row in zip(job.targets, scores, strict=True)]
+    def of(self, unit: Unit, image: Tensor) -> dict[str, float]:
+        """The metrics of a sample (C, H, W); none without a reference."""
+        truth = unit.ready.truth
+        if truth is None:
+            return {}
+        scores = self.scorer.score(image[None], truth.to(image))[0]
+        self.sigmas.add(unit.ready.job.plan.sigma_y)
+        self.rows.append({"image": unit.target.path.name, **scores})
         return scores
 
-    def print(self, console: Console) -> None:
-        """The table on stdout, its protocol under it."""
-        if self.rows:
-            console.table(self.rows)
-            console.result(self.scorer.protocol(self.sigmas, [row["image"] for row in self.rows]).line())
-
-
-def load_truth(job: Job) -> Tensor:
-    """The reference as (1, 3, H, W), cropped as the sidecar says the photograph was."""
-    from dmps_cli.images import cropped, load_rgb
-
-    truth = load_rgb(job.reference).pixels[None]  # type: ignore[arg-type]
-    source = job.plan.sidecar.source if job.plan.sidecar else None
-    if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
-        return cropped(truth, source.crop)
-    return truth
+    def finish(self, console: Console) -> dict[str, Any]:
+        """The table on stdout, its protocol under it; the protocol for --json."""
+        if not self.rows:
+            return {}
+        protocol = self.scorer.protocol(self.sigmas, [row["image"] for row in self.rows])
+        console.table(self.rows)
+        console.result(protocol.line())
+        return {"protocol": protocol.as_dict()}

@@ -12,7 +12,10 @@ from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import ComputeFlags, Quiet, Samplers, SamplingFlags, Sigma, checked_sigma, command_options
 from dmps_cli.errors import UsageError
-from dmps_cli.tasks import OperatorOptions
+from dmps_cli.metrics import GREY_LEVELS
+from dmps_cli.tasks import OperatorOptions, Params, factor
+
+MAX_PIXELS = 2**28
 
 
 @command_options
@@ -42,20 +45,21 @@ def time(
         raise UsageError("--csv and --json exclude each other")
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
-    height, width = parse_size(image_size)
     samplings = [sampling.resolve(task, ladder) for ladder in sampling.ladders(samplers)]
     plan = make_plan(task, operator, sigma, compute.seed)
+    height, width = parse_size(image_size, plan.params)
 
     device = compute.start()
     import torch
 
     from dmps_cli.benchmark import time_restore
-    from dmps_cli.device import describe, peak_mib
+    from dmps_cli.device import check_memory, describe, peak_mib
     from dmps_cli.pipeline import FILE_KEY, degrade
     from dmps_cli.report import csv_text
     from dmps_cli.weights import load_prior
 
     prior = load_prior(compute.model, device, compute.dtype)
+    check_memory(height * width, prior.prior.bytes_per_pixel, device, f"{height} x {width} px")
     op = plan.build((prior.prior.channels, height, width), device)
     x = torch.zeros((compute.batch_size, *op.in_shape), device=device)
     y = degrade(x, op, plan.sigma_y, seed=compute.seed, keys=[FILE_KEY] * len(x))
@@ -74,26 +78,43 @@ def time(
                     "network": timing.network,
                     "rest": timing.rest,
                     "calls": timing.calls,
-                    "peak_mib": peak_mib(device),
                 }
             )
             advance()
+    peak = peak_mib(device)
     console.note(
-        f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, {repeats} repeats"
+        f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, "
+        f"{repeats} repeat{'s' * (repeats > 1)}, peak memory of the {'device' if device.type == 'cuda' else 'process'} "
+        f"{peak:.0f} MiB"
     )
-    console.object(
-        {"version": __version__, "command": "time", **asdict(compute), "device_name": describe(device), "rows": rows}
-    )
+    facts = {
+        "version": __version__,
+        "command": "time",
+        **asdict(compute),
+        "model_sha256": prior.sha256,
+        "device_name": describe(device),
+        "task": task,
+        "operator": dict(plan.params),
+        "sigma_y": plan.sigma_y,
+        "sigma_y_255": plan.sigma_y * GREY_LEVELS,
+        "repeats": repeats,
+        "peak_mib": peak,
+    }
+    console.object({**facts, "rows": rows})
     if as_csv:
         console.result(csv_text(rows).rstrip("\n"))
     elif not as_json:
         console.table(rows)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """(H, W) px of 'N' or 'HxW'. Raises UsageError."""
+def parse_size(text: str, params: Params) -> tuple[int, int]:
+    """(H, W) px of 'N' or 'HxW', sides that the task can have. Raises UsageError."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() and int(part[:9]) > 0 for part in parts):
         raise UsageError(f"--image-size is '{text}'; it must be N or HxW in px, 256 or 512x384 for instance")
-    sides = [int(part) for part in parts]
-    return sides[0], sides[-1]
+    height, width = int(parts[0]), int(parts[-1])
+    if height * width > MAX_PIXELS:
+        raise UsageError(f"--image-size is '{text}'; at most {MAX_PIXELS} pixels are timed")
+    if height % factor(params) or width % factor(params):
+        raise UsageError(f"--image-size is '{text}'; height and width must be multiples of the scale {factor(params)}")
+    return height, width

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import UsageError, unknown_name
-from dmps_cli.schedules import SAMPLERS
+from dmps_cli.schedules import SAMPLERS, SPACINGS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +48,8 @@ METHODS = {
 # The tables of defaults: evaluations and knobs of (method, sampler), then what differs for (method, task). How the
 # numbers were chosen: docs/defaults.md.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("dmps", "ddpm"): {"nfe": 50, "weight": 1.75, "score_at": "x_t", "cap": 1.0},
-    ("dmps", "flow"): {"nfe": 50, "weight": 2.0, "score_at": "x_t", "cap": 1.0},
+    ("dmps", "ddpm"): {"nfe": 50, "spacing": "quadratic", "weight": 1.75, "score_at": "x_t", "cap": 1.0},
+    ("dmps", "flow"): {"nfe": 50, "spacing": "uniform", "weight": 2.0, "score_at": "x_t", "cap": 1.0},
 }
 TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("dmps", blur): {"weight": 1.0} for blur in ("deblur", "deblur-gauss", "deblur-aniso", "motion")
@@ -64,6 +64,7 @@ class Sampling:
     method: str
     sampler: str
     nfe: int
+    spacing: str
     knobs: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class Sampling:
 
     def __str__(self) -> str:
         knobs = ", ".join(f"{name} {value}" for name, value in self.as_dict().items() if name in KNOB_LABELS)
-        return f"{self.method}, {self.sampler} levels, NFE {self.nfe}, {knobs}"
+        return f"{self.method}, {self.sampler} levels ({self.spacing}), NFE {self.nfe}, {knobs}"
 
 
 KNOB_LABELS = ("lambda", "score_at", "cap")
@@ -87,6 +88,7 @@ def resolve_sampling(
     method: str | None = None,
     sampler: str | None = None,
     nfe: int | None = None,
+    spacing: str | None = None,
     weight: float | None = None,
     score_at: str | None = None,
     cap: str | float | None = None,
@@ -103,17 +105,18 @@ def resolve_sampling(
     if (method, sampler) not in DEFAULTS:
         raise UsageError(f"method '{method}' is not defined on {sampler} levels")
     defaults = DEFAULTS[method, sampler] | TASK_DEFAULTS.get((method, task or ""), {})
-    given: dict[str, Any] = {"nfe": nfe, "weight": weight, "score_at": score_at, "cap": cap}
+    given: dict[str, Any] = {"nfe": nfe, "spacing": spacing, "weight": weight, "score_at": score_at, "cap": cap}
     chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in given.items()}
     knobs = {
         "weight": _positive("--lambda", chosen["weight"], or_zero=True),
-        "score_at": _one_of("--score-at", chosen["score_at"]),
+        "score_at": _one_of("--score-at", chosen["score_at"], SCORE_AT),
         "cap": None if chosen["cap"] in (None, "none") else _positive("--cap", chosen["cap"]),
     }
     return Sampling(
         method=method,
         sampler=sampler,
         nfe=_evaluations(chosen["nfe"], sampler),
+        spacing=_spacing(chosen["spacing"], sampler),
         knobs={name: knobs[name] for name in METHODS[method].knobs},
     )
 
@@ -136,7 +139,14 @@ def _positive(option: str, value: str | float, *, or_zero: bool = False) -> floa
     return number
 
 
-def _one_of(option: str, value: str) -> str:
-    if value not in SCORE_AT:
-        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(SCORE_AT)}")
+def _spacing(spacing: str, sampler: str) -> str:
+    _one_of("--spacing", spacing, SPACINGS)
+    if spacing not in SAMPLERS[sampler].spacings:
+        raise UsageError(f"--spacing {spacing}: {sampler} levels are {' or '.join(SAMPLERS[sampler].spacings)}")
+    return spacing
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}")
     return value

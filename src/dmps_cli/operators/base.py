@@ -34,7 +34,11 @@ class LinearOperator(ABC):
     """A: images of `in_shape` (C, H, W) to measurements of `out_shape`, without the batch axis.
 
     Tensors held by an operator are of `dtype` on `device`; arguments must match.
+
+    pattern: indices (M,) of what is measured per channel, where an operator chooses among pixels or rows; else None.
     """
+
+    pattern: Tensor | None = None
 
     def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)

@@ -71,7 +71,7 @@ class HadamardRows(_NoPicture, FlatOperator):
         self, in_shape: Shape, rows: Tensor, n: int, *, dtype: torch.dtype, device: torch.device | str
     ) -> None:
         super().__init__(in_shape, (in_shape[0], len(rows)), 1.0, dtype, device)
-        self.chosen = _Rows(rows, n)
+        self.chosen, self.pattern = _Rows(rows, n), rows
 
     def Vt(self, x: Tensor) -> Tensor:
         """The chosen rows of H_n x."""
@@ -96,15 +96,15 @@ class HadamardRows(_NoPicture, FlatOperator):
 class PaddedHadamardRows(_NoPicture):
     """Rows of H_n on pixels filled up with zeros to n: no longer orthonormal, and solved by iteration.
 
-    Some tens of iterations do (measured: 8 to 38 at 200 x 300, 257 x 256 and 300 x 219 px, ratio 2 and 4, float32). Two
-    rows can coincide on the kept pixels, so A A^T may be singular; `pinv` of a y outside A's range then fails.
+    Some tens of iterations do (measured: 8 to 38 at 200 x 300, 257 x 256 and 300 x 219 px, ratio 2 and 4, float32).
+    Rows can coincide on the kept pixels, so A A^T may be singular: `pinv` is the damped one of every iterated operator.
     """
 
     def __init__(
         self, in_shape: Shape, rows: Tensor, n: int, *, dtype: torch.dtype, device: torch.device | str
     ) -> None:
         super().__init__(in_shape, (in_shape[0], len(rows)), dtype, device)
-        self.chosen = _Rows(rows, n)
+        self.chosen, self.pattern = _Rows(rows, n), rows
         self.num_pixels = in_shape[1] * in_shape[2]
 
     def A(self, x: Tensor) -> Tensor:
@@ -114,7 +114,3 @@ class PaddedHadamardRows(_NoPicture):
     def At(self, y: Tensor) -> Tensor:
         """Spread, transform, drop what was filled in."""
         return self.chosen.transpose(y)[..., : self.num_pixels].reshape(-1, *self.in_shape)
-
-    def pinv(self, y: Tensor) -> Tensor:
-        """A^T (A A^T)^-1 y, with no damping. Raises ConvergenceError where A A^T is singular and y not in its range."""
-        return self.At(self.solve(y, 0.0, 1.0))

@@ -118,7 +118,7 @@ class Mask(FlatOperator):
             raise InputError("the mask removes every pixel; keep some (white = keep)")
         index = keep.flatten().nonzero()[:, 0]
         super().__init__(in_shape, (channels, len(index)), 1.0, dtype, device)
-        self.index = index.to(device)
+        self.index = self.pattern = index.to(device)
         self.keep = keep.to(device)
 
     def _expanded(self, like: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class Separable(SpectralOperator):
 
     rows: K1 (h, H), which mixes rows (the vertical axis); cols: K2 (w, W), the horizontal one; both float64, decomposed
     in float64 and then cast. Give the same tensor twice where they are equal: it is decomposed once.
+    The decompositions are made when something first asks; A and A^T do without.
     svd_cutoff: singular values of K1 and K2 below it are set to zero in A itself, as the authors' code does with 0.03.
     """
 
@@ -38,17 +40,35 @@ class Separable(SpectralOperator):
     ) -> None:
         (h, H), (w, W) = rows.shape, cols.shape
         super().__init__((channels, H, W), (channels, h, w), dtype, device)
+        if svd_cutoff > 0.0:
+            are_one = rows is cols
+            rows = _without_small(rows, svd_cutoff)
+            cols = rows if are_one else _without_small(cols, svd_cutoff)
+        self._exact = rows, cols
+        self.K1 = rows.to(device, dtype)
+        self.K2 = self.K1 if rows is cols else cols.to(device, dtype)
 
-        def cast(factor: _Factor) -> _Factor:
-            return _Factor(factor.K.to(device, dtype), MatrixSVD(*(t.to(device, dtype) for t in factor.svd)))
+    @cached_property
+    def _decompositions(self) -> tuple[MatrixSVD, MatrixSVD]:
+        """Those of K1 and K2, float64 on the CPU."""
+        rows, cols = self._exact
+        first = matrix_svd(rows)
+        return first, first if rows is cols else matrix_svd(cols)
 
-        factor1 = _factor(rows, svd_cutoff)
-        factor2 = factor1 if rows is cols else _factor(cols, svd_cutoff)
-        self.singulars = torch.outer(factor1.svd.s, factor2.svd.s).to(device, dtype).expand(channels, -1, -1)
-        first = cast(factor1)
-        second = first if rows is cols else cast(factor2)
-        self.K1, (self.U1, _, self.V1) = first
-        self.K2, (self.U2, _, self.V2) = second
+    @cached_property
+    def _vectors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U1, V1, U2, V2 in the operator's own type."""
+        first, second = self._decompositions
+        U1, V1 = (t.to(self.device, self.dtype) for t in (first.U, first.V))
+        if first is second:
+            return U1, V1, U1, V1
+        return U1, V1, second.U.to(self.device, self.dtype), second.V.to(self.device, self.dtype)
+
+    @cached_property
+    def singulars(self) -> Tensor:  # type: ignore[override]
+        """s1 s2^T for each channel."""
+        first, second = self._decompositions
+        return torch.outer(first.s, second.s).to(self.device, self.dtype).expand(self.in_shape[0], -1, -1)
 
     def A(self, x: Tensor) -> Tensor:
         """K1 x K2^T: half the products of U S V^T x."""
@@ -60,35 +80,29 @@ class Separable(SpectralOperator):
 
     def Vt(self, x: Tensor) -> Tensor:
         """V1^T x V2."""
-        return along_both_axes(self.V1.T, x, self.V2)
+        _, V1, _, V2 = self._vectors
+        return along_both_axes(V1.T, x, V2)
 
     def V(self, c: Tensor) -> Tensor:
         """V1 c V2^T."""
-        return along_both_axes(self.V1, c, self.V2.T)
+        _, V1, _, V2 = self._vectors
+        return along_both_axes(V1, c, V2.T)
 
     def Ut(self, y: Tensor) -> Tensor:
         """U1^T y U2."""
-        return along_both_axes(self.U1.T, y, self.U2)
+        U1, _, U2, _ = self._vectors
+        return along_both_axes(U1.T, y, U2)
 
     def U(self, c: Tensor) -> Tensor:
         """U1 c U2^T."""
-        return along_both_axes(self.U1, c, self.U2.T)
+        U1, _, U2, _ = self._vectors
+        return along_both_axes(U1, c, U2.T)
 
 
-class _Factor(NamedTuple):
-    """The matrix of one axis and its decomposition."""
-
-    K: Tensor
-    svd: MatrixSVD
-
-
-def _factor(K: Tensor, svd_cutoff: float) -> _Factor:
-    """Decomposes one axis; with a cutoff, small singular values are zero in the matrix too."""
+def _without_small(K: Tensor, svd_cutoff: float) -> Tensor:
+    """K with its singular values below the cutoff set to zero."""
     svd = matrix_svd(K)
-    if svd_cutoff == 0.0:
-        return _Factor(K, svd)
-    svd = svd._replace(s=torch.where(svd.s < svd_cutoff, 0.0, svd.s))
-    return _Factor(svd.matrix(), svd)
+    return svd._replace(s=torch.where(svd.s < svd_cutoff, 0.0, svd.s)).matrix()
 
 
 def bicubic_taps(scale: int) -> list[float]:
