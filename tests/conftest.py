@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dmps_cli.cli.main import app
+from tests.shell import Dmps, Result
+
 torch.set_num_threads(1)  # the tests' tensors are small, and other work on the machine would slow threads most
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,3 +45,22 @@ def _no_gradients() -> Any:
     """As the commands run: a method that needs gradients enables them itself."""
     with torch.no_grad():
         yield
+
+
+@pytest.fixture
+def dmps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dmps:
+    """Runs a command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str | Path) -> Result:
+        capsys.readouterr()
+        code = 0
+        try:
+            app([str(argument) for argument in arguments])
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +15,12 @@ import torch
 from PIL import Image
 
 from dmps_cli import __version__, files
-from dmps_cli.cli.main import app
 from dmps_cli.images import load_rgb
 from dmps_cli.methods import resolve_sampling
 from dmps_cli.pipeline import FILE_KEY, degrade, restore
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from dmps_cli.weights import load_prior
-
-FAST = ["--nfe", "2"]
-
-
-class Result:
-    """What a command left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Dmps = Callable[..., Result]
-
-
-@pytest.fixture
-def dmps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dmps:
-    """Runs a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str | Path) -> Result:
-        capsys.readouterr()
-        code = 0
-        try:
-            app([str(argument) for argument in arguments])
-        except SystemExit as exc:
-            code = int(exc.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
-
-
-def photo(path: Path, size: tuple[int, int] = (32, 24), seed: int = 0) -> Path:
-    """A smooth colour picture of (width, height) px."""
-    rows, cols = np.mgrid[: size[1], : size[0]]
-    phases = np.random.default_rng(seed).uniform(0, 6, 3)
-    waves = [127 + 100 * np.sin(cols / 5 + rows / 7 + phase) for phase in phases]
-    Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(path)
-    return path
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    """0..255, (H, W) or (H, W, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image)
-
+from tests.shell import FAST, Dmps, photo, pixels
 
 # Without torch -------------------------------------------------------------------------------------------------------
 

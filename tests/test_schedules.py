@@ -26,7 +26,17 @@ def test_respaced_chain_is_the_recorded_one(nfe: int) -> None:
 
 
 def test_one_step_is_the_noisiest() -> None:
-    assert kept_steps(1) == [999]
+    assert kept_steps(1) == kept_steps(1, "quadratic") == [999]
+
+
+def test_quadratic_steps() -> None:
+    """999 (k / (nfe - 1))^2 by hand; where they crowd, the next free step; all of them at the chain's length."""
+    assert kept_steps(4, "quadratic") == [0, 111, 444, 999]
+    assert kept_steps(1000, "quadratic") == list(range(1000))
+    for nfe in (2, 3, 50, 500, 999):
+        steps = kept_steps(nfe, "quadratic")
+        assert steps == sorted(set(steps))
+        assert (len(steps), steps[0], steps[-1]) == (nfe, 0, 999)
 
 
 @pytest.mark.parametrize("nfe", [0, -3, 1001])

@@ -63,16 +63,16 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             Console().error("interrupted; finished files are kept")
             raise typer.Exit(INTERRUPTED) from exc
         except OSError as exc:
-            _give_up_stdout(exc)
+            Console().error(f"{exc.filename or 'standard output'}: {exc.strerror or exc}; finished files are kept")
+            if exc.filename is None:
+                _drop_stdout()
             raise typer.Exit(DmpsError.exit_code) from exc
 
     return run
 
 
-def _give_up_stdout(exc: OSError) -> None:
-    """Says what failed; what stdout still holds goes nowhere, or Python would fail on it once more as it leaves."""
-    what = exc.filename or "standard output"
-    Console().error(f"cannot go on: {what}: {exc.strerror or exc}; finished files are kept")
+def _drop_stdout() -> None:
+    """What stdout still holds goes nowhere: its reader or its disk has none of it, and Python would try again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -394,6 +394,7 @@ class Scores:
         self.scorer = Scorer(lpips_net=lpips_net)
         self.rows: list[dict[str, Any]] = []
         self.sigmas: set[float] = set()
+        self.images: dict[str, None] = {}  # by input: samples of one are one image
         console.missing_metrics(self.scorer.missing)
 
     def of(self, unit: Unit, image: Tensor) -> dict[str, float]:
@@ -403,6 +404,7 @@ class Scores:
             return {}
         scores = self.scorer.score(image[None], truth.to(image))[0]
         self.sigmas.add(unit.ready.job.plan.sigma_y)
+        self.images[unit.ready.job.path.name] = None
         self.rows.append({"image": unit.target.path.name, **scores})
         return scores
 
@@ -410,7 +412,7 @@ class Scores:
         """The table on stdout, its protocol under it; the protocol for --json."""
         if not self.rows:
             return {}
-        protocol = self.scorer.protocol(self.sigmas, [row["image"] for row in self.rows])
+        protocol = self.scorer.protocol(self.sigmas, self.images)
         console.table(self.rows)
         console.result(protocol.line())
         return {"protocol": protocol.as_dict()}

@@ -1,0 +1,36 @@
+"""What the command leaves behind (the fixture `dmps` runs it), and pictures to feed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+FAST = ["--nfe", "2"]
+
+
+class Result:
+    """What a command left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Dmps = Callable[..., Result]
+
+
+def photo(path: Path, size: tuple[int, int] = (32, 24), seed: int = 0) -> Path:
+    """A smooth colour picture of (width, height) px."""
+    rows, cols = np.mgrid[: size[1], : size[0]]
+    phases = np.random.default_rng(seed).uniform(0, 6, 3)
+    waves = [127 + 100 * np.sin(cols / 5 + rows / 7 + phase) for phase in phases]
+    Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(path)
+    return path
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    """0..255, (H, W) or (H, W, 3)."""
+    with Image.open(path) as image:
+        return np.asarray(image)

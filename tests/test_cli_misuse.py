@@ -1,0 +1,366 @@
+"""The command in careless hands: runs repeated, interrupted, contradicted; files that are not what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dmps_cli import measurements
+from dmps_cli.tasks import OperatorOptions, build, resolve
+from tests.shell import FAST, Dmps, photo, pixels
+
+
+def picture_of(values: np.ndarray, path: Path) -> None:
+    """values: (H, W) of bool."""
+    Image.fromarray(values).save(path)
+
+
+# Flags against sidecars ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inpainting(dmps: Dmps, tmp_path: Path) -> np.ndarray:
+    """y.png, measured through keep.png; the mask, True = kept."""
+    photo(tmp_path / "p.png")
+    keep = np.ones((24, 32), dtype=bool)
+    keep[4:9, 6:20] = False
+    picture_of(keep, tmp_path / "keep.png")
+    arguments = ("--task", "inpaint", "--mask", "keep.png", "--sigma", "0", "-o", "y.png")
+    assert dmps("degrade", "p.png", *arguments).code == 0
+    return keep
+
+
+def test_another_pattern_wins_over_the_recorded_one(dmps: Dmps, inpainting: np.ndarray) -> None:
+    """--box on a masked measurement: the exact floats of the pixels that both keep, and a note."""
+    result = dmps("restore", "y.png", "--box", "4,3,18,8", "-o", "x.png", *FAST)
+    assert result.code == 0, result.err
+    assert "--box 4,3,18,8 overrides the sidecar's" in result.err
+    Path("z.png").write_bytes(Path("y.png").read_bytes())  # the same pixels without a sidecar: 8 bits of them
+    alone = dmps("restore", "z.png", "--task", "inpaint", "--sigma", "0", "--box", "4,3,18,8", *FAST)
+    assert alone.code == 0, alone.err
+    assert np.abs(pixels("x.png").astype(int) - pixels("z_restored.png")).max() <= 2
+
+
+def test_another_task_takes_the_exact_pixels(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    dmps("degrade", "p.png", "--task", "denoise", "--sigma", "0.1", "-o", "y.png")
+    refused = dmps("restore", "y.png", "--task", "inpaint", "-o", "x.png", *FAST)
+    assert (refused.code, "which pixels are missing" in refused.err) == (2, True)
+    result = dmps("restore", "y.png", "--task", "inpaint", "--box", "3,3,9,9", "-o", "x.png", *FAST)
+    assert result.code == 0, result.err
+    assert "--task inpaint overrides the sidecar's denoise" in result.err
+
+
+def test_a_mask_counts_by_its_pixels(dmps: Dmps, inpainting: np.ndarray) -> None:
+    """A changed file of the recorded name changes nothing unless it is named; a copy of another name is the same."""
+    assert dmps("restore", "y.png", "-o", "a.png", *FAST).code == 0
+    picture_of(inpainting, Path("copy.png"))
+    copied = dmps("restore", "y.png", "--mask", "copy.png", "-o", "b.png", *FAST)
+    assert (copied.code, "overrides" in copied.err) == (0, False)
+    picture_of(~inpainting, Path("keep.png"))
+    assert dmps("restore", "y.png", "-o", "c.png", *FAST).code == 0
+    np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+    np.testing.assert_array_equal(pixels("a.png"), pixels("c.png"))
+    changed = dmps("restore", "y.png", "--mask", "keep.png", "-o", "d.png", *FAST)
+    assert (changed.code, "--mask keep.png overrides" in changed.err) == (0, True)
+
+
+def test_a_compressed_measurement_is_no_other_tasks(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png", (16, 16))
+    dmps("degrade", "p.png", "--task", "cs", "-o", "y.png")
+    result = dmps("restore", "y.npy", "--task", "denoise", *FAST)
+    assert (result.code, "no other operator can take it" in result.err) == (1, True)
+
+
+def test_a_picture_is_not_inpainted_by_invention(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    result = dmps("restore", "p.png", "--task", "inpaint")
+    assert (result.code, "--mask, --box, --fraction" in result.err) == (2, True)
+
+
+def test_large_seeds_keep_every_bit(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png", (16, 16))
+    seed = 2**53 + 1
+    dmps("degrade", "p.png", "--task", "cs", "--operator-seed", str(seed), "-o", "y.png")
+    assert json.loads(Path("y.json").read_text())["operator"]["operator_seed"] == seed
+    assert dmps("restore", "y.npy", "-o", "x.png", *FAST).code == 0
+    assert dmps("degrade", "p.png", "--task", "cs", "--operator-seed", "9" * 400, "-o", "z.png").code == 2
+
+
+def test_a_pattern_that_numpy_draws_otherwise_is_refused(dmps: Dmps, tmp_path: Path) -> None:
+    """Its hash is in the sidecar: the indices of the kept pixels as 64-bit numbers."""
+    photo(tmp_path / "p.png", (16, 16))
+    dmps("degrade", "p.png", "--task", "inpaint", "--fraction", "0.25", "-o", "y.png")
+    sidecar = json.loads(Path("y.json").read_text())
+    op = build("inpaint", resolve("inpaint", OperatorOptions(fraction=0.25)), (3, 16, 16), dtype=torch.float32)
+    kept = torch.nonzero(op.At(torch.ones(1, *op.out_shape))[0, 0].flatten())[:, 0]
+    assert sidecar["pattern_sha256"] == measurements.pattern_hash(kept)
+    sidecar["pattern_sha256"] = "0" * 64
+    Path("y.json").write_text(json.dumps(sidecar))
+    result = dmps("restore", "y.png", *FAST)
+    assert (result.code, "cannot be drawn again" in result.err) == (1, True)
+
+
+# Runs again ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_leaves_the_first_ones_results_out(dmps: Dmps, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        photo(folder / name)
+    first = dmps("restore", "d", "--task", "denoise", *FAST)
+    assert (first.code, len(first.out.split())) == (0, 2)
+    second = dmps("restore", "d", "--task", "denoise", "--overwrite", *FAST)
+    assert second.out == first.out
+    assert "2 of 4 files are results" in second.err
+    dmps("degrade", "d", "--task", "sr2")
+    again = dmps("degrade", "d", "--task", "sr2", "--skip-existing")
+    assert (again.code, again.out) == (0, "")
+    alone = dmps("restore", "d/a_restored.png", "--task", "denoise", *FAST)  # named alone it is an input
+    assert (alone.code, alone.out) == (0, "d/a_restored_restored.png\n")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        (["a.png", "a_restored.png"], None),  # the output of one is the other
+        (["a.png"], "a.png"),
+        (["./a.png"], "link/a.png"),  # by another name
+    ],
+)
+def test_no_input_is_replaced(dmps: Dmps, tmp_path: Path, inputs: list[str], output: str | None) -> None:
+    for name in ("a.png", "a_restored.png"):
+        photo(tmp_path / name)
+    (tmp_path / "link").symlink_to(".")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    where = ["-o", output] if output else []
+    result = dmps("restore", *inputs, "--task", "denoise", "--overwrite", *where, *FAST)
+    assert result.code != 0
+    assert "would replace the input" in result.err
+    for name, content in before.items():
+        assert (tmp_path / name).read_bytes() == content
+
+
+def test_the_reference_is_not_replaced(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    truth = photo(tmp_path / "t.png").read_bytes()
+    result = dmps("restore", "a.png", "--task", "denoise", "--reference", "t.png", "-o", "t.png", "--overwrite", *FAST)
+    assert (result.code, Path("t.png").read_bytes()) == (2, truth)
+
+
+def test_skip_existing_goes_on_with_the_samples_that_are_missing(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png", (16, 16))
+    flags = ("restore", "p.png", "--task", "denoise", "--samples", "3", *FAST)
+    assert dmps(*flags).code == 0
+    whole = [Path(f"p_restored_{k}.png").read_bytes() for k in (1, 2, 3)]
+    Path("p_restored_2.png").unlink()  # as an interruption between sidecar and picture leaves it
+    Path("p_restored_3.png").unlink()
+    Path("p_restored_3.json").unlink()
+    result = dmps(*flags, "--skip-existing")
+    assert (result.code, result.out) == (0, "p_restored_2.png\np_restored_3.png\n")
+    assert [Path(f"p_restored_{k}.png").read_bytes() for k in (1, 2, 3)] == whole
+
+
+def test_skip_existing_finishes_an_interrupted_measurement(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    flags = ("degrade", "p.png", "--task", "sr2", "--skip-existing")
+    dmps(*flags)
+    whole = Path("p_sr2.png").read_bytes()
+    Path("p_sr2.png").unlink()
+    Path("p_sr2.npy").unlink()
+    assert dmps(*flags).out == "p_sr2.png\n"
+    assert Path("p_sr2.png").read_bytes() == whole
+    Path("p_sr2.png").unlink()
+    Path("p_sr2.json").write_text('{"mine": 1}')  # somebody else's
+    assert "p_sr2.npy exists" in dmps(*flags).err or "p_sr2.json exists" in dmps(*flags).err
+    assert Path("p_sr2.json").read_text() == '{"mine": 1}'
+
+
+def test_three_files_renamed_together_stay_a_measurement(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    dmps("degrade", "p.png", "--task", "deblur", "-o", "y.png")
+    assert dmps("restore", "y.png", "-o", "a.png", *FAST).code == 0
+    for suffix in (".png", ".npy", ".json"):
+        Path("y" + suffix).rename("z" + suffix)
+    for name in ("z.png", "z.npy", "z.json"):
+        result = dmps("restore", name, "-o", "b.png", "--overwrite", *FAST)
+        assert (result.code, "missing" in result.err) == (0, False), result.err
+        np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+
+
+# Files that are not what they say ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"source": 3},
+        {"source": {"file": 1}},
+        {"sigma_y": -1},
+        {"sigma_y": "0.05"},
+        {"sigma_y": 1e300},
+        {"seed": None},
+        {"operator": []},
+        {"operator": {"width": 8}},
+        {"operator": {"colour": 1}},
+        {"operator": {"width": [9]}},
+        {"task": "sr5"},
+        {"task": 4},
+        {"image_shape": [3, 24]},
+        {"image_shape": [3, 24, "32"]},
+        {"image_shape": [3, 0, 32]},
+        {"measurement": "../y.npy"},
+        {"measurement": None},
+        {"mask": 3},
+        {"format": 99},
+    ],
+    ids=repr,
+)
+def test_an_edited_sidecar_is_one_line(dmps: Dmps, tmp_path: Path, edit: dict[str, Any]) -> None:
+    photo(tmp_path / "p.png")
+    dmps("degrade", "p.png", "--task", "deblur", "-o", "y.png")
+    content = json.loads(Path("y.json").read_text())
+    Path("y.json").write_text(json.dumps(content | edit))
+    result = dmps("restore", "y.png", *FAST)
+    assert result.code == 1
+    assert result.err.count("\n") == 1, result.err
+    assert "damaged" in result.err or "format 99" in result.err
+
+
+def test_a_damaged_recorded_mask_is_one_line(dmps: Dmps, inpainting: np.ndarray) -> None:
+    content = json.loads(Path("y.json").read_text())
+    for mask in ("!", "AAAA"):
+        Path("y.json").write_text(json.dumps(content | {"mask": mask}))
+        result = dmps("restore", "y.png", *FAST)
+        assert (result.code, "mask in the sidecar is damaged" in result.err) == (1, True)
+
+
+def test_arrays_must_be_floats_on_the_scale(dmps: Dmps, tmp_path: Path) -> None:
+    np.save(tmp_path / "bytes.npy", np.zeros((3, 8, 8), np.uint8))
+    result = dmps("restore", "bytes.npy", "--task", "denoise", *FAST)
+    assert (result.code, "uint8" in result.err) == (1, True)
+    np.save(tmp_path / "wide.npy", np.full((3, 8, 8), 200.0, np.float32))
+    assert "values up to 200" in dmps("restore", "wide.npy", "--task", "denoise", *FAST).err
+    (tmp_path / "wide.npy").rename(tmp_path / "LOUD.NPY")
+    assert dmps("restore", "LOUD.NPY", "--task", "denoise", *FAST).code == 0
+
+
+def test_a_reference_of_another_size_is_said_before_anything_is_computed(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    photo(tmp_path / "q.png", (8, 8))
+    result = dmps("restore", "p.png", "--task", "denoise", "--reference", "q.png", "--nfe", "1000")
+    assert result.code == 1
+    assert "q.png is 8 x 8 px, the restoration would be 32 x 24" in result.err
+    assert "failed" not in result.err
+    assert not Path("p_restored.png").exists()
+
+
+def test_a_reference_folder_gives_pictures(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png", (40, 36))
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "p.json").write_text("{}")
+    photo(tmp_path / "truth" / "p.png", (40, 36))
+    result = dmps("restore", "p.png", "--task", "denoise", "--reference", "truth", "--json", *FAST)
+    assert result.code == 0, result.err
+    content = json.loads(result.out)
+    assert content["results"][0]["psnr"] > 0
+    assert content["protocol"]["lpips_net"] == "alex"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lpips-net", "vgh"], "did you mean 'vgg'"),
+        (["-o", "out.txt"], "out.txt/ if a folder is meant"),
+        (["--device", "cpu:0"], "cuda:1"),
+        (["--device", "cuda:abc"], "cuda:1"),
+        (["--sigma", "1e200"], "from 0 to 1000"),
+        (["--seed", str(2**63)], "2^63"),
+        (["--spacing", "cubic"], "uniform, quadratic"),
+        (["--sampler", "flow", "--spacing", "quadratic"], "flow levels are uniform"),
+    ],
+)
+def test_a_wrong_option_is_said_first(dmps: Dmps, tmp_path: Path, arguments: list[str], said: str) -> None:
+    photo(tmp_path / "p.png")
+    result = dmps("restore", "p.png", "--task", "denoise", *arguments)
+    assert (result.code, said in result.err) == (2, True), result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["deblur-gauss", "--blur-std", "1e308"],
+        ["deblur-gauss", "--blur-std", "1e-200"],
+        ["deblur", "--width", "100000001"],
+        ["motion", "--length", "1e9"],
+        ["sr", "--scale", "1000000"],
+        ["colorize", "--weights", "1e-300,0,0"],
+    ],
+)
+def test_sizes_out_of_reason_are_refused(dmps: Dmps, tmp_path: Path, arguments: list[str]) -> None:
+    photo(tmp_path / "p.png")
+    result = dmps("degrade", "p.png", "--task", *arguments)
+    assert (result.code, "it must be" in result.err) == (2, True)
+
+
+def test_too_large_a_restoration_is_refused_before_memory_runs_out(
+    dmps: Dmps,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dmps_cli import device
+
+    photo(tmp_path / "p.png")
+    monkeypatch.setattr(device, "free_bytes", lambda _: 2**20)
+    result = dmps("restore", "p.png", "--task", "sr4")
+    assert result.code == 1
+    assert "128 x 96 px would take" in result.err
+
+
+# The shell -----------------------------------------------------------------------------------------------------------
+
+
+def shell(tmp_path: Path, *arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own."""
+    program = [sys.executable, "-c", "from dmps_cli.cli.main import main; main()"]
+    return subprocess.run([*program, *arguments], cwd=tmp_path, check=False, **options)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    name = b"caf\xe9.png"
+    photo(tmp_path / "p.png")
+    os.rename(tmp_path / "p.png", os.fsencode(tmp_path) + b"/" + name)  # noqa: PTH104 - bytes
+    done = shell(
+        tmp_path, "degrade", name, "--task", "sr2", capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"}
+    )
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9_sr2.png\n"), done.stderr
+
+
+def test_streams_that_are_full_closed_or_empty(tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    if os.path.exists("/dev/full"):  # noqa: PTH110
+        with open("/dev/full", "wb") as full:  # noqa: PTH123
+            done = shell(tmp_path, "degrade", "p.png", "--task", "sr2", stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stderr
+        assert b"standard output" in done.stderr
+    empty = shell(tmp_path, "degrade", "-", "--task", "sr2", stdin=subprocess.DEVNULL, capture_output=True)
+    assert (empty.returncode, b"standard input names no file" in empty.stderr) == (1, True)
+
+
+def test_names_too_long_and_links_that_turn_in_circles(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    (tmp_path / "loop").symlink_to("loop")
+    for output in ("loop/x.png", "n" * 300 + "/x.png", "n" * 300 + ".png"):
+        result = dmps("degrade", "p.png", "--task", "sr2", "-o", output)
+        assert (result.code, "error" in result.err) == (1, True), result.err
