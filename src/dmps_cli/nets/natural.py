@@ -22,8 +22,8 @@ from dmps_cli.nets.loading import load_state
 RMS_EPS = 1e-4
 """Added to the mean square that a block divides by."""
 
-PEAK_BYTES_PER_PIXEL = {"float32": 600.0, "bfloat16": 360.0, "float16": 360.0}
-"""Memory that an evaluation of the bundled sizes takes, by type: measured 450 to 500 and 270 to 356 on a CPU."""
+PEAK_BYTES_PER_PIXEL = {"float32": 900.0, "bfloat16": 700.0, "float16": 700.0}
+"""Memory that a restoration with the bundled sizes takes, the operator included (docs/speed.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
