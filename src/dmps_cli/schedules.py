@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -90,12 +90,13 @@ def flow_levels(nfe: int, spacing: str = "uniform") -> list[Level]:
     return [*(Level(s, 1.0 - s, FLOW_LABEL * s) for s in shares), CLEAN]
 
 
-def ddpm_time(ratio: float) -> float:
+def ddpm_time(ratio: float, bars: Sequence[float] | None = None) -> float:
     """The (fractional) DDPM step whose sigma / alpha is `ratio`, by interpolation of log(sigma / alpha).
 
-    Exact at whole steps; clamped to 0 .. 999 outside the chain.
+    Exact at whole steps; clamped to 0 .. 999 outside the chain. bars: alpha_bar_t of a chain other than the linear
+    one, falling.
     """
-    logs = [0.5 * math.log((1.0 - bar) / bar) for bar in alpha_bars()]
+    logs = [0.5 * math.log((1.0 - bar) / bar) for bar in bars or alpha_bars()]
     target = math.log(ratio)
     right = bisect_left(logs, target)
     if right == 0:

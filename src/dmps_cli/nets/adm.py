@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
+from dmps_cli.nets.layers import Activation, GroupNorm
 
 NUM_GROUPS = 32
 MAX_PERIOD = 10_000.0
@@ -95,29 +96,6 @@ class ADMConfig:
         )
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation with float32 statistics and arithmetic, whatever the weights' precision."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(NUM_GROUPS, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised x, in its dtype."""
-        if x.dtype not in (torch.float16, torch.bfloat16):
-            return super().forward(x)
-        return functional.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(
-            x.dtype
-        )
-
-
-class Activation(nn.Module):
-    """silu, of a norm's output that nothing else holds: in place unless gradients are recorded."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """silu(x); may overwrite x."""
-        return functional.silu(x, inplace=not torch.is_grad_enabled())
-
-
 class Upsample(nn.Module):
     """Nearest neighbour x 2, then perhaps a convolution."""
 
@@ -156,10 +134,12 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift_norm = config.scale_shift_norm
         emb_out = 2 * out_width if config.scale_shift_norm else out_width
-        self.in_layers = nn.Sequential(GroupNorm(width), Activation(), nn.Conv2d(width, out_width, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            GroupNorm(NUM_GROUPS, width), Activation(), nn.Conv2d(width, out_width, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.base_width, emb_out))
         self.out_layers = nn.Sequential(  # the third is the reference's dropout: it has no parameters and no effect
-            GroupNorm(out_width), Activation(), nn.Identity(), nn.Conv2d(out_width, out_width, 3, padding=1)
+            GroupNorm(NUM_GROUPS, out_width), Activation(), nn.Identity(), nn.Conv2d(out_width, out_width, 3, padding=1)
         )
         self.skip_connection = nn.Identity() if out_width == width else nn.Conv2d(width, out_width, 1)
         self.resample = nn.Identity() if resample is None else resample(width, with_conv=False)
@@ -189,7 +169,7 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = width // config.head_width if config.head_width else num_heads
         self.new_order = config.new_attention_order
-        self.norm = GroupNorm(width)
+        self.norm = GroupNorm(NUM_GROUPS, width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
         self.proj_out = nn.Conv1d(width, width, 1)
 
@@ -225,6 +205,7 @@ class ADM(nn.Module):
 
     def __init__(self, config: ADMConfig) -> None:
         super().__init__()
+        self.config = config
         self.base_width, emb_width = config.base_width, 4 * config.base_width
         widths = [int(config.base_width * m) for m in config.multipliers]
         self.multiple = 2 ** (len(widths) - 1)  # H and W must be divisible by it
@@ -240,7 +221,7 @@ class ADM(nn.Module):
         )
         self.output_blocks = _decoder(config, widths, skip_widths)
         self.out = nn.Sequential(
-            GroupNorm(widths[0]), Activation(), nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+            GroupNorm(NUM_GROUPS, widths[0]), Activation(), nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

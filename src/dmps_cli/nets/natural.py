@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
+from dmps_cli.nets.layers import at_least_float32
 from dmps_cli.nets.loading import load_state
 
 RMS_EPS = 1e-4
@@ -73,7 +74,7 @@ class Block(nn.Module):
             y: Tensor = self.c2(functional.silu(torch.addcmul(q, h, p1)))
             return x + y
         # the same in place: for large images these passes cost memory traffic, and new buffers page faults
-        norm = torch.linalg.vector_norm(h, dim=1, keepdim=True, dtype=_at_least_float32(h.dtype))
+        norm = torch.linalg.vector_norm(h, dim=1, keepdim=True, dtype=at_least_float32(h.dtype))
         h.mul_(torch.rsqrt(norm.square_().div_(h.shape[1]).add_(RMS_EPS)).to(h.dtype))
         y = self.c2(functional.silu(torch.addcmul(q, h, p1, out=h), inplace=True))
         return y.add_(x)
@@ -144,7 +145,7 @@ class NaturalNet(nn.Module):
 
         e = silu(emb([sin(c fr), cos(c fr)])), then every block's `aff`, as one matrix product.
         """
-        phase = c[:, None] * self.fr.to(_at_least_float32(dtype))
+        phase = c[:, None] * self.fr.to(at_least_float32(dtype))
         e = functional.silu(self.emb(torch.cat([phase.sin(), phase.cos()], dim=1).to(dtype)))
         affs = [block.aff for stage in (*self.enc, self.mid, *self.dec) for block in stage.children()]
         pq = functional.linear(e, torch.cat([aff.weight for aff in affs]), torch.cat([aff.bias for aff in affs]))
@@ -177,7 +178,7 @@ class Natural(nn.Module):
         root = math.sqrt(s**2 + self.sigma_data**2)
         told = min(max(s, self.sigma_min), self.sigma_max)
         dtype = next(self.net.parameters()).dtype
-        c = torch.tensor([math.log(told) / 4.0], dtype=_at_least_float32(dtype), device=z.device)
+        c = torch.tensor([math.log(told) / 4.0], dtype=at_least_float32(dtype), device=z.device)
         f = self.net((z / root).to(dtype), c).to(z.dtype)
         return torch.add((self.sigma_data / root) ** 2 * z, f, alpha=self.sigma_data * s / root)
 
@@ -200,8 +201,3 @@ def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mappin
     except ValueError as exc:
         raise WeightsError(f"{where}: its metadata {known} should be numbers; fetch the file again") from exc
     return Natural(net, **sigmas).to(memory_format=torch.channels_last)
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """float32 for the half precisions, else dtype."""
-    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,197 @@
+"""Denoisers out of diffusers folders: an unconditional UNet2DModel on pixels and its noise schedule.
+
+The network is that of the `diffusers` package, an optional extra: its blocks are many, its files name which.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmps_cli.errors import WeightsError
+from dmps_cli.nets.loading import load_state
+from dmps_cli.schedules import ddpm_time
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of attention layers in files of diffusers before 0.15, and since."""
+
+
+class DiffusersDenoiser(nn.Module):
+    """D(z; s) = E[x0 | x0 + s eps = z] from a network of a variance-preserving chain, whatever its schedule.
+
+        x = a z,  a = 1 / sqrt(1 + s^2),  b = s a,  at the (fractional) step t of equal sigma / alpha
+        epsilon: z - s net(x, t);  v_prediction: a x - b net(x, t);  sample: net(x, t)
+
+    clip: bound of |x0|, or None.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        bars: Sequence[float],
+        prediction: str,
+        clip: float | None,
+        channels: int,
+        multiple: int,
+    ) -> None:
+        super().__init__()
+        self.net, self.channels, self.multiple = net, channels, multiple
+        self.bars, self.prediction, self.clip = tuple(bars), prediction, clip
+
+    def denoise(self, z: Tensor, s: float) -> Tensor:
+        """D(z; s). z: (B, channels, H, W), H and W divisible by `multiple`; result: like z.
+
+        Raises ValueError for other sizes and for negative s.
+        """
+        if s < 0.0:
+            raise ValueError(f"s is {s}; a noise level is not negative")
+        if z.shape[2] % self.multiple or z.shape[3] % self.multiple:
+            raise ValueError(f"an image of {z.shape[2]} x {z.shape[3]} is not divisible by {self.multiple}")
+        a = 1.0 / math.sqrt(1.0 + s**2)
+        x = a * z
+        time = x.new_full((x.shape[0],), ddpm_time(s, self.bars) if s > 0.0 else 0.0, dtype=torch.float32)
+        output: Tensor = self.net(x.to(next(self.net.parameters()).dtype), time, return_dict=False)[0].to(z.dtype)
+        if self.prediction == "epsilon":
+            x0 = z - s * output
+        else:
+            x0 = output if self.prediction == "sample" else a * x - s * a * output
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    forward = denoise
+
+
+def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> DiffusersDenoiser:
+    """The denoiser of a folder `config.json`, `scheduler_config.json`, `diffusion_pytorch_model.*`, on the CPU.
+
+    Pipelines keep them in `unet/` and `scheduler/`. read: gives the tensors of a weights file. Raises WeightsError
+    for what is missing, conditional, latent, or of a schedule that is not known here.
+    """
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is not a folder")
+    home = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+    config = _json(home / "config.json")
+    _check_unconditional(folder, config)
+    candidates = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
+    schedule_file = next((path for path in candidates if path.is_file()), candidates[1])
+    schedule = _json(schedule_file)
+    where = str(schedule_file)
+    prediction = schedule.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise WeightsError(
+            f"{where}: prediction_type '{prediction}' is unknown; choose one of {', '.join(PREDICTIONS)}"
+        )
+    bars = alpha_bars(schedule, where)
+    net = _network(config, home, read)
+    return DiffusersDenoiser(
+        net,
+        bars=bars,
+        prediction=prediction,
+        clip=float(schedule.get("clip_sample_range", 1.0)) if schedule.get("clip_sample", False) else None,
+        channels=int(net.config["in_channels"]),
+        multiple=2 ** (len(net.config["block_out_channels"]) - 1),
+    )
+
+
+def alpha_bars(schedule: Mapping[str, Any], where: str) -> list[float]:
+    """alpha_bar_t of a scheduler_config.json, in float64. Raises WeightsError for schedules that are not known here."""
+    if schedule.get("trained_betas") is not None:
+        betas = [float(beta) for beta in schedule["trained_betas"]]
+    else:
+        betas = _betas(schedule, where)
+    for option in ("rescale_betas_zero_snr", "thresholding"):
+        if schedule.get(option, False):
+            raise WeightsError(f"{where}: {option} is not supported")
+    bars, product = [], 1.0
+    for beta in betas:
+        product *= 1.0 - beta
+        bars.append(product)
+    if not bars or not all(0.0 < beta < 1.0 for beta in betas):
+        raise WeightsError(f"{where}: its betas do not lie between 0 and 1")
+    return bars
+
+
+def _betas(schedule: Mapping[str, Any], where: str) -> list[float]:
+    """beta_t by name: linear (Ho et al. 2020), linear in sqrt(beta), or of Nichol & Dhariwal's cosine, eq. (17)."""
+    kind, count = schedule.get("beta_schedule"), int(schedule.get("num_train_timesteps", 1000))
+    first, last = (float(schedule.get(name, value)) for name, value in (("beta_start", 1e-4), ("beta_end", 0.02)))
+
+    def line(start: float, end: float) -> list[float]:
+        return [start + (end - start) * t / max(count - 1, 1) for t in range(count)]
+
+    if kind == "linear":
+        return line(first, last)
+    if kind == "scaled_linear":
+        return [root**2 for root in line(math.sqrt(first), math.sqrt(last))]
+    if kind == "squaredcos_cap_v2":
+        cosine = [math.cos((t / count + 0.008) / 1.008 * math.pi / 2.0) ** 2 for t in range(count + 1)]
+        return [min(1.0 - cosine[t + 1] / cosine[t], 0.999) for t in range(count)]
+    name = schedule.get("_class_name", "its scheduler")
+    raise WeightsError(
+        f"{where}: {name} with beta_schedule '{kind}' is not supported; "
+        "known are linear, scaled_linear, squaredcos_cap_v2 and trained_betas"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A configuration file's object. Raises WeightsError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise WeightsError(f"cannot read {path}: {exc.strerror}; a diffusers folder needs it") from exc
+    except ValueError as exc:  # of json or of the decoding: not the text that it should be
+        raise WeightsError(f"{path} is not JSON: {exc}") from exc
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds no JSON object")
+    return content
+
+
+def _check_unconditional(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises WeightsError unless this is a UNet2DModel that takes an image's pixels and a step, no more."""
+    if (name := config.get("_class_name")) != "UNet2DModel":
+        raise WeightsError(f"{folder}: its network is {name}; only unconditional UNet2DModel networks are supported")
+    for option in ("class_embed_type", "num_class_embeds"):
+        if config.get(option) is not None:
+            raise WeightsError(f"{folder}: {option} is {config[option]}; conditional networks are not supported")
+    if config.get("time_embedding_type", "positional") != "positional":
+        raise WeightsError(f"{folder}: time_embedding_type '{config['time_embedding_type']}' is not supported")
+    if config.get("in_channels", 3) != config.get("out_channels", 3):
+        raise WeightsError(f"{folder}: its network takes and gives different numbers of channels")
+    if latent := [name for name in ("vae", "vqvae") if (folder / name).is_dir()]:
+        raise WeightsError(f"{folder}: its network works on codes of a {latent[0]}; only those on pixels are supported")
+
+
+def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> Any:
+    """The UNet2DModel with its weights, made on the meta device and frozen."""
+    weights = next((home / name for name in WEIGHTS_FILES if (home / name).is_file()), None)
+    if weights is None:
+        raise WeightsError(f"{home} holds no {' or '.join(WEIGHTS_FILES)}")
+    try:
+        from diffusers import UNet2DModel
+    except ImportError as exc:
+        raise WeightsError(f"{home} needs the package diffusers: pip install dmps-cli[diffusers]") from exc
+    try:
+        with torch.device("meta"):
+            net = UNet2DModel.from_config(dict(config))
+    except (ValueError, TypeError) as exc:  # diffusers' words for a configuration that it cannot build
+        raise WeightsError(f"{home}: diffusers cannot build this network: {exc}") from exc
+    load_state(net, {_current_name(name): value for name, value in read(weights).items()}, str(weights))
+    return net
+
+
+def _current_name(name: str) -> str:
+    """The present name of an attention layer."""
+    return re.sub(
+        r"(?<=\.attentions\.)(\d+)\.(query|key|value|proj_attn)\.",
+        lambda match: f"{match[1]}.{_ATTENTION_NAMES[match[2]]}.",
+        name,
+    )
