@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dmps_cli.metrics import Protocol
 
 SAMPLES = "samples"
-GROUP = ("task", "method", "sampler", "nfe", "lambda")
+GROUP = ("task", "method", "sampler", "spacing", "nfe", "lambda")
 FILES = ("rows.csv", "means.csv", "results.json")
 
 
