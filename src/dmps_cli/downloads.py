@@ -248,8 +248,7 @@ class _Record:
     def write(cls, target: Path, digest: str, source: str) -> None:
         """Raises OutputError."""
         stat = _stat(target)
-        record = cls(sha256=digest, source=source, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
-        atomic_write(cls.path(target), json.dumps(asdict(record), indent=1).encode(), overwrite=True)
+        _write_json(cls.path(target), cls(sha256=digest, source=source, size=stat.st_size, mtime_ns=stat.st_mtime_ns))
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -346,14 +345,23 @@ def _locked(order: _Order) -> Iterator[None]:
         lock.release()
 
 
+def _write_json(path: Path, row: _Record | _Answer) -> None:
+    try:
+        atomic_write(path, json.dumps(asdict(row)).encode(), overwrite=True)
+    except OutputError as exc:
+        if isinstance(exc.__cause__, OSError):
+            raise _unwritable(path.parent, exc.__cause__) from exc
+        raise
+
+
 def _unwritable(folder: Path, exc: OSError) -> OutputError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(
             f"no room on the disk for {folder}; free some and run again, the download goes on where it stopped"
         )
-    return OutputError(
-        f"cannot write to the cache {folder}: {exc.strerror or exc}; name another folder with DMPS_CACHE"
-    )
+    in_the_way = isinstance(exc, (FileExistsError, NotADirectoryError))
+    reason = "it, or what it lies in, is not a folder" if in_the_way else exc.strerror or exc
+    return OutputError(f"cannot write to the cache {folder}: {reason}; name another folder with DMPS_CACHE")
 
 
 def _from_any(order: _Order, sources: Sequence[Source]) -> Fetched:
@@ -412,9 +420,9 @@ def _published(order: _Order, source: Source, part: _Part, digest: str) -> Fetch
         part.path.replace(order.target)
     except OSError as exc:
         raise _unwritable(order.target.parent, exc) from exc
-    _Record.write(order.target, digest, str(source))
-    for leftover in order.target.parent.glob(f"{glob.escape(order.target.name)}.*.part*"):
+    for leftover in order.target.parent.glob(f"{glob.escape(order.target.name)}.{'?' * 8}.part*"):
         leftover.unlink(missing_ok=True)
+    _Record.write(order.target, digest, str(source))
     return Fetched(path=order.target, sha256=digest, source=str(source), downloaded=True)
 
 
@@ -476,7 +484,7 @@ class _Part:
         try:
             if not offset:
                 self.path.write_bytes(b"")
-                atomic_write(self._notes, json.dumps(asdict(answer)).encode(), overwrite=True)
+                _write_json(self._notes, answer)
             done = offset
             with self.path.open("r+b") as file:
                 file.seek(offset)
