@@ -227,7 +227,7 @@ def test_conversion_holds_the_averages_and_says_of_what(tmp_path: Path) -> None:
     expected = read_checkpoint(source, trainable_names("ncsnpp", FLOW, "golden"))
     del expected["sigmas"]  # float64, never read, and no such type on every device
     assert same(load_file(target), expected)
-    assert same(load_converted(target, architecture="ncsnpp", sha256=sha256), expected)
+    assert same(load_converted(target, architecture="ncsnpp", sha256=sha256).tensors, expected)
     with safe_open(target, "pt") as file:
         assert file.metadata() == {
             "source": "published.pth",
@@ -301,7 +301,7 @@ def test_a_stale_or_damaged_conversion_is_made_again(tmp_path: Path, kind: str) 
     SPOILERS[kind](target)
     with pytest.raises(WeightsError):
         load_converted(target, architecture="ncsnpp", sha256=sha256)
-    state = load_weights(source, target, architecture="ncsnpp", config=FLOW, sha256=sha256)
+    state = load_weights(source, target, architecture="ncsnpp", config=FLOW, sha256=sha256).tensors
     assert target.read_bytes() == whole
     assert same(state, load_file(target))
 
@@ -311,7 +311,7 @@ def test_a_fitting_conversion_is_left_alone_and_serves_without_its_source(tmp_pa
     written = target.stat().st_mtime_ns
     load_weights(source, target, architecture="ncsnpp", config=FLOW)
     source.unlink()
-    state = load_weights(source, target, architecture="ncsnpp", config=FLOW, sha256=sha256)
+    state = load_weights(source, target, architecture="ncsnpp", config=FLOW, sha256=sha256).tensors
     assert same(state, load_file(target))
     assert target.stat().st_mtime_ns == written
     with pytest.raises(WeightsError, match=r"published\.pth does not exist"):
@@ -320,7 +320,7 @@ def test_a_fitting_conversion_is_left_alone_and_serves_without_its_source(tmp_pa
 
 def test_a_mapped_conversion_survives_its_replacement(tmp_path: Path) -> None:
     _, target, sha256 = conversion(tmp_path)
-    state = load_converted(target, architecture="ncsnpp", sha256=sha256)
+    state = load_converted(target, architecture="ncsnpp", sha256=sha256).tensors
     convert(saved(tmp_path, A), target, architecture="natural", config={})
     assert torch.equal(state["all_modules.1.weight"], rule_tensor("all_modules.1.weight", (64, 32)))
 
@@ -332,13 +332,13 @@ def test_weights_are_read_from_the_source_where_nothing_can_be_written(
         raise OutputError("no room")
 
     monkeypatch.setattr("dmps_cli.checkpoints.atomic_write", refuse)
-    state = load_weights(saved(tmp_path, A), tmp_path / "out", architecture="natural", config={})
+    state = load_weights(saved(tmp_path, A), tmp_path / "out", architecture="natural", config={}).tensors
     assert same(state, A)
 
 
 def test_a_safetensors_source_needs_no_conversion(tmp_path: Path) -> None:
     save_file(A, tmp_path / "source")
-    assert same(load_weights(tmp_path / "source", tmp_path / "out", architecture="adm", config={}), A)
+    assert same(load_weights(tmp_path / "source", tmp_path / "out", architecture="adm", config={}).tensors, A)
     assert not (tmp_path / "out").exists()
 
 
@@ -393,7 +393,7 @@ def test_flow_prior_is_the_networks_velocity() -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 def test_adm_file_end_to_end(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     data, source, target = golden("nets/adm_1"), saved(tmp_path, {"ema": adm_state()}), tmp_path / "out"
-    state = load_weights(source, target, architecture="adm", config=ADM["config"])
+    state = load_weights(source, target, architecture="adm", config=ADM["config"]).tensors
     prior = build_prior("adm", ADM["config"], state, where=str(source), dtype=dtype, clip_denoised=False)
     assert isinstance(prior, DDPMPrior)
     assert (prior.learned_range, prior.clip_denoised, prior.channels) == (ADM["config"]["learn_sigma"], False, 3)

@@ -20,7 +20,7 @@ class TimedPrior(Prior):
     """A prior that counts its calls and the seconds spent in them."""
 
     def __init__(self, prior: Prior, device: torch.device) -> None:
-        self.inner, self.channels, self.device = prior, prior.channels, device
+        self.inner, self.channels, self.least_size, self.device = prior, prior.channels, prior.least_size, device
         self.calls, self.seconds = 0, 0.0
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:

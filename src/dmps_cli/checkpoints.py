@@ -6,6 +6,7 @@ tensors need and numpy scalars, nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
@@ -243,23 +244,35 @@ def _header(state: dict[str, Tensor], metadata: Mapping[str, str], where: str) -
     return text + b" " * (-len(text) % 8)
 
 
-def load_converted(path: Path, *, architecture: str, sha256: str) -> dict[str, Tensor]:
-    """The mapped weights of a conversion made from the file with this sha256. Raises WeightsError if it is not that.
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The tensors of a checkpoint, mapped into memory. sha256: of the published file; where: for messages."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    sha256: str
+    where: str
+
+
+def load_converted(path: Path, *, architecture: str, sha256: str = "") -> Weights:
+    """What `convert` wrote, from the file with this sha256 if one is given. Raises WeightsError if it is not that.
 
     A short or malformed file is noticed; single bits that a disk has turned are not (reading all of it would take
     longer than everything else).
     """
-    state, metadata = _read_safetensors(path)
-    expected = {"source_sha256": sha256, "architecture": architecture, "conversion": CONVERSION}
+    tensors, metadata = _read_safetensors(path)
+    expected = {"architecture": architecture, "conversion": CONVERSION}
+    if sha256:
+        expected["source_sha256"] = sha256
     for name, value in expected.items():
         if metadata.get(name) != value:
             raise WeightsError(f"{path}: its {name} is {metadata.get(name)}, not {value}; delete it")
-    return state
+    return Weights(tensors=tensors, metadata=metadata, sha256=metadata.get("source_sha256", ""), where=str(path))
 
 
 def load_weights(
     source: Path, target: Path, *, architecture: str, config: Mapping[str, object], sha256: str = ""
-) -> dict[str, Tensor]:
+) -> Weights:
     """The weights of `source`, mapped from its conversion `target`, which is made if it is absent, stale or damaged.
 
     sha256: the source's, if known (else it is computed, every time); a fitting conversion then serves without the
@@ -267,17 +280,33 @@ def load_weights(
     WeightsError.
     """
     if source.exists() and _kind(source) == "safetensors":
-        return read_checkpoint(source)
+        tensors, metadata = _read_safetensors(source)
+        return Weights(tensors=tensors, metadata=metadata, sha256=sha256 or _sha256_of(source), where=str(source))
     sha256 = sha256 or _sha256_of(source)
-    try:
+    with contextlib.suppress(WeightsError):  # of the conversion, which can be made again
         return load_converted(target, architecture=architecture, sha256=sha256)
-    except WeightsError:  # of the conversion, which can be made again
-        pass
     try:
         convert(source, target, architecture=architecture, config=config, sha256=sha256)
     except OutputError:  # a shared folder, a full disk: slower, but the same numbers
-        return read_checkpoint(source, trainable_names(architecture, config, str(source)))
+        tensors = read_checkpoint(source, trainable_names(architecture, config, str(source)))
+        return Weights(tensors=tensors, metadata={}, sha256=sha256, where=str(source))
     return load_converted(target, architecture=architecture, sha256=sha256)
+
+
+def fits(path: Path, architecture: str, config: Mapping[str, object]) -> bool:
+    """Whether a file holds the weights of that network: all of its tensors, of its shapes, and no others.
+
+    Raises WeightsError for a file that is no checkpoint at all.
+    """
+    if architecture == "natural":
+        return _kind(path) == "safetensors" and "inp.weight" in _read_safetensors(path)[0]
+    network = _on_meta(architecture, config, str(path))
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    try:
+        state = _used(architecture, read_checkpoint(path, trainable_names(architecture, config, str(path))))
+    except WeightsError:  # averages that are not this network's
+        return False
+    return {name: value.shape for name, value in state.items()} == shapes
 
 
 def _sha256_of(source: Path) -> str:

@@ -207,6 +207,12 @@ def verify(path: Path, size: int | None = None, sha256: str | None = None) -> st
     return digest
 
 
+def downloaded_sha256(path: Path) -> str:
+    """The sha256 that was recorded when the file was downloaded, whether it is still there or not; '' if none was."""
+    record = _Record.read(path)
+    return record.sha256 if record else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Order:
     """What to get, and whom to tell."""

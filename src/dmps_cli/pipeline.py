@@ -14,6 +14,7 @@ from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
 from dmps_cli.schedules import SAMPLERS
+from dmps_cli.windows import Inside
 
 Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
@@ -46,6 +47,8 @@ def restore(
 ) -> Tensor:
     """A posterior sample x given y = A x + n for each item of the batch.
 
+    A picture smaller than what the prior knows is restored as the middle of one that is large enough.
+
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
     network evaluation. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
@@ -71,17 +74,22 @@ def _restore_together(
     on_step: Callable[[], None],
 ) -> Tensor:
     eta = SAMPLERS[sampling.sampler].eta
-    method = METHODS[sampling.method].build(prior, op, y, sigma_y, eta, sampling.knobs)
+    height, width = (max(side, prior.least_size) for side in op.in_shape[1:])
+    inside = Inside(op, (op.in_shape[0], height, width))
+    method = METHODS[sampling.method].build(
+        prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y, eta, sampling.knobs
+    )
 
     def steps_of_every_item() -> None:
         for _ in keys:
             on_step()
 
-    return sample(
+    x = sample(
         method,
         prior.levels(sampling.sampler, sampling.nfe, sampling.spacing),
-        Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *op.in_shape))),
+        Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape))),
         eta=eta,
         noise=Noise(seed, Noise.STEP, keys),
         on_step=steps_of_every_item,
     )
+    return inside.crop(x)

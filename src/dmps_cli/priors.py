@@ -20,11 +20,13 @@ from dmps_cli.schedules import SAMPLERS, Level, ddpm_time, flow_label
 class Prior(ABC):
     """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`.
 
-    bytes_per_pixel: peak memory of a call per pixel of one image, where it is known.
+    bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size: of the shorter side of
+    an image that `predict` takes, px.
     """
 
     channels: int = 3
     bytes_per_pixel: float | None = None
+    least_size: int = 1
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock."""
@@ -52,10 +54,8 @@ class DenoiserPrior(Prior):
     x0(x_t) = D(x_t / alpha; sigma / alpha)
     """
 
-    def __init__(
-        self, denoise: Callable[[Tensor, float], Tensor], channels: int = 3, bytes_per_pixel: float | None = None
-    ) -> None:
-        self.denoise, self.channels, self.bytes_per_pixel = denoise, channels, bytes_per_pixel
+    def __init__(self, denoise: Callable[[Tensor, float], Tensor], channels: int = 3) -> None:
+        self.denoise, self.channels = denoise, channels
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """D(x_t / alpha; sigma / alpha), and no learned variance."""

@@ -29,7 +29,7 @@ class WindowedPrior(Prior):
 
     def __init__(self, inner: Prior, window: int, *, batch: int = 1) -> None:
         self.inner, self.window, self.batch = inner, window, batch
-        self.channels, self.bytes_per_pixel = inner.channels, None
+        self.channels, self.least_size = inner.channels, window
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """Those of the prior inside."""

@@ -54,6 +54,21 @@ class Console:
             print(json_text(content), flush=True)
 
     @contextmanager
+    def transfer(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+        """A bar of bytes on stderr, only on a terminal, from the first byte on; yields what is told (done, in all)."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import TransferSpeedColumn as SpeedColumn
+
+        columns = (TextColumn(name), BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+            handle = bar.add_task(name, total=None, visible=False)
+            yield lambda done, total: bar.update(handle, completed=done, total=total, visible=True)
+
+    @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
         """A bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
         if self.quiet or not sys.stderr.isatty():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,13 +66,13 @@ def evaluate(
     Example: dmps eval --dataset samples --tasks sr4,deblur --samplers ddpm,flow --limit 1 --nfe 10
     """
     console = Console(quiet=quiet, as_json=as_json)
-    compute.check()
+    entry = compute.check()
     checked_sigma(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be at least 1")
     ladders = sampling.ladders(samplers)
-    samplings = {name: [sampling.resolve(name, ladder) for ladder in ladders] for name in split(tasks)}
+    samplings = {name: [sampling.resolve(entry, name, ladder) for ladder in ladders] for name in split(tasks)}
     plans = [make_plan(name, shared_options(name, tasks, operator), sigma, compute.seed) for name in split(tasks)]
     if not plans:
         raise UsageError("--tasks names no task")
@@ -84,9 +83,8 @@ def evaluate(
     from dmps_cli.evaluation import evaluate as evaluate_rows
     from dmps_cli.images import load_rgb
     from dmps_cli.metrics import Scorer
-    from dmps_cli.weights import load_prior
 
-    prior = load_prior(compute.model, device, compute.dtype)
+    prior = compute.load(device, console)
     scorer = Scorer(lpips_net=lpips_net)
     console.missing_metrics(scorer.missing)
     for plan in plans:
@@ -118,7 +116,7 @@ def evaluate(
         "version": __version__,
         "command": "eval",
         "dataset": dataset,
-        **asdict(compute),
+        **compute.facts(),
         "model_sha256": prior.sha256,
         "operators": {plan.task: dict(plan.params) for plan in plans},
         "protocol": protocol.as_dict(),

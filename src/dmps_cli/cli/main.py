@@ -15,7 +15,9 @@ from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
+from dmps_cli.cli.doctor import doctor
 from dmps_cli.cli.eval import evaluate
+from dmps_cli.cli.models import MODELS
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
@@ -83,9 +85,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "time": time,
     "tasks": tasks,
     "demo": demo,
+    "doctor": doctor,
 }
-for name, command in COMMANDS.items():
-    app.command(name)(guarded(command))
+for name, function in COMMANDS.items():
+    app.command(name)(guarded(function))
+
+models_app = typer.Typer(name="models", help="List, show, fetch and verify checkpoints.", no_args_is_help=True)
+for name, function in MODELS.items():
+    models_app.command(name)(guarded(function))
+app.add_typer(models_app)
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -26,13 +27,16 @@ from dmps_cli.metrics import MAX_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
 from dmps_cli.tasks import MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
-from dmps_cli.weights import DEFAULT_MODEL, card
+from dmps_cli.weights import DEFAULT_MODEL, Card, card, cards
 
 if TYPE_CHECKING:
     import torch
 
+    from dmps_cli.weights import LoadedPrior
+
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
+MIN_TILE = 64
 
 
 PANELS = {
@@ -122,6 +126,13 @@ Sigma = Annotated[
 ]
 
 
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Table of checkpoints of your own (docs/checkpoints.md); DMPS_WEIGHTS names one too."
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Download nothing (so does HF_HUB_OFFLINE=1).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")]
 Samplers = Annotated[
     str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
@@ -205,7 +216,7 @@ class SamplingFlags:
         str | None,
         typer.Option(
             metavar="|".join(SAMPLERS),
-            help=f"Kind of noise levels. Default: {DEFAULT_SAMPLER}.",
+            help=f"Kind of noise levels. Default: the prior's own, {DEFAULT_SAMPLER} for {DEFAULT_MODEL}.",
             autocompletion=complete(lambda: [*SAMPLERS]),
         ),
     ] = None
@@ -245,12 +256,12 @@ class SamplingFlags:
         """The samplers of --samplers, or else the one of --sampler, which may be open."""
         return [*split(samplers)] or [self.sampler]
 
-    def resolve(self, task: str | None = None, sampler: str | None = None) -> Sampling:
-        """The complete choice for a task, defaults filled in. Raises UsageError."""
+    def resolve(self, entry: Card, task: str | None = None, sampler: str | None = None) -> Sampling:
+        """The complete choice for a prior and a task, defaults filled in. Raises UsageError."""
         return resolve_sampling(
             task=task,
             method=self.method,
-            sampler=sampler or self.sampler,
+            sampler=sampler or self.sampler or entry.sampler,
             nfe=self.nfe,
             spacing=self.spacing,
             weight=self.weight,
@@ -263,7 +274,18 @@ class SamplingFlags:
 class ComputeFlags:
     """Prior and machine."""
 
-    model: Annotated[str, typer.Option(metavar="NAME", help="Prior, a table of weights.toml.")] = DEFAULT_MODEL
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            help="Prior: a name of `dmps models list`, or a checkpoint of yours.",
+            autocompletion=complete(lambda: [*cards()]),
+        ),
+    ] = DEFAULT_MODEL
+    weights_file: WeightsFile = None
+    offline: Offline = False
     device: Annotated[str, typer.Option(metavar="|".join(DEVICE_NAMES), help="Where to compute.")] = "auto"
     dtype: Annotated[
         str,
@@ -280,11 +302,22 @@ class ComputeFlags:
             "in any company.",
         ),
     ] = 1
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Let the network see overlapping windows of this side only: less memory for large pictures.",
+        ),
+    ] = None
     seed: Seed = 0
 
-    def check(self) -> None:
-        """Raises UsageError for what can be refused without torch."""
-        card(self.model)
+    def check(self) -> Card:
+        """The prior's card. Raises UsageError for what can be refused without torch."""
+        entry = card(self.model, self.weights_file)
+        if self.tile is not None and entry.image_size is not None:
+            raise UsageError(f"--tile: '{self.model}' sees windows of {entry.image_size} px already")
+        if self.tile is not None and self.tile < MIN_TILE:
+            raise UsageError(f"--tile is {self.tile}; it must be at least {MIN_TILE} px")
         kind, colon, index = self.device.partition(":")
         checked("device", kind, DEVICE_NAMES)
         if colon and not (kind == "cuda" and index.isdecimal()):
@@ -293,6 +326,11 @@ class ComputeFlags:
         check_seed(self.seed)
         if self.batch_size < 1:
             raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
+        return entry
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "weights_file": None if self.weights_file is None else str(self.weights_file)}
 
     def start(self) -> torch.device:
         """Imports torch, sets up the allocator, resolves the device. Raises UsageError if it is not there."""
@@ -300,6 +338,28 @@ class ComputeFlags:
 
         tune_allocator()
         return resolve_device(self.device)
+
+    def load(self, device: torch.device, console: Console) -> LoadedPrior:
+        """The prior on the device, downloaded if need be. Raises WeightsError, OutputError."""
+        from dmps_cli.device import micro_batch
+        from dmps_cli.weights import load_prior
+        from dmps_cli.windows import WindowedPrior
+
+        batch = micro_batch(device, self.batch_size)
+        with console.transfer(self.model) as told:
+            loaded = load_prior(
+                self.model,
+                device,
+                self.dtype,
+                override=self.weights_file,
+                offline=self.offline,
+                batch=batch,
+                progress=told,
+                note=console.note,
+            )
+        if self.tile is None:
+            return loaded
+        return replace(loaded, prior=WindowedPrior(loaded.prior, self.tile, batch=batch))
 
 
 def check_seed(seed: int) -> None:

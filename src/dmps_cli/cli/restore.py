@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,8 +115,8 @@ def restore(
     Example: dmps restore y.png --task sr4
     """
     console = output.console()
-    sampling.resolve(checked_task(task))
-    compute.check()
+    entry = compute.check()
+    sampling.resolve(entry, checked_task(task))
     checked_sigma(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if samples < 1:
@@ -137,11 +137,11 @@ def restore(
                     path=path,
                     targets=targets,
                     input=input_plan,
-                    sampling=sampling.resolve(input_plan.plan.task),
+                    sampling=sampling.resolve(entry, input_plan.plan.task),
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
-    facts: dict[str, Any] = {"version": __version__, "command": "restore", **asdict(compute)}
+    facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if jobs:
         facts |= run_jobs(jobs, batch, compute, lpips_net)
     batch.finish(facts)
@@ -194,10 +194,9 @@ def find_reference(reference: Path | None, path: Path, planned: InputPlan) -> Pa
 def run_jobs(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags, lpips_net: str) -> dict[str, Any]:
     """Loads the prior once, restores every job, prints the scores at the end; returns facts for --json."""
     from dmps_cli.device import micro_batch
-    from dmps_cli.weights import load_prior
 
     device = compute.start()
-    prior = load_prior(compute.model, device, compute.dtype)
+    prior = compute.load(device, batch.console)
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
         batch.console.note(text)
     batch.console.note(f"prior {prior.name}, {compute.dtype} on {device}")
@@ -256,6 +255,8 @@ def read(
         )
     shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]))
     check_memory(shape[1] * shape[2], prior.prior.bytes_per_pixel, device, f"{job.path}: {shape[2]} x {shape[1]} px")
+    if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
+        console.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
     truth = load_truth(job, shape)
     key = (job.plan.key, shape)
     if key not in operators:

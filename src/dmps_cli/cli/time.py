@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -39,13 +38,13 @@ def time(
     Example: dmps time --task sr4 --nfe 5
     """
     console = Console(quiet=quiet, as_json=as_json)
-    compute.check()
+    entry = compute.check()
     checked_sigma(sigma)
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
-    samplings = [sampling.resolve(task, ladder) for ladder in sampling.ladders(samplers)]
+    samplings = [sampling.resolve(entry, task, ladder) for ladder in sampling.ladders(samplers)]
     plan = make_plan(task, operator, sigma, compute.seed)
     height, width = parse_size(image_size, plan.params)
 
@@ -56,9 +55,8 @@ def time(
     from dmps_cli.device import check_memory, describe, peak_mib
     from dmps_cli.pipeline import FILE_KEY, degrade
     from dmps_cli.report import csv_text
-    from dmps_cli.weights import load_prior
 
-    prior = load_prior(compute.model, device, compute.dtype)
+    prior = compute.load(device, console)
     check_memory(height * width, prior.prior.bytes_per_pixel, device, f"{height} x {width} px")
     op = plan.build((prior.prior.channels, height, width), device)
     x = torch.zeros((compute.batch_size, *op.in_shape), device=device)
@@ -90,7 +88,7 @@ def time(
     facts = {
         "version": __version__,
         "command": "time",
-        **asdict(compute),
+        **compute.facts(),
         "model_sha256": prior.sha256,
         "device_name": describe(device),
         "task": task,

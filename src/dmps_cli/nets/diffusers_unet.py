@@ -78,7 +78,7 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder")
-    home = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+    home = _home(folder)
     config = _json(home / "config.json")
     _check_unconditional(folder, config)
     candidates = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
@@ -100,6 +100,20 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
         channels=int(net.config["in_channels"]),
         multiple=2 ** (len(net.config["block_out_channels"]) - 1),
     )
+
+
+def _home(folder: Path) -> Path:
+    """Where the network lies: pipelines keep it in `unet/`."""
+    return folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+
+
+def weights_path(folder: Path) -> Path:
+    """The weights file of such a folder. Raises WeightsError if there is none."""
+    home = _home(folder)
+    for name in WEIGHTS_FILES:
+        if (home / name).is_file():
+            return home / name
+    raise WeightsError(f"{home} holds no {' or '.join(WEIGHTS_FILES)}")
 
 
 def alpha_bars(schedule: Mapping[str, Any], where: str) -> list[float]:
@@ -172,9 +186,7 @@ def _check_unconditional(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> Any:
     """The UNet2DModel with its weights, made on the meta device and frozen."""
-    weights = next((home / name for name in WEIGHTS_FILES if (home / name).is_file()), None)
-    if weights is None:
-        raise WeightsError(f"{home} holds no {' or '.join(WEIGHTS_FILES)}")
+    weights = weights_path(home)
     try:
         from diffusers import UNet2DModel
     except ImportError as exc:

@@ -1,0 +1,144 @@
+"""`dmps doctor`: does this machine compute what the CPU computes in float32?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmps_cli import __version__
+from dmps_cli.cli.console import Console
+from dmps_cli.cli.options import ComputeFlags, Quiet, command_options
+from dmps_cli.errors import DmpsError
+from dmps_cli.metrics import GREY_LEVELS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dmps_cli.priors import Prior
+
+SIDE, NFE = 64, 5
+LEVELS = {"noisy": 2, "clean": 8}
+"""Evaluations: which of 10 DDPM levels, noisiest first (sigma / alpha 22 and 0.16)."""
+
+TOLERANCE = {"float32": 1.0, "bfloat16": 16.0, "float16": 8.0}
+"""Largest difference to float32 on the CPU that passes, in grey levels of 255."""
+
+
+@command_options
+def doctor(
+    compute: ComputeFlags,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check the machine: versions, device, memory, and how far it is from float32 on the CPU, with a verdict.
+
+    One network evaluation at two noise levels and one DMPS run of 5 steps, in every floating-point type, against the
+    CPU in float32. Without a GPU the CPU's own half precision is checked. Exit code 1 if something does not pass.
+
+    Example: dmps doctor --device auto
+    """
+    console = Console(quiet=quiet, as_json=as_json)
+    compute.check()
+    device = compute.start()
+    from dmps_cli.device import describe, free_bytes
+    from dmps_cli.measurements import versions
+
+    if device.type == "cpu":
+        console.note("no GPU is used here: the CPU's half precision is checked against its float32")
+    free = free_bytes(device)
+    facts: dict[str, Any] = {
+        "versions": versions(),
+        "device": str(device),
+        "device_name": describe(device),
+        "free_gib": None if free is None else round(free / 2**30, 1),
+        "model": compute.model,
+    }
+    rows = compare(compute, device, console)
+    failed = [row for row in rows if row["verdict"] != "ok"]
+    console.object({"version": __version__, "command": "doctor", **facts, "rows": rows, "ok": not failed})
+    if not as_json:
+        for name, value in facts.items():
+            shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+            console.result(f"{name}: {shown}")
+        console.table(rows)
+        console.result("verdict: " + (f"{len(failed)} of {len(rows)} checks failed" if failed else "all is well"))
+    if failed:
+        raise typer.Exit(DmpsError.exit_code)
+
+
+def compare(compute: ComputeFlags, device: torch.device, console: Console) -> list[dict[str, Any]]:
+    """A row per floating-point type: what it differs by, in grey levels, from the CPU in float32."""
+    import torch
+
+    cpu = torch.device("cpu")
+    expected = outputs(replace(compute, dtype="float32"), cpu, console)
+    rows: list[dict[str, Any]] = []
+    for dtype, tolerance in TOLERANCE.items():
+        if device.type == "cpu" and dtype == "float32":
+            continue
+        row: dict[str, Any] = {"dtype": dtype, "allowed": tolerance}
+        try:
+            found = outputs(replace(compute, dtype=dtype), device, console)
+        except (DmpsError, RuntimeError, NotImplementedError) as exc:  # a type that the device does not have
+            rows.append(row | {"verdict": f"not supported ({str(exc).splitlines()[0][:80]})"})
+            continue
+        differences = {name: float((found[name] - value).abs().max()) * GREY_LEVELS for name, value in expected.items()}
+        passed = all(difference <= tolerance for difference in differences.values())
+        rows.append(row | differences | {"verdict": "ok" if passed else "too far"})
+    return rows
+
+
+def outputs(compute: ComputeFlags, device: torch.device, console: Console) -> dict[str, Tensor]:
+    """The network's x0 at two noise levels and a DMPS run, on the CPU in float32, whatever computed them."""
+    import torch
+
+    prior = compute.load(device, console).prior
+    side = max(SIDE, prior.least_size)
+    results = {name: evaluation(prior, place, side, device) for name, place in LEVELS.items()}
+    results[f"{NFE} steps"] = run(prior, side, device)
+    return {name: value.to("cpu", torch.float32) for name, value in results.items()}
+
+
+def picture(side: int) -> Tensor:
+    """The middle of a bundled photograph, (1, 3, side, side); mirrored where it is too small."""
+    import torch
+
+    from dmps_cli.images import load_rgb, photo_paths
+
+    pixels = load_rgb(photo_paths()[0]).pixels[None]
+    while min(pixels.shape[-2:]) < side:
+        pixels = torch.cat([pixels, pixels.flip(-1)], dim=-1)
+        pixels = torch.cat([pixels, pixels.flip(-2)], dim=-2)
+    top, left = ((size - side) // 2 for size in pixels.shape[-2:])
+    return pixels[..., top : top + side, left : left + side]
+
+
+def evaluation(prior: Prior, place: int, side: int, device: torch.device) -> Tensor:
+    """x0 of a noisy picture at one of 10 DDPM levels."""
+    import torch
+
+    from dmps_cli.sampling import Noise
+
+    level, following = prior.levels("ddpm", 10)[place : place + 2]
+    x = picture(side)
+    noisy = level.alpha * x + level.sigma * Noise(0, Noise.START, [(0, 0)]).like(x)
+    with torch.no_grad():
+        return prior.predict(noisy.to(device), level, following)[0]
+
+
+def run(prior: Prior, side: int, device: torch.device) -> Tensor:
+    """A restoration of few steps."""
+    import torch
+
+    from dmps_cli.methods import resolve_sampling
+    from dmps_cli.pipeline import degrade, restore
+    from dmps_cli.tasks import OperatorOptions, build, resolve
+
+    x = picture(side).to(device)
+    op = build("deblur", resolve("deblur", OperatorOptions()), (3, side, side), dtype=torch.float32, device=device)
+    y = degrade(x, op, 0.05, seed=0, keys=[(0, 0)])
+    sampling = resolve_sampling(task="deblur", nfe=NFE)
+    return restore(y, op, prior, 0.05, sampling, seed=0, keys=[(0, 0)])

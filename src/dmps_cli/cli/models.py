@@ -1,0 +1,153 @@
+"""`dmps models`: which checkpoints there are, where they lie, fetching them ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dmps_cli.cli.console import Console
+from dmps_cli.cli.options import Offline, Quiet, WeightsFile, complete
+from dmps_cli.downloads import cache_dir
+from dmps_cli.errors import DmpsError, WeightsError
+from dmps_cli.weights import CARD_TEXTS, Card, card, cards, fetch_card, places, state, verify_card
+
+MEGABYTE = 1_000_000
+NOT_HERE = "not here"
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=complete(lambda: [*cards()])),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def list_models(weights_file: WeightsFile = None, as_json: AsJson = False) -> None:
+    """List the checkpoints: whether they are here, their size, what they are, their licence.
+
+    Example: dmps models list
+    """
+    rows = [facts(entry) for entry in cards(weights_file).values()]
+    console = Console(as_json=as_json)
+    console.object({"cache": str(cache_dir()), "models": rows})
+    if not as_json:
+        shown = ("name", "state", "MB", "sampler", "px", "licence")
+        console.table([{key: row[key] for key in shown} for row in rows])
+        console.note(f"downloads go to {cache_dir()}")
+
+
+def facts(entry: Card) -> dict[str, Any]:
+    """A checkpoint's row."""
+    size = entry.size or sum(path.stat().st_size for path in places(entry) if path.is_file()) or None
+    return {
+        "name": entry.name,
+        "state": state(entry),
+        "MB": round(size / MEGABYTE) if size else entry.megabytes,
+        "sampler": entry.sampler,
+        "px": entry.image_size or "any",
+        "about": entry.about,
+        "licence": entry.licence,
+    }
+
+
+def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) -> None:
+    """Show all that is known of a checkpoint, and its model card if it has one.
+
+    Example: dmps models show natural
+    """
+    entry = card(name, weights_file)
+    content = {
+        **{key: value for key, value in asdict(entry).items() if value not in (None, "", (), {})},
+        "sources": [str(source) for source in entry.sources],
+        "state": state(entry),
+        "location": str(entry.location),
+    }
+    console = Console(as_json=as_json)
+    console.object(content)
+    for key, value in content.items():
+        if value not in ([], {}):
+            console.result(f"{key}: {_text(value)}")
+    if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
+        console.result("\n" + text().rstrip())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints to download.")],
+    weights_file: WeightsFile = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download checkpoints that are not here yet, for a machine without a network, say; prints their paths.
+
+    Example: dmps models fetch ffhq
+    """
+    console = Console(quiet=quiet)
+    entries = [card(name, weights_file) for name in names]
+    for entry in entries:
+        with console.transfer(entry.name) as told:
+            fetched = fetch_card(entry, offline=offline, progress=told, note=console.note)
+        for file in fetched:
+            console.note(f"{file.path.name}: sha256 {file.sha256}{f', from {file.source}' if file.source else ''}")
+            console.result(str(file.path))
+        if not fetched:
+            console.result(str(entry.location))
+
+
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints; none: all that are here.")
+    ] = None,
+    weights_file: WeightsFile = None,
+) -> None:
+    """Read checkpoints through and compare size and sha256 with the table or with the first download.
+
+    Example: dmps models verify natural
+    """
+    console = Console()
+    entries = [card(name, weights_file) for name in names or ()]
+    entries = entries or [entry for entry in cards(weights_file).values() if state(entry) != NOT_HERE]
+    failures = 0
+    for entry in entries:
+        try:
+            for path, sha256 in verify_card(entry).items():
+                console.result(f"{entry.name}  ok  {sha256}  {path}")
+        except DmpsError as exc:
+            console.error(str(exc))
+            failures += 1
+    if failures:
+        raise typer.Exit(DmpsError.exit_code)
+
+
+def path(name: Name, weights_file: WeightsFile = None) -> None:
+    """Print where a checkpoint lies; exit code 1 if it is not here.
+
+    Example: dmps models path natural
+    """
+    entry = card(name, weights_file)
+    if state(entry) == NOT_HERE:
+        raise WeightsError(
+            f"'{entry.name}' is not here; `dmps models fetch {entry.name}` brings it to {entry.location}"
+        )
+    Console().result(str(_present(entry)))
+
+
+def _present(entry: Card) -> Path:
+    return next((place for place in (entry.location, *places(entry)) if place.exists()), entry.location)
+
+
+MODELS: dict[str, Callable[..., None]] = {
+    "list": list_models,
+    "show": show,
+    "fetch": fetch,
+    "verify": verify,
+    "path": path,
+}
