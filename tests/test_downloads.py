@@ -360,12 +360,9 @@ def test_what_the_hub_library_has_cached_is_used(host: Host, get: Fetcher, tmp_p
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
+    host.put_hub()
     with disable_progress_bars():
-        stored = (
-            Path(hf_hub_download(HUB.repo, HUB.file, revision=REVISION, endpoint=host.url("")))
-            if (host.put_hub())
-            else Path()
-        )
+        stored = Path(hf_hub_download(HUB.repo, HUB.file, revision=REVISION, endpoint=host.url("")))
     requests = len(host.seen)
     found = get(Web(url=host.url("/gone")), HUB, size=SIZE, offline=True)
     assert found == Fetched(path=stored, sha256=sha(CONTENT), source=str(HUB), downloaded=False)
@@ -517,15 +514,16 @@ def test_a_beginning_longer_than_the_file_is_not_used(host: Host, get: Fetcher) 
     assert host.ranges() == [None, None]
 
 
-@pytest.mark.parametrize("damage", ["lost", "broken", "other keys"])
-def test_a_beginning_without_its_notes_is_not_used(host: Host, get: Fetcher, damage: str) -> None:
+@pytest.mark.parametrize("damaged", ["", "{", '{"other": 1}', "[]", None])
+def test_a_beginning_without_its_notes_is_not_used(host: Host, get: Fetcher, damaged: str | None) -> None:
     source = host.put(CONTENT, Turn(cut=100_000))
     with pytest.raises(WeightsError):
         get(source, patience={"tries": 1})
     (notes,) = get.target.parent.glob("*.part.json")
-    {"lost": notes.unlink, "broken": lambda: notes.write_text("{"), "other keys": lambda: notes.write_text('{"a": 1}')}[
-        damage
-    ]()
+    if damaged is None:
+        notes.unlink()
+    else:
+        notes.write_text(damaged)
     assert get(source).sha256 == sha(CONTENT)
     assert host.ranges() == [None, None]
 
