@@ -232,6 +232,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: Host) ->
     for name in ("HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
         monkeypatch.setenv(name, str(tmp_path / name))
         monkeypatch.setattr(constants, name, str(tmp_path / name))
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"):  # read when the library was imported
+        monkeypatch.setattr(constants, name, False)
     monkeypatch.chdir(tmp_path)
 
 
