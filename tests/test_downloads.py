@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from dmps_cli import downloads
@@ -52,7 +53,7 @@ class Turn:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None  # so many bytes, then the connection is cut
     stall: int | None = None  # so many bytes, then nothing more
-    drip: float | None = None  # a byte, and so many seconds, again and again
+    drip: float | None = None  # 200 times a byte and so many seconds
     delay: float = 0.0  # seconds between the halves
     blind: bool = False  # answers a range of whatever file there is, without a look at If-Range
 
@@ -78,6 +79,7 @@ class Seen:
     range: str | None
     host: str
     authorization: str | None
+    encoding: str | None = "identity"
 
 
 @dataclass(kw_only=True)
@@ -99,8 +101,9 @@ class Host:
         self.files[path] = Remote(content=content, turns=list(turns), **options)
         return Web(url=self.url(path))
 
-    def put_hub(self, content: bytes = CONTENT, *turns: Turn) -> Hub:
-        self.put(content, *turns, path="/cdn/net.pt")
+    def put_hub(self, content: bytes = CONTENT, *turns: Turn, **options: Any) -> Hub:
+        """Serves the file of the Hub's repository."""
+        self.put(content, *turns, path="/cdn/net.pt", **options)
         return HUB
 
     def ranges(self, path: str = "/net.pt") -> list[str | None]:
@@ -121,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host, path = self.host, self.path.partition("?")[0]
         get = self.headers.get
-        host.seen.append(Seen(self.path, get("Range"), get("Host", ""), get("Authorization")))
+        host.seen.append(Seen(self.path, get("Range"), get("Host", ""), get("Authorization"), get("Accept-Encoding")))
         if "/resolve/" in path:
             self.lead(path)
         elif path in host.files:
@@ -174,10 +177,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_body(self, body: bytes, turn: Turn) -> None:
         if turn.drip is not None:
-            for at in range(len(body)):
+            for at in range(200):
                 self.wfile.write(body[at : at + 1])
                 if self.host.closing.wait(turn.drip):
                     return
+            body = body[200:]
         if turn.delay:
             half = len(body) // 2
             self.wfile.write(body[:half])
@@ -228,6 +232,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: Host) ->
     for name in ("HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
         monkeypatch.setenv(name, str(tmp_path / name))
         monkeypatch.setattr(constants, name, str(tmp_path / name))
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"):  # read when the library was imported
+        monkeypatch.setattr(constants, name, False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -356,12 +362,9 @@ def test_what_the_hub_library_has_cached_is_used(host: Host, get: Fetcher, tmp_p
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
+    host.put_hub()
     with disable_progress_bars():
-        stored = (
-            Path(hf_hub_download(HUB.repo, HUB.file, revision=REVISION, endpoint=host.url("")))
-            if (host.put_hub())
-            else Path()
-        )
+        stored = Path(hf_hub_download(HUB.repo, HUB.file, revision=REVISION, endpoint=host.url("")))
     requests = len(host.seen)
     found = get(Web(url=host.url("/gone")), HUB, size=SIZE, offline=True)
     assert found == Fetched(path=stored, sha256=sha(CONTENT), source=str(HUB), downloaded=False)
@@ -415,7 +418,7 @@ def test_a_stalled_connection_times_out(host: Host, get: Fetcher) -> None:
 
 
 def test_a_dripping_connection_counts_as_stalled(host: Host, get: Fetcher) -> None:
-    """Each byte comes in time, and the file would take an hour."""
+    """Though each byte comes in time."""
     source = host.put(CONTENT, Turn(drip=0.01))
     assert get(source, patience={"window": 0.2, "floor": 1000.0}).sha256 == sha(CONTENT)
     (note,) = get.notes
@@ -465,11 +468,21 @@ def test_a_changed_file_is_not_glued_to_the_old(host: Host, get: Fetcher, blind:
 
 
 def test_a_change_on_the_hub_is_not_glued_either(host: Host, get: Fetcher) -> None:
-    host.put_hub(CONTENT, Turn(cut=100_000))
+    """Though the store says that nothing has changed."""
+    host.put_hub(CONTENT, Turn(cut=100_000), etag='"same"')
     with pytest.raises(WeightsError, match="gave up"):
         get(HUB, patience={"tries": 1})
-    host.put_hub(OTHER, Turn(blind=True))
+    host.put_hub(OTHER, etag='"same"')
     assert get(HUB).sha256 == sha(OTHER)
+    assert host.ranges("/cdn/net.pt") == [None, "bytes=100000-", None]
+    assert get.notes == [f"{HUB}: the file has changed since the download began; trying again in 1 s"]
+
+
+def test_a_server_may_send_less_of_a_range_than_asked(host: Host, get: Fetcher) -> None:
+    source = host.put(CONTENT, Turn(cut=100_000), Turn(cut=50_000, headers={"Content-Length": "50000"}))
+    assert get(source).sha256 == sha(CONTENT)
+    assert host.ranges() == [None, "bytes=100000-", "bytes=150000-"]
+    assert get.notes[1] == f"{source}: 150000 of 300000 bytes came; trying again in 2 s"
 
 
 def test_each_source_has_its_own_beginning(host: Host, get: Fetcher) -> None:
@@ -493,15 +506,26 @@ def test_a_damaged_beginning_is_downloaded_anew(host: Host, get: Fetcher) -> Non
     assert get.notes == [f"{source}: what an earlier run had begun does not fit; downloading from the start"]
 
 
-@pytest.mark.parametrize("damage", ["lost", "broken", "other keys"])
-def test_a_beginning_without_its_notes_is_not_used(host: Host, get: Fetcher, damage: str) -> None:
+def test_a_beginning_longer_than_the_file_is_not_used(host: Host, get: Fetcher) -> None:
+    source = host.put(CONTENT, Turn(cut=100_000))
+    with pytest.raises(WeightsError):
+        get(source, patience={"tries": 1})
+    (part,) = get.target.parent.glob("*.part")
+    part.write_bytes(bytes(SIZE + 1))
+    assert get(source).sha256 == sha(CONTENT)
+    assert host.ranges() == [None, None]
+
+
+@pytest.mark.parametrize("damaged", ["", "{", '{"other": 1}', "[]", None])
+def test_a_beginning_without_its_notes_is_not_used(host: Host, get: Fetcher, damaged: str | None) -> None:
     source = host.put(CONTENT, Turn(cut=100_000))
     with pytest.raises(WeightsError):
         get(source, patience={"tries": 1})
     (notes,) = get.target.parent.glob("*.part.json")
-    {"lost": notes.unlink, "broken": lambda: notes.write_text("{"), "other keys": lambda: notes.write_text('{"a": 1}')}[
-        damage
-    ]()
+    if damaged is None:
+        notes.unlink()
+    else:
+        notes.write_text(damaged)
     assert get(source).sha256 == sha(CONTENT)
     assert host.ranges() == [None, None]
 
@@ -543,13 +567,21 @@ def test_killed_and_run_again(host: Host, get: Fetcher) -> None:
     assert get.names() == DONE
 
 
-def test_killed_between_the_last_byte_and_the_name(host: Host, get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = host.put()
+@pytest.mark.parametrize("length", [True, False])
+def test_killed_before_the_file_had_its_name(
+    host: Host, get: Fetcher, monkeypatch: pytest.MonkeyPatch, length: bool
+) -> None:
+    """No byte comes twice, if it was known how many there are."""
+
+    def ctrl_c(_: Path) -> str:
+        raise KeyboardInterrupt
+
+    source = host.put(CONTENT, Turn(), Turn(status=416), length=length)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(downloads, "sha256_file", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(downloads, "sha256_file", ctrl_c)
         get(source)
     assert get(source).sha256 == sha(CONTENT)
-    assert host.ranges() == [None]  # no byte twice
+    assert host.ranges() == ([None] if length else [None, f"bytes={SIZE}-", None])
 
 
 def test_interrupted_in_the_middle(host: Host, get: Fetcher) -> None:
@@ -643,6 +675,34 @@ def test_the_next_source_and_every_reason(host: Host, get: Fetcher) -> None:
     )
     with pytest.raises(WeightsError, match="no source is known; or put the file at"):
         get()
+
+
+def play(monkeypatch: pytest.MonkeyPatch, act: Callable[[httpx2.Request], httpx2.Response]) -> None:
+    """What a server with encryption would answer."""
+    client = httpx2.Client(transport=httpx2.MockTransport(act), follow_redirects=True)
+    monkeypatch.setattr(downloads, "_client", lambda _: client)
+
+
+def test_a_certificate_that_fails_is_final(get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(_: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+
+    play(monkeypatch, act)
+    with pytest.raises(WeightsError, match=r"the server's certificate is not to be trusted .*self-signed"):
+        get(Web(url="https://h/net.pt"))
+    assert get.slept == []
+
+
+def test_encryption_is_not_given_up_on_the_way(get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(request: httpx2.Request) -> httpx2.Response:
+        if request.url.scheme == "https":
+            return httpx2.Response(302, headers={"Location": "http://store/net.pt"})
+        return httpx2.Response(200, content=CONTENT)
+
+    play(monkeypatch, act)
+    with pytest.raises(WeightsError, match="it leads to store without encryption"):
+        get(Web(url="https://h/net.pt"))
+    assert get.names() == []
 
 
 def test_a_web_page_is_no_file(host: Host, get: Fetcher) -> None:
@@ -819,7 +879,7 @@ def test_no_room(host: Host, get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_disk_that_fills_up(
     host: Host, get: Fetcher, monkeypatch: pytest.MonkeyPatch, step: int, requests: int
 ) -> None:
-    """When the notes, the file, the record go to the disk. What has come stays; another source would not help."""
+    """When the notes, the file, or the record go to the disk. What has come stays; another source would not help."""
     source, second = host.put(), host.put(path="/second")
     synced: list[int] = []
 

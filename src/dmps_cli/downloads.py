@@ -251,9 +251,8 @@ class _Record:
         return record if _SHA256.fullmatch(str(record.sha256)) else None
 
     @classmethod
-    def write(cls, target: Path, digest: str, source: str) -> None:
+    def write(cls, target: Path, digest: str, source: str, stat: os.stat_result) -> None:
         """Raises OutputError."""
-        stat = _stat(target)
         _write_json(cls.path(target), cls(sha256=digest, source=source, size=stat.st_size, mtime_ns=stat.st_mtime_ns))
 
 
@@ -300,7 +299,7 @@ def _checked_target(order: _Order) -> Fetched:
     source = record.source if record and record.sha256 == digest else ""
     if not known:
         with contextlib.suppress(OutputError):  # a cache that cannot be written is as good to read
-            _Record.write(target, digest, source)
+            _Record.write(target, digest, source, stat)
     return Fetched(path=target, sha256=digest, source=source, downloaded=False)
 
 
@@ -421,14 +420,17 @@ def _raise_not_due(order: _Order, answer: _Answer, digest: str) -> NoReturn:
 
 
 def _published(order: _Order, source: Source, part: _Part, digest: str) -> Fetched:
-    """Renames what was downloaded, records its hash, and clears what other attempts had begun."""
+    """Records the hash, gives the file its name, and clears what other sources had begun.
+
+    In this order: whoever sees the file sees its record. A name changes neither size nor time.
+    """
+    _Record.write(order.target, digest, str(source), _stat(part.path))
     try:
         part.path.replace(order.target)
     except OSError as exc:
         raise _unwritable(order.target.parent, exc) from exc
     for leftover in order.target.parent.glob(f"{glob.escape(order.target.name)}.{'?' * 8}.part*"):
         leftover.unlink(missing_ok=True)
-    _Record.write(order.target, digest, str(source))
     return Fetched(path=order.target, sha256=digest, source=str(source), downloaded=True)
 
 
@@ -668,10 +670,9 @@ def _check_status(response: httpx2.Response, source: Source, patience: Patience)
         raise _Interrupted(f"HTTP {status}", wait)
     if status not in (200, 206):
         raise WeightsError(f"HTTP {status}{_explained(response, source)}")
-    if str(response.history[0].url if response.history else response.url).startswith("https:") and (
-        response.url.scheme != "https"
-    ):
-        raise WeightsError(f"it leads to {response.url.host} without encryption")
+    way = [each.url for each in (*response.history, response)]
+    if way[0].scheme == "https" and (bare := [url.host for url in way if url.scheme != "https"]):
+        raise WeightsError(f"it leads to {bare[0]} without encryption")
     if _is_page(response):
         raise WeightsError("a web page came, not a file")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
