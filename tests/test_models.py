@@ -1,0 +1,309 @@
+"""Checkpoints by name and by path: the table, downloads from a local host, conversion, the commands around them."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dmps_cli import weights
+from dmps_cli.checkpoints import trainable_names
+from dmps_cli.errors import InputError
+from dmps_cli.files import sha256_file
+from dmps_cli.images import load_rgb
+from dmps_cli.methods import resolve_sampling
+from dmps_cli.nets.adm import ADM, ADMConfig
+from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
+from dmps_cli.pipeline import restore
+from dmps_cli.priors import DDPMPrior
+from dmps_cli.tasks import OperatorOptions, build, resolve
+from tests.conftest import GOLDEN, golden_json
+from tests.rule import rule_tensor
+from tests.shell import Dmps, photo, pixels
+
+ADM_1 = golden_json("nets/adm_1")
+FAST = ("--nfe", "2", "--sigma", "0.05")
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder and remembers what was asked for."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        """As the library does it."""
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[tuple[Path, str, list[str]]]:
+    """(a folder, the address where it is served, the paths asked for)."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    asked: list[str] = []
+    handler = type("Served", (Handler,), {"asked": asked})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPS_CACHE", str(tmp_path / "cache"))
+    for name in ("DMPS_WEIGHTS", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def adm_state() -> dict[str, torch.Tensor]:
+    """Rule weights of the golden network."""
+    return {key: rule_tensor(key, tuple(shape)) for key, shape in ADM_1["state_dict"].items()}
+
+
+def toml(name: str, config: dict[str, Any], **entries: Any) -> str:
+    """A table of a checkpoint."""
+    lines = [f"[{name}]", 'about = "a test"', *(f"{key} = {json.dumps(value)}" for key, value in entries.items())]
+    return "\n".join([*lines, f"[{name}.config]", *(f"{key} = {json.dumps(value)}" for key, value in config.items())])
+
+
+def tiny_table(file: Path, **entries: Any) -> None:
+    """mine.toml: the golden ADM as 'tiny'."""
+    file.write_text(toml("tiny", ADM_1["config"], architecture="adm", image_size=32, clip_denoised=False, **entries))
+
+
+# Downloads, end to end -----------------------------------------------------------------------------------------------
+
+
+def test_a_named_checkpoint_is_fetched_converted_and_used(
+    dmps: Dmps, tmp_path: Path, host: tuple[Path, str, list[str]]
+) -> None:
+    """The restoration is that of the golden network in this process; later runs need neither host nor pickle."""
+    folder, address, asked = host
+    torch.save(adm_state(), folder / "tiny.pt")
+    source = f'sources = [{{ url = "{address}/tiny.pt" }}]\nwarning = "mind the cat"\n'
+    tiny_table(tmp_path / "mine.toml")
+    table = (tmp_path / "mine.toml").read_text().replace("[tiny.config]", source + "[tiny.config]")
+    (tmp_path / "mine.toml").write_text(table)
+    photo(tmp_path / "p.png", (32, 32))
+    model = ("--model", "tiny", "--weights-file", "mine.toml")
+
+    assert dmps("models", "path", "tiny", "--weights-file", "mine.toml").code == 1
+    first = dmps("restore", "p.png", "--task", "denoise", "-o", "a.png", *model, *FAST)
+    assert first.code == 0, first.err
+    assert "mind the cat" in first.err
+    assert asked == ["/tiny.pt"]
+    listed = json.loads(dmps("models", "list", "--json", "--weights-file", "mine.toml").out)
+    assert {row["name"]: row["state"] for row in listed["models"]}["tiny"] == "cached"
+    sidecar = json.loads(Path("a.json").read_text())
+    assert sidecar["model_sha256"] == sha256_file(folder / "tiny.pt")
+
+    network = ADM(ADMConfig.from_reference(ADM_1["config"], "golden"))
+    network.load_state_dict(adm_state())
+    prior = DDPMPrior(network.eval(), learned_range=True, clip_denoised=False)
+    op = build("denoise", resolve("denoise", OperatorOptions()), (3, 32, 32), dtype=torch.float32)
+    y = load_rgb(tmp_path / "p.png").pixels[None]
+    x = restore(y, op, prior, 0.05, resolve_sampling(task="denoise", nfe=2), seed=0, keys=[(0, 0)])
+    ours = torch.from_numpy(pixels("a.png").astype(np.float32)).permute(2, 0, 1) / 127.5 - 1.0
+    torch.testing.assert_close(ours, x[0].clamp(-1, 1), rtol=0, atol=1.01 / 255)
+
+    (tmp_path / "cache" / "tiny" / "tiny.pt").unlink()
+    again = dmps("restore", "p.png", "--task", "denoise", "-o", "b.png", "--offline", *model, *FAST)
+    assert again.code == 0, again.err
+    assert asked == ["/tiny.pt"]
+    np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+    (tmp_path / "cache" / "converted" / "tiny.safetensors").unlink()
+    gone = dmps("restore", "p.png", "--task", "denoise", "-o", "c.png", "--offline", *model, *FAST)
+    assert (gone.code, "dmps models fetch tiny" in gone.err) == (1, True)
+
+
+def test_verify_reads_a_file_through(dmps: Dmps, tmp_path: Path, host: tuple[Path, str, list[str]]) -> None:
+    folder, address, _ = host
+    torch.save(adm_state(), folder / "tiny.pt")
+    tiny_table(tmp_path / "mine.toml")
+    table = (tmp_path / "mine.toml").read_text()
+    source = f'sources = [{{ url = "{address}/tiny.pt" }}]\n'
+    (tmp_path / "mine.toml").write_text(table.replace("[tiny.config]", source + "[tiny.config]"))
+    fetched = dmps("models", "fetch", "tiny", "--weights-file", "mine.toml")
+    path = Path(fetched.out.strip())
+    assert path.read_bytes() == (folder / "tiny.pt").read_bytes()
+    assert dmps("models", "path", "tiny", "--weights-file", "mine.toml").out.strip() == str(path)
+    good = dmps("models", "verify", "--weights-file", "mine.toml")
+    assert (good.code, sha256_file(path) in good.out, "natural  ok" in good.out) == (0, True, True)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    bad = dmps("models", "verify", "tiny", "--weights-file", "mine.toml")
+    assert bad.code == 1
+    assert sha256_file(path) in bad.err
+    assert sha256_file(folder / "tiny.pt") in bad.err
+
+
+def test_a_file_that_is_no_checkpoint_is_said(dmps: Dmps, tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_text("<html>not found</html>")
+    photo(tmp_path / "p.png", (32, 32))
+    result = dmps("restore", "p.png", "--task", "denoise", "--model", "junk.pt", *FAST)
+    assert (result.code, "is a web page" in result.err) == (1, True)
+    torch.save({"w": torch.zeros(3)}, tmp_path / "other.pt")
+    result = dmps("restore", "p.png", "--task", "denoise", "--model", "other.pt", *FAST)
+    assert (result.code, "none of the networks in the table" in result.err) == (1, True)
+    result = dmps("restore", "p.png", "--task", "denoise", "--model", "missing.pt", *FAST)
+    assert (result.code, "no file or folder" in result.err) == (2, True)
+
+
+# Paths ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_recognised_by_its_tensors(dmps: Dmps, tmp_path: Path) -> None:
+    """A pickle whose network a table describes; a copy of the bundled prior. Sizes that are not the network's work."""
+    torch.save({"state_dict": adm_state()}, tmp_path / "faces.pt")
+    tiny_table(tmp_path / "mine.toml", path="elsewhere.pt")
+    photo(tmp_path / "large.png", (53, 41))
+    photo(tmp_path / "small.png", (20, 28))
+    table = ("--weights-file", "mine.toml")
+    for name, size in (("large", (41, 53)), ("small", (28, 20))):
+        result = dmps("restore", f"{name}.png", "--task", "denoise", "--model", "faces.pt", *table, *FAST)
+        assert result.code == 0, result.err
+        assert pixels(f"{name}_restored.png").shape[:2] == size
+    bundled = weights.card("natural").location
+    (tmp_path / "copy.safetensors").write_bytes(bundled.read_bytes())
+    for model, output in (("natural", "a.png"), ("./copy.safetensors", "b.png")):
+        assert dmps("restore", "small.png", "--task", "denoise", "--model", model, "-o", output, *FAST).code == 0
+    np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+
+
+def test_tiles_restore_like_the_whole(dmps: Dmps, tmp_path: Path) -> None:
+    """The bundled prior looks at its surroundings only: tiles change less than half of what another seed does."""
+    photo(tmp_path / "p.png", (150, 100))
+    flags = ("restore", "p.png", "--task", "denoise", "--sigma", "0.1", "--nfe", "4")
+    for name, more in (("a", ()), ("b", ("--tile", "96")), ("c", ("--seed", "1"))):
+        assert dmps(*flags, "-o", f"{name}.png", *more).code == 0
+    whole, tiled, other = (pixels(f"{name}.png").astype(int) for name in "abc")
+    assert 0.0 < np.abs(whole - tiled).mean() < 0.5 * np.abs(whole - other).mean()
+    assert dmps(*flags, "--tile", "8").code == 2
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+
+PUBLISHED = {
+    "ffhq": "keys_adm_ffhq256",
+    "imagenet": "keys_adm_imagenet256_uncond",
+    "lsun-bedroom": "keys_adm_lsun256",
+    "lsun-cat": "keys_adm_lsun256",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_adm_tables_build_the_published_networks(name: str) -> None:
+    expected = golden_json(f"nets/{PUBLISHED[name]}")["state_dict"]
+    with torch.device("meta"):
+        network = ADM(ADMConfig.from_reference(weights.card(name).config, name))
+    assert {key: list(value.shape) for key, value in network.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("name", ["celebahq-flow", "afhq-cat-flow", "bedroom-flow", "church-flow"])
+def test_flow_tables_build_the_published_network(name: str) -> None:
+    recorded = golden_json("nets/keys_ncsnpp_celebahq256")
+    entry = weights.card(name)
+    with torch.device("meta"):
+        network = NCSNpp(NCSNppConfig.from_reference(entry.config, name))
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert shapes == {key: shape for key, shape in recorded["state_dict"].items() if key != "sigmas"}
+    assert trainable_names("ncsnpp", entry.config, name) == recorded["ema_shadow_params_order"]
+    assert (entry.prior, entry.sampler, entry.image_size) == ("flow", "flow", 256)
+
+
+def test_the_bundled_file_is_the_one_of_the_table() -> None:
+    entry = weights.card("natural")
+    assert sha256_file(entry.location) == entry.sha256
+
+
+def test_a_models_own_sampler_is_the_default(dmps: Dmps, tmp_path: Path) -> None:
+    (tmp_path / "flow.pth").write_bytes((GOLDEN / "nets" / "ncsnpp_ckpt_1.pth").read_bytes())
+    config = golden_json("nets/ncsnpp_ckpt_1")["config"]
+    flat = {key: value for section in config.values() for key, value in section.items()}
+    table = toml("mine", flat, architecture="ncsnpp", sampler="flow", image_size=flat["image_size"], path="flow.pth")
+    (tmp_path / "mine.toml").write_text(table)
+    photo(tmp_path / "p.png", (32, 32))
+    result = dmps("restore", "p.png", "--task", "denoise", "--model", "mine", "--weights-file", "mine.toml", *FAST)
+    assert result.code == 0, result.err
+    assert "flow levels (uniform)" in result.err
+
+
+def test_the_documented_table_works(dmps: Dmps, tmp_path: Path) -> None:
+    """The example of docs/checkpoints.md, with the golden network that it describes."""
+    text = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(re.findall(r"```toml\n(.*?)```", text, flags=re.S)[0])
+    state = {key: rule_tensor(key, tuple(shape)) for key, shape in golden_json("nets/adm_2")["state_dict"].items()}
+    torch.save(state, tmp_path / "my_scans.pt")
+    photo(tmp_path / "p.png", (64, 64))
+    result = dmps("restore", "p.png", "--task", "sr2", "--model", "my-scans", "--weights-file", "mine.toml", *FAST)
+    assert result.code == 0, result.err
+    documented = {key for row in re.findall(r"^\| (`.*?`) \|", text, flags=re.M) for key in re.findall(r"`(.*?)`", row)}
+    assert documented == {item.name for item in weights.fields(weights.Card)} - {"name", "bundled"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[a", "cannot read"),
+        ("a = 3", "a table is needed"),
+        ('[a]\nabout = "x"', "architecture is missing"),
+        ('[a]\nabout = "x"\narchitecture = "adn"\npath = "x"', "architecture is 'adn'"),
+        ('[a]\nabout = "x"\narchitecture = "adm"', "give path or sources"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nprior = "flow"', "that of adm is ddpm"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsampler = "edm"', "sampler is 'edm'"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsize = "big"', "size is 'big'"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsize = true', "size is True"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\ncolour = 1', "unknown key colour"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\nsources = ["x"]', "[a]"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\nsources = [{ ftp = "x" }]', "a source needs"),
+        ('[a]\nabout = "x"\narchitecture = "diffusers"\nsources = [{ repo = "a/b" }]', "files is missing"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(said)):
+        weights.cards(path)
+
+
+# The other commands --------------------------------------------------------------------------------------------------
+
+
+def test_show_prints_the_model_card(dmps: Dmps) -> None:
+    shown = dmps("models", "show", "natural")
+    assert "state: bundled" in shown.out
+    assert "# Model card: natural" in shown.out
+    assert json.loads(dmps("models", "show", "ffhq", "--json").out)["sources"][0] == (
+        "Hub deepinv/diffunet/diffusion_ffhq_10m.pt"
+    )
+    assert (dmps("models", "show", "ffgq").code, "did you mean 'ffhq'" in dmps("models", "show", "ffgq").err) == (
+        2,
+        True,
+    )
+
+
+def test_doctor_compares_half_precision_with_float32(dmps: Dmps) -> None:
+    """Rounding to 8 bits of mantissa must show, and not be much; to 11 bits less."""
+    result = dmps("doctor", "--device", "cpu", "--json")
+    assert result.code == 0, result.err
+    rows = {row["dtype"]: row for row in json.loads(result.out)["rows"]}
+    assert rows.keys() == {"bfloat16", "float16"}
+    for column in ("noisy", "clean", "5 steps"):
+        assert 0.0 < rows["float16"][column] < rows["bfloat16"][column] < 16.0
