@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import measurements
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from tests.shell import FAST, Dmps, photo, pixels
 
@@ -58,6 +59,10 @@ def test_another_task_takes_the_exact_pixels(dmps: Dmps, tmp_path: Path) -> None
     result = dmps("restore", "y.png", "--task", "inpaint", "--box", "3,3,9,9", "-o", "x.png", *FAST)
     assert result.code == 0, result.err
     assert "--task inpaint overrides the sidecar's denoise" in result.err
+    np.save("z.npy", np.load("y.npy"))
+    alone = dmps("restore", "z.npy", "--task", "inpaint", "--sigma", "0.1", "--box", "3,3,9,9", *FAST)
+    assert alone.code == 0, alone.err
+    np.testing.assert_array_equal(pixels("x.png"), pixels("z_restored.png"))
 
 
 def test_a_mask_counts_by_its_pixels(dmps: Dmps, inpainting: np.ndarray) -> None:
@@ -87,6 +92,18 @@ def test_a_picture_is_not_inpainted_by_invention(dmps: Dmps, tmp_path: Path) -> 
     assert (result.code, "--mask, --box, --fraction" in result.err) == (2, True)
 
 
+def test_a_flag_that_repeats_the_sidecar_changes_nothing(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    dmps("degrade", "p.png", "--task", "inpaint", "--fraction", "0.2", "--operator-seed", "4", "-o", "y.png")
+    dmps("restore", "y.png", "-o", "a.png", *FAST)
+    for flag in (("--fraction", "0.2"), ("--operator-seed", "4"), ("--task", "inpaint"), ("--sigma", "0.05")):
+        result = dmps("restore", "y.png", *flag, "-o", "b.png", "--overwrite", *FAST)
+        assert (result.code, "overrides" in result.err) == (0, False)
+        np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+    other = dmps("restore", "y.png", "--fraction", "0.3", "-o", "c.png", *FAST)
+    assert (other.code, "--fraction 0.3 overrides the sidecar's 0.2" in other.err) == (0, True)
+
+
 def test_large_seeds_keep_every_bit(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (16, 16))
     seed = 2**53 + 1
@@ -103,11 +120,11 @@ def test_a_pattern_that_numpy_draws_otherwise_is_refused(dmps: Dmps, tmp_path: P
     sidecar = json.loads(Path("y.json").read_text())
     op = build("inpaint", resolve("inpaint", OperatorOptions(fraction=0.25)), (3, 16, 16), dtype=torch.float32)
     kept = torch.nonzero(op.At(torch.ones(1, *op.out_shape))[0, 0].flatten())[:, 0]
-    assert sidecar["pattern_sha256"] == measurements.pattern_hash(kept)
+    assert sidecar["pattern_sha256"] == hashlib.sha256(struct.pack(f"<{len(kept)}q", *kept.tolist())).hexdigest()
     sidecar["pattern_sha256"] = "0" * 64
     Path("y.json").write_text(json.dumps(sidecar))
     result = dmps("restore", "y.png", *FAST)
-    assert (result.code, "cannot be drawn again" in result.err) == (1, True)
+    assert (result.code, "another NumPy draws another pattern" in result.err) == (1, True)
 
 
 # Runs again ----------------------------------------------------------------------------------------------------------
@@ -122,7 +139,19 @@ def test_a_second_run_leaves_the_first_ones_results_out(dmps: Dmps, tmp_path: Pa
     assert (first.code, len(first.out.split())) == (0, 2)
     second = dmps("restore", "d", "--task", "denoise", "--overwrite", *FAST)
     assert second.out == first.out
-    assert "2 of 4 files are results" in second.err
+    assert "2 results of dmps are left out" in second.err
+    third = dmps("restore", "d/*", "--task", "denoise", "--overwrite", *FAST)
+    assert third.out == first.out
+    (tmp_path / "one").mkdir()
+    for suffix in (".png", ".json"):
+        (tmp_path / "one" / f"x{suffix}").write_bytes((folder / f"a_restored{suffix}").read_bytes())
+    sidecar = json.loads((tmp_path / "one" / "x.json").read_text()) | {"picture": "x.png"}
+    (tmp_path / "one" / "x.json").write_text(json.dumps(sidecar))
+    assert "holds no inputs" in dmps("restore", "one", "--task", "denoise", *FAST).err
+    both = dmps("degrade", "d/a_restored.png", "d/b_restored.png", "--task", "sr4", "-o", "chosen/")
+    assert (both.code, len(both.out.split())) == (0, 2)
+    evaluated = dmps("eval", "--dataset", "d", "--tasks", "denoise", "--json", *FAST)
+    assert {row["image"] for row in json.loads(evaluated.out)["rows"]} == {"a.png", "b.png"}
     dmps("degrade", "d", "--task", "sr2")
     again = dmps("degrade", "d", "--task", "sr2", "--skip-existing")
     assert (again.code, again.out) == (0, "")
@@ -156,6 +185,16 @@ def test_the_reference_is_not_replaced(dmps: Dmps, tmp_path: Path) -> None:
     truth = photo(tmp_path / "t.png").read_bytes()
     result = dmps("restore", "a.png", "--task", "denoise", "--reference", "t.png", "-o", "t.png", "--overwrite", *FAST)
     assert (result.code, Path("t.png").read_bytes()) == (2, truth)
+    (tmp_path / "truth").mkdir()
+    photo(tmp_path / "truth" / "a.png")
+    flags = ("--reference", "truth", "-o", "truth/a.png", "--overwrite")
+    assert dmps("restore", "a.png", "--task", "denoise", *flags, *FAST).code == 2
+    assert Path("truth/a.png").read_bytes() == truth
+    picture_of(np.ones((24, 32), dtype=bool), tmp_path / "m.png")
+    mask = Path("m.png").read_bytes()
+    flags = ("--mask", "m.png", "-o", "m.png", "--overwrite")
+    assert dmps("restore", "a.png", "--task", "inpaint", *flags, *FAST).code == 2
+    assert Path("m.png").read_bytes() == mask
 
 
 def test_skip_existing_goes_on_with_the_samples_that_are_missing(dmps: Dmps, tmp_path: Path) -> None:
@@ -181,6 +220,9 @@ def test_skip_existing_finishes_an_interrupted_measurement(dmps: Dmps, tmp_path:
     assert dmps(*flags).out == "p_sr2.png\n"
     assert Path("p_sr2.png").read_bytes() == whole
     Path("p_sr2.png").unlink()
+    photo(tmp_path / "q.png", seed=1)
+    other = dmps("degrade", "q.png", "--task", "sr2", "--skip-existing", "-o", "p_sr2.png")  # of another photograph
+    assert (other.code, "exists" in other.err) == (1, True)
     Path("p_sr2.json").write_text('{"mine": 1}')  # somebody else's
     assert "p_sr2.npy exists" in dmps(*flags).err or "p_sr2.json exists" in dmps(*flags).err
     assert Path("p_sr2.json").read_text() == '{"mine": 1}'
@@ -221,6 +263,9 @@ def test_three_files_renamed_together_stay_a_measurement(dmps: Dmps, tmp_path: P
         {"image_shape": [3, 0, 32]},
         {"measurement": "../y.npy"},
         {"measurement": None},
+        {"measurement": ""},
+        {"measurement": "n" * 300},
+        {"image_shape": [3, 10**200, 10**200]},
         {"mask": 3},
         {"format": 99},
     ],
@@ -235,6 +280,22 @@ def test_an_edited_sidecar_is_one_line(dmps: Dmps, tmp_path: Path, edit: dict[st
     assert result.code == 1
     assert result.err.count("\n") == 1, result.err
     assert "damaged" in result.err or "format 99" in result.err
+
+
+def test_a_sidecar_of_another_shape_is_one_line(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    dmps("degrade", "p.png", "--task", "colorize", "-o", "y.png")
+    content = json.loads(Path("y.json").read_text())
+    for shape in ([1, 24, 32], [4, 24, 32], [3, 24, 31]):
+        Path("y.json").write_text(json.dumps(content | {"image_shape": shape}))
+        result = dmps("restore", "y.png", *FAST)
+        assert (result.code, "error" in result.err) == (1, True)
+
+
+def test_a_strange_json_beside_a_picture_is_ignored(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    (tmp_path / "p.json").write_text("[" * 100_000)
+    assert dmps("restore", "p.png", "--task", "denoise", *FAST).code == 0
 
 
 def test_a_damaged_recorded_mask_is_one_line(dmps: Dmps, inpainting: np.ndarray) -> None:
@@ -286,6 +347,9 @@ def test_a_reference_folder_gives_pictures(dmps: Dmps, tmp_path: Path) -> None:
         (["--device", "cuda:abc"], "cuda:1"),
         (["--sigma", "1e200"], "from 0 to 1000"),
         (["--seed", str(2**63)], "2^63"),
+        (["--samples", "1000000000000"], "from 1 to 10000"),
+        (["--sampler", "flow", "--nfe", "100000000000"], "from 1 to 100000"),
+        (["-o", ""], "-o is empty"),
         (["--spacing", "cubic"], "uniform, quadratic"),
         (["--sampler", "flow", "--spacing", "quadratic"], "flow levels are uniform"),
     ],
@@ -325,6 +389,8 @@ def test_too_large_a_restoration_is_refused_before_memory_runs_out(
     result = dmps("restore", "p.png", "--task", "sr4")
     assert result.code == 1
     assert "128 x 96 px would take" in result.err
+    monkeypatch.setattr(device, "free_bytes", lambda _: 2**33)
+    assert dmps("restore", "p.png", "--task", "sr4", *FAST).code == 0
 
 
 # The shell -----------------------------------------------------------------------------------------------------------
@@ -354,6 +420,15 @@ def test_streams_that_are_full_closed_or_empty(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr
         assert b"standard output" in done.stderr
+    for closed in (">&-", "2>&-", "2>/dev/full"):
+        target = tmp_path / "closed.png"
+        program = f"{sys.executable} -c 'from dmps_cli.cli.main import main; main()'"
+        line = f"{program} degrade p.png --task sr2 -o closed.png {closed}"
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, check=False, capture_output=True)
+        assert (done.returncode, target.exists(), b"Traceback" in done.stderr) == (0, True, False), (closed, done)
+        assert b"dmps:" not in done.stdout
+        for path in tmp_path.glob("closed.*"):
+            path.unlink()
     empty = shell(tmp_path, "degrade", "-", "--task", "sr2", stdin=subprocess.DEVNULL, capture_output=True)
     assert (empty.returncode, b"standard input names no file" in empty.stderr) == (1, True)
 
@@ -364,3 +439,17 @@ def test_names_too_long_and_links_that_turn_in_circles(dmps: Dmps, tmp_path: Pat
     for output in ("loop/x.png", "n" * 300 + "/x.png", "n" * 300 + ".png"):
         result = dmps("degrade", "p.png", "--task", "sr2", "-o", output)
         assert (result.code, "error" in result.err) == (1, True), result.err
+    longest = photo(tmp_path / ("n" * 251 + ".png")).name  # its results' names are too long
+    result = dmps("restore", longest, "p.png", "--task", "denoise", *FAST)
+    assert (result.code, result.out) == (1, "p_restored.png\n")
+    assert "File name too long" in result.err
+
+
+def test_eval_goes_on_after_a_problem_that_cannot_be(dmps: Dmps, tmp_path: Path) -> None:
+    """A mask of another size fails inpainting alone, whatever the order of the tasks; a task named twice is one."""
+    (tmp_path / "d").mkdir()
+    photo(tmp_path / "d" / "p.png", (40, 36))
+    picture_of(np.eye(8, dtype=bool), tmp_path / "mask.png")
+    result = dmps("eval", "--dataset", "d", "--tasks", "inpaint,denoise,denoise", "--mask", "mask.png", "--json", *FAST)
+    content = json.loads(result.out)
+    assert (result.code, [row["task"] for row in content["rows"]], content["means"][0]["n"]) == (1, ["denoise"], 1)

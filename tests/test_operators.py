@@ -464,6 +464,10 @@ def test_golden_taps(scale: int) -> None:
 def test_padded_rows_that_coincide_have_a_pseudo_inverse(size: tuple[int, int], ratio: int) -> None:
     """A A^T is singular here; a y in A's range is explained, and one outside it does not blow up."""
     op = hadamard_rows((1, *size), ratio, seed=0, dtype=torch.float64, device="cpu")
+    size_in = math.prod(size)
+    if size_in < 2000:  # the dense matrix, of less than full rank
+        dense_rows = op.A(torch.eye(size_in, dtype=torch.float64).reshape(size_in, *op.in_shape)).flatten(1).T
+        assert int(torch.linalg.matrix_rank(dense_rows)) < len(dense_rows)
     x = randn(1, *op.in_shape, seed=1)
     y = op.A(x)
     lost = (op.A(op.pinv(y)) - y).norm()

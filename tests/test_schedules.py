@@ -29,6 +29,11 @@ def test_one_step_is_the_noisiest() -> None:
     assert kept_steps(1) == kept_steps(1, "quadratic") == [999]
 
 
+def test_unknown_spacing() -> None:
+    with pytest.raises(ValueError, match="cubic"):
+        kept_steps(6, "cubic")
+
+
 def test_quadratic_steps() -> None:
     """999 (k / (nfe - 1))^2 by hand; where they crowd, the next free step; all of them at the chain's length."""
     assert kept_steps(4, "quadratic") == [0, 111, 444, 999]

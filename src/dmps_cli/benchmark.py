@@ -20,7 +20,8 @@ class TimedPrior(Prior):
     """A prior that counts its calls and the seconds spent in them."""
 
     def __init__(self, prior: Prior, device: torch.device) -> None:
-        self.inner, self.channels, self.least_size, self.device = prior, prior.channels, prior.least_size, device
+        self.inner, self.device = prior, device
+        self.channels, self.least_size, self.bytes_per_pixel = prior.channels, prior.least_size, prior.bytes_per_pixel
         self.calls, self.seconds = 0, 0.0
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:

@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from dmps_cli.errors import MemoryShortageError, UsageError
 # glibc mallopt's parameters (malloc.h)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _KEEP_BYTES = 2**31 - 1
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def tune_allocator() -> bool:
@@ -87,9 +89,13 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     try:
         fields = dict(line.split(":", maxsplit=1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 2**10
+        free = int(fields["MemAvailable"].split()[0]) * 2**10
     except (OSError, KeyError, ValueError):
         return None
+    with suppress(OSError, ValueError):  # a container's own limit; it says `max` where there is none
+        limit, used = (int((_CGROUP / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+        free = min(free, max(limit - used, 0))
+    return free
 
 
 def check_memory(num_pixels: int, bytes_per_pixel: float | None, device: torch.device, what: str) -> None:
@@ -102,7 +108,7 @@ def check_memory(num_pixels: int, bytes_per_pixel: float | None, device: torch.d
         return
     raise MemoryShortageError(
         f"{what} would take about {num_pixels * bytes_per_pixel / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are "
-        "free; take a smaller picture or --dtype bfloat16"
+        "free; take a smaller picture, --tile 512 or --dtype bfloat16"
     )
 
 

@@ -57,16 +57,20 @@ def evaluate(
     """Yields a row for each picture, problem and sampling as it is done: metrics, seconds, the configuration.
 
     pictures: name in the data set -> file; load gives it as (1, 3, H, W). The measurement of a picture and problem is
-    the same for every sampling. A picture that cannot be read, restored or scored is given to on_failure, and the
-    others go on.
+    the same for every sampling. A picture that cannot be read, or not be restored from one of the problems, is given to
+    on_failure, and the others go on.
     """
     for name, path in pictures.items():
         try:
             x = load(path).to(device)
-            for problem in problems:
-                yield from _solve(name, x, problem, prior, scorer, seed, on_step)
         except DmpsError as exc:
             on_failure(name, exc)
+            continue
+        for problem in problems:
+            try:
+                yield from _solve(name, x, problem, prior, scorer, seed, on_step)
+            except DmpsError as exc:
+                on_failure(name, exc)
 
 
 def _solve(

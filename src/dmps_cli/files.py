@@ -19,20 +19,23 @@ from dmps_cli.errors import DmpsError, InputError, OutputError
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 IMAGE_SUFFIXES = (*OUTPUT_SUFFIXES, ".gif", ".ppm", ".pgm")
 STDIN = "-"
+MAX_NAME = 255  # bytes of a file's name, on nearly every file system
 
 
-def expand_inputs(arguments: Sequence[str]) -> tuple[list[Path], list[tuple[str, DmpsError]]]:
+def expand_inputs(
+    arguments: Sequence[str], is_input: Callable[[Path], bool] = lambda path: True
+) -> tuple[list[Path], list[tuple[str, DmpsError]]]:
     """(files, failures) that the arguments name, each file once, in order.
 
     A folder gives its pictures by name, not hidden ones nor those of its subfolders (the glob 'folder/**/*.png' does);
-    a glob that the shell left alone its matches; `-` the names on standard input, one a line. A failure is
-    (argument, error).
+    a glob that the shell left alone its matches; `-` the names on standard input, one a line. is_input: which of those
+    that a folder or a glob brings are wanted. A failure is (argument, error).
     """
     found: dict[str, Path] = {}  # by absolute name: a symbolic link and what it points to are two inputs
     failures: list[tuple[str, DmpsError]] = []
     for argument in _with_stdin(arguments):
         try:
-            for path in _expand(argument):
+            for path in _expand(argument, is_input):
                 found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - Path.absolute() keeps `..`
         except DmpsError as exc:
             failures.append((argument, exc))
@@ -53,7 +56,7 @@ def _stdin_names() -> list[str]:
     return [line.rstrip("\r\n") for line in sys.stdin or () if line.strip()]  # None where it is closed
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str, is_input: Callable[[Path], bool]) -> list[Path]:
     if argument == STDIN:
         raise InputError("standard input names no file")
     if not argument:
@@ -61,14 +64,20 @@ def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     try:
         if path.is_dir():
-            return pictures_in(path)
+            return _wanted(pictures_in(path), is_input, argument)
         if path.exists():
             return [path]
         if glob.has_magic(argument):
-            return _matches(argument)
+            return _wanted(_matches(argument), is_input, argument)
     except OSError as exc:
         raise InputError(f"cannot read {argument}: {exc.strerror}") from exc
     raise InputError(f"{argument} does not exist")
+
+
+def _wanted(paths: list[Path], is_input: Callable[[Path], bool], argument: str) -> list[Path]:
+    if wanted := [path for path in paths if is_input(path)]:
+        return wanted
+    raise InputError(f"{argument} holds no inputs, only results and companions of pictures")
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -102,6 +111,16 @@ def refuse_existing(*targets: Path) -> None:
 
 def _taken(target: Path) -> OutputError:
     return OutputError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it")
+
+
+def check_name(target: Path) -> None:
+    """Raises OutputError for a name that the file system cannot have, before anything is computed for it."""
+    try:
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as exc:
+        raise OutputError(_reason(target, exc)) from exc
 
 
 def check_writable(folder: Path) -> None:

@@ -108,11 +108,11 @@ def load_rgb(path: Path) -> Picture:
 
 
 def load_mask(path: Path) -> Tensor:
-    """(H, W) of bool from a mask picture: True (kept) where it is at least half white.
+    """(H, W) of bool from a mask picture: True (kept) where every channel is at least half white.
 
     Raises InputError also for a picture that is no mask: more than a fifth of it neither black nor white.
     """
-    grey = load(path).pixels.mean(0)
+    grey = load(path).pixels.amin(0)
     between = float((grey.abs() < _MASK_SURE).double().mean())
     if between > _MASK_SOFT_SHARE:
         raise InputError(

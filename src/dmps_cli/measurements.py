@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
-from dmps_cli.files import atomic_write, refuse_existing, sha256_bytes, sha256_file
+from dmps_cli.files import MAX_NAME, atomic_write, refuse_existing, sha256_bytes, sha256_file
 from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 KIND = "dmps measurement"
 RESTORATION_KIND = "dmps restoration"
 FORMAT = 1
+MAX_SIDE = 2**24  # px; of what a sidecar may claim
 
 FAR_OFF_SCALE = 10.0
 """Values beyond it are said where nothing vouches for the scale: such floats are more likely on 0..255."""
@@ -129,12 +131,27 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 
 def sidecar_kind(path: Path) -> str | None:
     """The kind of result that a neighbouring .json says this file is (KIND, RESTORATION_KIND); None if it is silent."""
+    content = _neighbour(path)
+    return content.get("kind") if content.get("picture") == path.name else None
+
+
+def is_of(picture: Path, made_of: Mapping[str, Any]) -> bool:
+    """Whether the sidecar of a picture (there or not) says all of this; `source_sha256` is that of its source."""
+    content = _neighbour(picture)
+    if isinstance(source := content.get("source"), dict):
+        content |= {"source_sha256": source.get("sha256")}
+    return content.get("picture") == picture.name and all(
+        name in content and content[name] == value for name, value in made_of.items()
+    )
+
+
+def _neighbour(path: Path) -> dict[str, Any]:
+    """The object in the .json beside a file; empty if there is none."""
     try:
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_named = isinstance(content, dict) and content.get("picture") == path.name
-    return content.get("kind") if is_named else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
@@ -145,7 +162,7 @@ def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
     or of a later format.
     """
     sidecar_path = path.with_suffix(".json")
-    if not sidecar_path.is_file():
+    if not os.path.isfile(sidecar_path):  # noqa: PTH113 - False for any odd name
         return None, []
     try:
         content = json.loads(sidecar_path.read_text(encoding="utf-8"))
@@ -223,14 +240,14 @@ def _sigma(content: dict[str, Any]) -> float:
 
 def _counts(content: dict[str, Any], name: str, length: int, *, least: int) -> tuple[int, ...]:
     values = _field(content, name, list)
-    if len(values) != length or any(type(value) is not int or value < least for value in values):
+    if len(values) != length or any(type(value) is not int or not least <= value <= MAX_SIDE for value in values):
         raise ValueError(f"{name} is {values}")
     return tuple(values)
 
 
 def _file_name(content: dict[str, Any], name: str) -> str:
     value: str = _field(content, name, str)
-    if Path(value).name != value:  # a folder, or none
+    if not value or Path(value).name != value or len(os.fsencode(value)) > MAX_NAME:  # a folder, or none
         raise ValueError(f"{name} is {value!r}")
     return value
 

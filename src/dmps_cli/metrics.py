@@ -19,7 +19,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.errors import InputError, NumericsError, WeightsError, unknown_name
+from dmps_cli.errors import NumericsError, WeightsError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -285,10 +285,9 @@ class Scorer:
         )
 
     def score(self, x: Tensor, reference: Tensor) -> list[dict[str, float]]:
-        """One dict of finite numbers per image, keys as in `names`.
+        """One dict of finite numbers per image, keys as in `names`, without the metrics that need a larger picture.
 
-        x, reference: (B, C, H, W) on [-1, 1], C = 1 or 3. Raises NumericsError for NaN or infinity, InputError for a
-        picture too small for a metric.
+        x, reference: (B, C, H, W) on [-1, 1], C = 1 or 3. Raises NumericsError for NaN or infinity.
         """
         if x.shape != reference.shape or x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(
@@ -297,14 +296,9 @@ class Scorer:
         return [self._score_one(_alone(x, i), _alone(reference, i)) for i in range(len(x))]
 
     def _score_one(self, x: Tensor, reference: Tensor) -> dict[str, float]:
-        height, width = x.shape[2:]
-        for name, measure in self._loaded[0].items():
-            if min(height, width) < measure.min_px:
-                raise InputError(
-                    f"the picture has {width} x {height} px; {name} needs at least {measure.min_px} px per side: "
-                    f"leave {name} out of the metrics or take larger pictures"
-                )
-        return {name: measure.value(x, reference) for name, measure in self._loaded[0].items()}
+        side = min(x.shape[2:])
+        fitting = {name: measure for name, measure in self._loaded[0].items() if side >= measure.min_px}
+        return {name: measure.value(x, reference) for name, measure in fitting.items()}
 
 
 def _alone(x: Tensor, index: int) -> Tensor:

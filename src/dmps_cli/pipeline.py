@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dmps_cli.device import micro_batch
+from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
 from dmps_cli.methods import METHODS, Sampling
 from dmps_cli.operators.base import LinearOperator
@@ -55,6 +55,9 @@ def restore(
     MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
+    height, width = op.in_shape[1:]
+    pixels = min(size, len(y)) * height * width
+    check_memory(pixels, prior.bytes_per_pixel, op.device, f"a picture of {width} x {height} px")
     with memory_errors():
         parts = [
             _restore_together(y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 DDPM_STEPS = 1000
 BETA_FIRST, BETA_LAST = 1e-4, 0.02
+SPACINGS = ("uniform", "quadratic")  # of the steps that a shorter chain keeps
 FLOW_EPS = 1e-3  # Rectified Flow is never asked nearer than this to pure noise
 FLOW_LABEL = 999.0  # its network is fed 999 s, s = share of data
 
@@ -57,6 +58,8 @@ def kept_steps(nfe: int, spacing: str = "uniform", num_steps: int = DDPM_STEPS) 
     """
     if not 1 <= nfe <= num_steps:
         raise ValueError(f"nfe is {nfe}; a chain of {num_steps} steps allows 1 .. {num_steps}")
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing is {spacing}; it must be one of {', '.join(SPACINGS)}")
     if nfe == 1:
         return [num_steps - 1]
     stride, position, steps = (num_steps - 1) / (nfe - 1), 0.0, []
@@ -119,12 +122,11 @@ class Sampler(NamedTuple):
     help: str
     levels: Callable[[int, str], list[Level]]
     eta: float
-    max_nfe: int | None  # the chain's own length, where there is one
+    max_nfe: int  # the chain's own length; of a flow, more than anybody waits for
     spacings: tuple[str, ...]
 
 
 SAMPLERS = {
-    "ddpm": Sampler("ancestral steps on DDPM levels", ddpm_levels, 1.0, DDPM_STEPS, ("uniform", "quadratic")),
-    "flow": Sampler("Euler steps on rectified-flow levels", flow_levels, 0.0, None, ("uniform",)),
+    "ddpm": Sampler("ancestral steps on DDPM levels", ddpm_levels, 1.0, DDPM_STEPS, SPACINGS),
+    "flow": Sampler("Euler steps on rectified-flow levels", flow_levels, 0.0, 100_000, ("uniform",)),
 }
-SPACINGS = ("uniform", "quadratic")

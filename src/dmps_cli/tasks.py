@@ -50,7 +50,7 @@ class OperatorOptions:
         "X",
     )
     weights: str | None = _option("Weights of red, green and blue in the grey value.", "R,G,B")
-    mask: str | None = _option("Mask picture of the same size: white pixels are kept.", "FILE")
+    mask: str | None = _option("Mask picture of the same size, black and white: white pixels are kept.", "FILE")
     box: str | None = _option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
     fraction: float | None = _option("Share of pixels removed at random, 0 to 1.", "SHARE")
     ratio: int | None = _option("Compression: pixels per measured value.", "N")

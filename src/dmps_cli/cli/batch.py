@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,15 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import OutputFlags
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError, memory_errors
-from dmps_cli.files import OUTPUT_SUFFIXES, check_writable, expand_inputs, refuse_existing
-from dmps_cli.measurements import siblings, sidecar_kind
+from dmps_cli.files import (
+    IMAGE_SUFFIXES,
+    OUTPUT_SUFFIXES,
+    check_name,
+    check_writable,
+    expand_inputs,
+    refuse_existing,
+)
+from dmps_cli.measurements import KIND, is_of, siblings, sidecar_kind
 
 FAILURES_LISTED = 5
 
@@ -36,6 +43,8 @@ class Batch:
                 yield
         except DmpsError as exc:
             self.fail(str(name), exc)
+        except OSError as exc:  # of the system, about a name or a file: the others may be better
+            self.fail(str(name), InputError(f"{name}: {exc.filename or name}: {exc.strerror or exc}"))
 
     def fail(self, name: str, error: DmpsError) -> None:
         """Reports and remembers the failure of an input."""
@@ -43,14 +52,18 @@ class Batch:
         self.console.error(text if name in text else f"{name}: {text}")
         self.failures.append((name, error))
 
+    def print_object(self, facts: Mapping[str, Any]) -> None:
+        """Prints the JSON object, with --json."""
+        failures = [{"input": name, "error": str(error)} for name, error in self.failures]
+        self.console.object({**facts, "results": self.results, "failures": failures})
+
     def finish(self, facts: dict[str, Any]) -> None:
         """Prints the JSON object and, after several inputs, the list of failures; leaves with the batch's exit code.
 
         0: all done. 2: nothing done, and every failure was the command line's. 1: otherwise.
         """
-        failures = [{"input": name, "error": str(error)} for name, error in self.failures]
-        self.console.object({**facts, "results": self.results, "failures": failures})
-        if not failures:
+        self.print_object(facts)
+        if not self.failures:
             return
         failed = [*dict.fromkeys(name for name, _ in self.failures)]
         total = len({*failed, *(result["input"] for result in self.results)})
@@ -66,25 +79,36 @@ def failure_list(failed: Sequence[str], total: int) -> str:
     return f"{len(failed)} of {total} failed: {', '.join(failed[:FAILURES_LISTED])}{more}"
 
 
-def open_batch(arguments: Sequence[str], console: Console, made_here: Sequence[str]) -> tuple[Batch, list[Path]]:
+def open_batch(arguments: Sequence[str], console: Console, left_out: Sequence[str]) -> tuple[Batch, list[Path]]:
     """(the batch, its input files); what is missing among the arguments has failed already.
 
-    made_here: kinds of sidecar. Of several inputs, the pictures that have one are left out: a second run over a folder
-    must not take the results of the first. Named alone, such a picture is an input like any other.
+    left_out: kinds of results that a folder or glob does not bring in: a second run over it must not take the results
+    of the first. Named, such a picture is an input like any other. Of a measurement's three files, one is its input.
     """
     batch = Batch(console=console)
-    paths, failures = expand_inputs(arguments)
+    results: list[Path] = []
+
+    def is_input(path: Path) -> bool:
+        if sidecar_kind(path) in left_out:
+            results.append(path)
+            return False
+        return path.suffix.lower() in (*IMAGE_SUFFIXES, ".npy")
+
+    paths, failures = expand_inputs(arguments, is_input)
     for name, error in failures:
         batch.fail(name, error)
-    if len(paths) == 1:
-        return batch, paths
-    results = [path for path in paths if sidecar_kind(path) in made_here]
-    inputs = [path for path in paths if path not in results]
-    if results and not inputs:
-        batch.fail(", ".join(arguments), InputError("nothing but results of dmps there; name one alone to take it"))
-    elif results:
-        console.note(f"{len(results)} of {len(paths)} files are results of dmps and left out ({results[0]} for one)")
-    return batch, inputs
+    if results:
+        console.note(f"{len(results)} results of dmps are left out, {results[0]} for one; name such a file to take it")
+    pictures = {path.with_suffix(""): path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+    return batch, [path for path in paths if not is_companion(path, pictures.get(path.with_suffix("")))]
+
+
+def is_companion(path: Path, picture: Path | None) -> bool:
+    """Whether a file only belongs to a picture among the inputs: its .json, or the floats of a measurement."""
+    if picture is None or path == picture:
+        return False
+    suffix = path.suffix.lower()
+    return suffix == ".json" or (suffix == ".npy" and sidecar_kind(picture) == KIND)
 
 
 def plan_outputs(
@@ -103,7 +127,9 @@ def plan_outputs(
     """
     several = len(inputs) + len(batch.failures) > 1
     folder = _is_folder(flags.output, several=several)
-    guarded = {os.path.realpath(file): file for path in inputs for file in (path, *filter(Path.exists, siblings(path)))}
+    guarded = {
+        os.path.realpath(file): file for path in inputs for file in (path, *filter(os.path.exists, siblings(path)))
+    }
     guarded |= {os.path.realpath(file): file for file in kept}
     claimed: dict[str, Path] = {}
     planned: list[tuple[Path, Path]] = []
@@ -116,24 +142,28 @@ def plan_outputs(
             if others := [claimed[file] for file in files if file in claimed]:
                 raise OutputError(f"{path} and {others[0]} would both be written to {target}; rename one of them")
             check_writable(target.parent)
+            for name in written(target):
+                check_name(name)
             claimed |= dict.fromkeys(files, path)
             planned.append((path, target))
     return planned
 
 
-def may_write(target: Path, companions: Sequence[Path], kind: str, flags: OutputFlags, console: Console) -> bool | None:
+def may_write(
+    target: Path, companions: Sequence[Path], made_of: Mapping[str, Any], flags: OutputFlags, console: Console
+) -> bool | None:
     """Whether to write a picture, the last of its files: False as a new one, True over what is there, None: skip it.
 
-    With --skip-existing a picture that exists is skipped, and companions without it are what an interrupted run left:
-    they are written anew if their sidecar is of that kind and names the picture. Raises OutputError where something
-    exists otherwise, but with --overwrite.
+    With --skip-existing a picture that exists is skipped. Companions without it are what an interrupted run left, and
+    are written anew, if their sidecar says `made_of` too: the same result of the same input. Raises OutputError where
+    something exists otherwise, but with --overwrite.
     """
     if flags.overwrite:
         return True
     if flags.skip_existing and os.path.lexists(target):
         console.note(f"{target} exists; skipped")
         return None
-    if flags.skip_existing and sidecar_kind(target) == kind:
+    if flags.skip_existing and is_of(target, made_of):
         return True
     refuse_existing(target, *companions)
     return False
@@ -141,7 +171,9 @@ def may_write(target: Path, companions: Sequence[Path], kind: str, flags: Output
 
 def _is_folder(output: str | None, *, several: bool) -> bool:
     """Whether -o means a folder. Raises UsageError for a file where several are due, or one that is no picture's."""
-    if output is None or Path(output).is_dir() or output.endswith(("/", os.sep)):
+    if output == "":
+        raise UsageError("-o is empty; name a file or a folder")
+    if output is None or os.path.isdir(output) or output.endswith(("/", os.sep)):  # noqa: PTH112 - no error for odd names
         return output is not None
     suffix = Path(output).suffix.lower()
     if not suffix:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,30 @@ if TYPE_CHECKING:
     from dmps_cli.report import Row
 
 Advance = Callable[[], None]
+
+
+class StdoutError(Exception):
+    """Standard output takes no more: its reader has left, its disk is full."""
+
+
+def _print(text: str) -> None:
+    """A line on stdout, at once; on none where it is closed. Raises StdoutError."""
+    try:
+        print(text, flush=True)
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails on it again as it leaves
+        raise StdoutError(exc.strerror or str(exc)) from exc
+
+
+def _say(text: str) -> None:
+    """A line on stderr, if it can be said."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +49,7 @@ class Console:
     def note(self, text: str) -> None:
         """Something worth knowing."""
         if not self.quiet:
-            print(f"dmps: {text}", file=sys.stderr)
+            _say(f"dmps: {text}")
 
     def missing_metrics(self, reasons: Mapping[str, str]) -> None:
         """Says which metrics have no column, and why."""
@@ -33,37 +58,38 @@ class Console:
 
     def error(self, text: str) -> None:
         """Something that could not be done."""
-        print(f"dmps: error: {text}", file=sys.stderr)
+        _say(f"dmps: error: {text}")
 
     def result(self, text: str) -> None:
         """A line of the result, at once, so that a pipe can go on with it."""
         if not self.as_json:
-            print(text, flush=True)
+            _print(text)
 
     def table(self, rows: Sequence[Row]) -> None:
         """Rows as a table."""
         from dmps_cli.report import console_table, console_text
 
-        self.result(console_text(console_table(rows), sys.stdout))
+        if sys.stdout is not None:
+            self.result(console_text(console_table(rows), sys.stdout))
 
     def object(self, content: Mapping[str, Any]) -> None:
         """The result as one JSON object, with --json."""
         from dmps_cli.report import json_text
 
         if self.as_json:
-            print(json_text(content), flush=True)
+            _print(json_text(content))
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
         """A bar of bytes on stderr, only on a terminal, from the first byte on; yields what is told (done, in all)."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not _on_terminal():
             yield lambda done, total: None
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import TransferSpeedColumn as SpeedColumn
 
-        columns = (TextColumn(name), BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
+        columns = (TextColumn(name, markup=False), BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
             handle = bar.add_task(name, total=None, visible=False)
             yield lambda done, total: bar.update(handle, completed=done, total=total, visible=True)
@@ -71,21 +97,21 @@ class Console:
     @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
         """A bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not _on_terminal():
             yield (lambda: None), (lambda text: None)
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
             TimeRemainingColumn(),
         )
         # rich would send what is printed on stdout to the bar's console, out of a pipe or a file
-        on_one_terminal = sys.stdout.isatty()
+        on_one_terminal = sys.stdout is not None and sys.stdout.isatty()
         bar_console = RichConsole(stderr=True)
         with Progress(*columns, console=bar_console, transient=True, redirect_stdout=on_one_terminal) as bar:
             handle = bar.add_task("", total=total)

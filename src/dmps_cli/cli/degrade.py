@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
-from dmps_cli.cli.operators import OperatorPlan
+from dmps_cli.cli.operators import OperatorPlan, check_mask
 from dmps_cli.cli.options import (
     Inputs,
     OutputFlags,
@@ -20,7 +20,7 @@ from dmps_cli.cli.options import (
     checked_task,
     command_options,
 )
-from dmps_cli.errors import InputError, UsageError
+from dmps_cli.errors import UsageError
 from dmps_cli.files import sha256_file
 from dmps_cli.measurements import KIND, RESTORATION_KIND, Source, pattern_hash, siblings, write_measurement
 from dmps_cli.tasks import TASKS, OperatorOptions, crop_box, resolve
@@ -50,13 +50,15 @@ def degrade(
     check_seed(seed)
     checked_sigma(sigma)
     plan = make_plan(task, operator, sigma, seed)  # type: ignore[arg-type]
-    batch, paths = open_batch(inputs, output.console(), made_here=[KIND, RESTORATION_KIND])
+    batch, paths = open_batch(inputs, output.console(), left_out=[KIND, RESTORATION_KIND])
     kept = [Path(operator.mask)] if operator.mask else []
     planned = plan_outputs(batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=kept)
     jobs = []
     for path, target in planned:
         with batch.item(path):
-            overwrite = may_write(target, siblings(target), KIND, output, batch.console)
+            facts = {"task": plan.task, "operator": dict(plan.params), "sigma_y": plan.sigma_y, "seed": seed}
+            made_of = {"source_sha256": sha256_file(path), **facts}
+            overwrite = may_write(target, siblings(target), made_of, output, batch.console)
             if overwrite is not None:
                 jobs.append((path, target, overwrite))
     if jobs:
@@ -79,8 +81,7 @@ def make_plan(task: str, options: OperatorOptions, sigma: float | None, seed: in
     params = resolve(task, options)
     if params.get("operator_seed") is not None and options.operator_seed is None:
         params["operator_seed"] = seed
-    if params.get("mask") is not None and not Path(params["mask"]).is_file():
-        raise InputError(f"the mask {params['mask']} does not exist")
+    check_mask(params)
     return OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
 
 

@@ -25,6 +25,7 @@ from dmps_cli.cli.options import (
 )
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError
 from dmps_cli.files import atomic_write, check_writable, expand_inputs
+from dmps_cli.measurements import sidecar_kind
 from dmps_cli.metrics import LPIPS_NETS
 from dmps_cli.tasks import OperatorOptions, crop_box, task
 
@@ -88,7 +89,8 @@ def evaluate(
     scorer = Scorer(lpips_net=lpips_net)
     console.missing_metrics(scorer.missing)
     for plan in plans:
-        console.note(plan.describe())
+        for choice in samplings[plan.task]:
+            console.note(f"{plan.describe()}; {choice}")
     rows: list[Row] = []
     batch = Batch(console=console)
     num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)
@@ -150,7 +152,7 @@ def list_pictures(dataset: str, limit: int | None) -> dict[str, Path]:
         root = Path(dataset)
         if not root.is_dir():
             raise InputError(f"the data set {dataset} is not a folder; name one, or {SAMPLES}")
-        paths, failures = expand_inputs([dataset])
+        paths, failures = expand_inputs([dataset], lambda path: sidecar_kind(path) is None)
         if failures:
             raise failures[0][1]
         found = {path.relative_to(root).as_posix(): path for path in paths}
@@ -187,7 +189,7 @@ def report(
 
     averaged = means(rows, GROUP, (*protocol.metrics, "seconds"))
     content = {**facts, "means": averaged, "rows": rows}
-    if out is not None:
+    if out is not None and rows:
         texts = (csv_text(rows), csv_text(averaged), json_text(content) + "\n")
         for name, text in zip(FILES, texts, strict=True):
             atomic_write(out / name, text.encode(errors="surrogateescape"), overwrite=overwrite)

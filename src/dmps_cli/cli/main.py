@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dmps_cli import __version__
-from dmps_cli.cli.console import Console
+from dmps_cli.cli.console import Console, StdoutError
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
@@ -57,25 +57,20 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with memory_errors():
                 command(**values)
-            sys.stdout.flush()
         except DmpsError as exc:
             Console().error(str(exc))
             raise typer.Exit(exc.exit_code) from exc
         except KeyboardInterrupt as exc:
             Console().error("interrupted; finished files are kept")
             raise typer.Exit(INTERRUPTED) from exc
-        except OSError as exc:
-            Console().error(f"{exc.filename or 'standard output'}: {exc.strerror or exc}; finished files are kept")
-            if exc.filename is None:
-                _drop_stdout()
+        except StdoutError as exc:
+            Console().error(f"cannot write to standard output ({exc}); finished files are kept")
+            raise typer.Exit(DmpsError.exit_code) from exc
+        except OSError as exc:  # of a name that the system does not take, which no command foresaw
+            Console().error(f"{exc.filename or 'the system says'}: {exc.strerror or exc}")
             raise typer.Exit(DmpsError.exit_code) from exc
 
     return run
-
-
-def _drop_stdout() -> None:
-    """What stdout still holds goes nowhere: its reader or its disk has none of it, and Python would try again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

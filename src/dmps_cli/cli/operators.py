@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -69,8 +70,8 @@ class OperatorPlan:
             op = build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask)
         if self.pattern_sha256 not in (None, pattern_hash(op.pattern)):
             raise InputError(
-                f"the random pattern of this {self.task} measurement cannot be drawn again: seed "
-                f"{self.params.get('operator_seed')} gives another here; take the NumPy version of its sidecar"
+                f"the parameters of this '{self.task}' measurement do not give the pixels that it was made of: its "
+                "sidecar was edited, or another NumPy draws another pattern from its seed"
             )
         return op
 
@@ -109,6 +110,7 @@ def plan_operator(
         raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
     params = resolve(task, options)
     check_pattern_given(task, options)
+    check_mask(params)
     return InputPlan(
         plan=OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
     )
@@ -124,6 +126,8 @@ def _plan_from_sidecar(
         notes.append(f"{path}: --task {task} overrides the sidecar's {measured.task}")
         check_pattern_given(task, options)
     params = resolve(task, OperatorOptions(**{**_open_patterns(recorded, given), **given}))
+    if "mask" in given:
+        check_mask(params)
     plan = OperatorPlan(
         task=task,
         params=params,
@@ -141,6 +145,12 @@ def _plan_from_sidecar(
         if name in recorded and (params[name] != recorded[name] or name == "mask")
     ]
     return InputPlan(plan=plan, sidecar=sidecar, measured=measured, notes=tuple(notes))
+
+
+def check_mask(params: Mapping[str, Any]) -> None:
+    """Raises InputError if the mask that the parameters name does not exist."""
+    if params.get("mask") is not None and not os.path.isfile(params["mask"]):  # noqa: PTH113 - False for any odd name
+        raise InputError(f"the mask {params['mask']} does not exist")
 
 
 def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
@@ -173,7 +183,10 @@ def _is_same(plan: OperatorPlan, measured: OperatorPlan) -> bool:
 
 def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The recorded parameters, without the recorded pattern of missing pixels if another kind is given."""
-    dropped = {*PATTERNS, "operator_seed"} if set(PATTERNS) & given.keys() else set()
+    kinds = set(PATTERNS) & given.keys()
+    dropped = set(PATTERNS) - kinds if kinds else set()
+    if kinds and "fraction" not in kinds:
+        dropped.add("operator_seed")
     return {name: value for name, value in recorded.items() if value is not None and name not in dropped}
 
 

@@ -142,8 +142,8 @@ LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network
 
 
 def split(names: str | None) -> list[str]:
-    """The names of a comma-separated list."""
-    return [name.strip() for name in (names or "").split(",") if name.strip()]
+    """The names of a comma-separated list, each once."""
+    return [*dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip())]
 
 
 def checked_task(name: str | None) -> str | None:
@@ -257,13 +257,19 @@ class SamplingFlags:
         return [*split(samplers)] or [self.sampler]
 
     def resolve(self, entry: Card, task: str | None = None, sampler: str | None = None) -> Sampling:
-        """The complete choice for a prior and a task, defaults filled in. Raises UsageError."""
+        """The complete choice for a prior and a task, defaults filled in. Raises UsageError.
+
+        sampler: one of several to compare; then a --spacing goes to those that have it.
+        """
+        spacing = self.spacing
+        if sampler in SAMPLERS and spacing in SPACINGS and spacing not in SAMPLERS[sampler].spacings:
+            spacing = None
         return resolve_sampling(
             task=task,
             method=self.method,
             sampler=sampler or self.sampler or entry.sampler,
             nfe=self.nfe,
-            spacing=self.spacing,
+            spacing=spacing,
             weight=self.weight,
             score_at=self.score_at,
             cap=self.cap,

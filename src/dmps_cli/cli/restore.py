@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from dmps_cli.weights import LoadedPrior
 
 PICTURE_NDIM = 4
+MAX_SAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,20 +121,20 @@ def restore(
     sampling.resolve(entry, checked_task(task))
     checked_sigma(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
-    if samples < 1:
-        raise UsageError(f"--samples is {samples}; it must be at least 1")
-    batch, paths = open_batch(inputs, console, made_here=[RESTORATION_KIND])
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
+    batch, paths = open_batch(inputs, console, left_out=[RESTORATION_KIND])
 
     def written(target: Path) -> list[Path]:
         return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
 
-    kept = [reference] if reference is not None else []
+    kept = [*references(reference), *([Path(operator.mask)] if operator.mask else [])]
     jobs = []
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
             input_plan = plan_input(path, task, operator, sigma, console)
             names = enumerate(sample_names(target, samples))
-            if targets := tuple(unfinished(names, output, console)):
+            if targets := tuple(unfinished(names, sha256_file(path), output, console)):
                 job = Job(
                     path=path,
                     targets=targets,
@@ -143,7 +145,7 @@ def restore(
                 jobs.append(job)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if jobs:
-        facts |= run_jobs(jobs, batch, compute, lpips_net)
+        run_jobs(jobs, batch, compute, lpips_net, facts)
     batch.finish(facts)
 
 
@@ -154,10 +156,20 @@ def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
     return tuple(target.with_stem(f"{target.stem}_{k + 1}") for k in range(samples))
 
 
-def unfinished(names: Iterable[tuple[int, Path]], flags: OutputFlags, console: Console) -> Iterator[Target]:
+def references(reference: Path | None) -> list[Path]:
+    """The pictures that --reference may mean: they are read, and never written."""
+    if reference is None or not os.path.isdir(reference):  # noqa: PTH112 - False for any odd name
+        return [] if reference is None else [reference]
+    return pictures_in(reference)
+
+
+def unfinished(
+    names: Iterable[tuple[int, Path]], input_sha256: str, flags: OutputFlags, console: Console
+) -> Iterator[Target]:
     """The samples that are still to be drawn. Raises OutputError where one exists."""
     for k, path in names:
-        overwrite = may_write(path, [path.with_suffix(".json")], RESTORATION_KIND, flags, console)
+        made_of = {"kind": RESTORATION_KIND, "input_sha256": input_sha256, "sample": k}
+        overwrite = may_write(path, [path.with_suffix(".json")], made_of, flags, console)
         if overwrite is not None:
             yield Target(path=path, sample=k, overwrite=overwrite)
 
@@ -191,30 +203,52 @@ def find_reference(reference: Path | None, path: Path, planned: InputPlan) -> Pa
     raise InputError(f"{path}: no reference named {' or '.join(dict.fromkeys(stems))} in {reference}")
 
 
-def run_jobs(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags, lpips_net: str) -> dict[str, Any]:
-    """Loads the prior once, restores every job, prints the scores at the end; returns facts for --json."""
-    from dmps_cli.device import micro_batch
+def run_jobs(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags, lpips_net: str, facts: dict[str, Any]) -> None:
+    """Loads the prior once, restores every job, prints the scores at the end, and adds them to facts for --json.
 
+    Interrupted, it does the last two for what is finished.
+    """
     device = compute.start()
     prior = compute.load(device, batch.console)
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
         batch.console.note(text)
     batch.console.note(f"prior {prior.name}, {compute.dtype} on {device}")
-    writer = Writer(prior=prior, compute=compute, batch=batch)
+    writer = Writer(prior=prior, compute=compute, device=device, batch=batch)
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
-    places = {job.path: k + 1 for k, job in enumerate(jobs)}
     num_steps = sum(len(job.targets) * job.sampling.nfe for job in jobs)
-    with batch.console.progress(num_steps) as (advance, say):
-        for units in unit_groups(jobs, batch, prior, device, micro_batch(device, compute.batch_size)):
-            last = units[-1].ready.job.path
-            say(f"{last.name} (image {places[last]} of {len(jobs)})")
-            for unit, image, seconds in drawn(units, writer, advance):
-                metrics: dict[str, float] = {}
-                with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
-                    metrics = scores.of(unit, image) if scores else metrics
-                with batch.item(unit.ready.job.path):
-                    writer.write(unit, image, seconds, metrics)
-    return scores.finish(batch.console) if scores else {}
+    try:
+        with batch.console.progress(num_steps) as (advance, say):
+            draw_all(jobs, batch, prior, writer, scores, advance, say)
+    except KeyboardInterrupt:
+        batch.print_object(facts | (scores.finish(batch.console) if scores else {}))
+        raise
+    if scores:
+        facts |= scores.finish(batch.console)
+
+
+def draw_all(
+    jobs: Sequence[Job],
+    batch: Batch,
+    prior: LoadedPrior,
+    writer: Writer,
+    scores: Scores | None,
+    advance: Callable[[], None],
+    say: Callable[[str], None],
+) -> None:
+    """Restores, scores and writes every sample of every job."""
+    from dmps_cli.device import micro_batch
+
+    places = {job.path: k + 1 for k, job in enumerate(jobs)}
+    size = micro_batch(writer.device, writer.compute.batch_size)
+    for units in unit_groups(jobs, batch, prior, writer.device, size):
+        last = units[-1].ready.job.path
+        say(f"{last.name} (image {places[last]} of {len(jobs)})")
+        for unit, image, seconds in drawn(units, writer, advance):
+            metrics: dict[str, float] = {}
+            with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
+                metrics = scores.of(unit, image, batch.console) if scores else metrics
+            with batch.item(unit.ready.job.path):
+                writer.write(unit, image, seconds, metrics)
 
 
 def unit_groups(
@@ -241,20 +275,19 @@ def read(
     job: Job, console: Console, prior: LoadedPrior, device: torch.device, operators: dict[Any, LinearOperator]
 ) -> Ready:
     """Reads measurement and reference, builds the operator. Raises InputError where they do not fit together."""
-    from dmps_cli.device import check_memory
-
     reading = read_measurement(job.path, job.input.sidecar)
     for note in reading.notes:
         console.note(note)
     pixels, is_exact = reading.pixels.to(device), reading.is_exact
     if is_exact and job.input.measured is not None:
         pixels, is_exact = as_picture(pixels, job.input.measured, job.path, device), False
+    if job.input.sidecar is None and pixels.ndim == PICTURE_NDIM:
+        is_exact = False  # floats that nobody vouches for are a picture
     if job.plan.image_shape is None and pixels.ndim != PICTURE_NDIM:
         raise InputError(
             f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
         )
     shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]))
-    check_memory(shape[1] * shape[2], prior.prior.bytes_per_pixel, device, f"{job.path}: {shape[2]} x {shape[1]} px")
     if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
         console.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
     truth = load_truth(job, shape)
@@ -348,6 +381,7 @@ class Writer:
 
     prior: LoadedPrior
     compute: ComputeFlags
+    device: torch.device
     batch: Batch
 
     def write(self, unit: Unit, image: Tensor, seconds: float, scores: dict[str, float]) -> None:
@@ -398,12 +432,14 @@ class Scores:
         self.images: dict[str, None] = {}  # by input: samples of one are one image
         console.missing_metrics(self.scorer.missing)
 
-    def of(self, unit: Unit, image: Tensor) -> dict[str, float]:
+    def of(self, unit: Unit, image: Tensor, console: Console) -> dict[str, float]:
         """The metrics of a sample (C, H, W); none without a reference."""
         truth = unit.ready.truth
         if truth is None:
             return {}
         scores = self.scorer.score(image[None], truth.to(image))[0]
+        if absent := [name for name in self.scorer.names if name not in scores]:
+            console.note(f"{unit.ready.job.path}: too small for {', '.join(absent)}; left out")
         self.sigmas.add(unit.ready.job.plan.sigma_y)
         self.images[unit.ready.job.path.name] = None
         self.rows.append({"image": unit.target.path.name, **scores})

@@ -52,12 +52,11 @@ def time(
     import torch
 
     from dmps_cli.benchmark import time_restore
-    from dmps_cli.device import check_memory, describe, peak_mib
+    from dmps_cli.device import describe, peak_mib
     from dmps_cli.pipeline import FILE_KEY, degrade
     from dmps_cli.report import csv_text
 
     prior = compute.load(device, console)
-    check_memory(height * width, prior.prior.bytes_per_pixel, device, f"{height} x {width} px")
     op = plan.build((prior.prior.channels, height, width), device)
     x = torch.zeros((compute.batch_size, *op.in_shape), device=device)
     y = degrade(x, op, plan.sigma_y, seed=compute.seed, keys=[FILE_KEY] * len(x))

@@ -123,9 +123,8 @@ def resolve_sampling(
 
 def _evaluations(nfe: int, sampler: str) -> int:
     most = SAMPLERS[sampler].max_nfe
-    if nfe < 1 or (most is not None and nfe > most):
-        bounds = f"1 to {most}, the length of the {sampler} chain" if most else "at least 1"
-        raise UsageError(f"--nfe is {nfe}; it must be {bounds}")
+    if not 1 <= nfe <= most:
+        raise UsageError(f"--nfe is {nfe}; it must be from 1 to {most} on {sampler} levels")
     return nfe
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dmps_cli.errors import ConvergenceError
 from dmps_cli.linalg import conjugate_gradient, largest_eigenvalue
 
 Shape = tuple[int, ...]
@@ -65,12 +66,17 @@ class LinearOperator(ABC):
         r: (B, *out_shape). noise_var, scale >= 0, not both 0. At noise_var = 0 the pseudo-inverse
         is meant. Raises ConvergenceError if the iteration stops short of its tolerance.
         """
-        return conjugate_gradient(
-            lambda v: noise_var * v + scale * self.A(self.At(v)),
-            r,
-            rtol=CG_RTOL[self.dtype],
-            max_iter=CG_MAX_ITER,
-        )
+        try:
+            return conjugate_gradient(
+                lambda v: noise_var * v + scale * self.A(self.At(v)),
+                r,
+                rtol=CG_RTOL[self.dtype],
+                max_iter=CG_MAX_ITER,
+            )
+        except ConvergenceError as exc:
+            if noise_var > 0.0:
+                raise
+            raise ConvergenceError("no picture gives this measurement exactly; give its noise with --sigma") from exc
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm cut.

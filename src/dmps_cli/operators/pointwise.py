@@ -67,7 +67,7 @@ class Identity(FlatOperator):
 class ChannelMean(FlatOperator):
     """y = sum over c of w_c x_c (colorization); y has one channel.
 
-    in_shape: (C, H, W); weights: C numbers, not all 0, else ValueError; by default 1/C each (the authors' code has
+    in_shape: (C, H, W); weights: C numbers, not all 0, else InputError; by default 1/C each (the authors' code has
     .3333 .3334 .3333). s = ||w||, V = w / ||w||.
     """
 
@@ -83,7 +83,7 @@ class ChannelMean(FlatOperator):
         w = [1.0 / channels] * channels if weights is None else list(weights)
         norm = math.hypot(*w)
         if len(w) != channels or norm == 0.0:
-            raise ValueError(f"weights are {w}; they must be {channels} numbers, not all 0")
+            raise InputError(f"the weights are {w}; for {channels} channels, {channels} numbers are due, not all 0")
         super().__init__(in_shape, (1, *in_shape[1:]), norm, dtype, device)
         self.unit = torch.tensor([v / norm for v in w], dtype=dtype, device=device)[:, None, None]
 
