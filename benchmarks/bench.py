@@ -139,6 +139,72 @@ def memory(task: str) -> list[dict[str, Any]]:
     return [{"task": task, "size": 1024, "peak MiB": peak / 1024, "budget MiB": 2500}]
 
 
+def adm_evaluation(way: str) -> list[dict[str, Any]]:
+    """One evaluation of the FFHQ network at 256 x 256, weights at random; a process of its own.
+
+    way: 'reference' (contiguous, float32, gradients recorded, the allocator as it comes, as the published code runs
+    it), or the floating-point type in which we run it.
+    """
+    import torch
+
+    from dmps_cli.checkpoints import build_prior
+    from dmps_cli.device import DTYPES, peak_mib, tune_allocator
+    from dmps_cli.nets.adm import ADM, ADMConfig
+    from dmps_cli.weights import card
+
+    config, cpu = card("ffhq").config, torch.device("cpu")
+    torch.manual_seed(0)
+    network = ADM(ADMConfig.from_reference(config, "ffhq"))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
+    x, t = torch.randn(1, 3, 256, 256), torch.tensor([500.0])
+    if way == "reference":
+        network.eval()
+    else:
+        tune_allocator()
+        state = network.state_dict()
+        network = build_prior("adm", config, state, where="ffhq", device=cpu, dtype=DTYPES[way]).network  # type: ignore[attr-defined]
+    before = peak_mib(cpu)
+    with torch.set_grad_enabled(way == "reference"):
+        seconds = median_seconds(lambda: network(x, t), 3)
+    return [{"way": way, "seconds": seconds, "peak MiB above the model": peak_mib(cpu) - before}]
+
+
+def adm() -> list[dict[str, Any]]:
+    """The FFHQ network in the published way and in ours, in turn, twice; medians and ratios."""
+    ways = ("reference", "float32", "bfloat16")
+    runs = [as_process(f"adm {way}")[0] for _ in range(2) for way in ways]
+    rows = []
+    for way in ways:
+        mine = [run for run in runs if run["way"] == way]
+        rows.append(
+            {"way": way, **{key: statistics.median(run[key] for run in mine) for key in mine[0] if key != "way"}}
+        )
+    for row in rows:
+        for key in ("seconds", "peak MiB above the model"):
+            row[f"ratio of {key.split()[0]}"] = row[key] / rows[0][key]
+    return rows
+
+
+def loading() -> list[dict[str, Any]]:
+    """Seconds from the mapped copy of an FFHQ checkpoint (weights at random) to a prior, torch imported already."""
+    import torch
+
+    from dmps_cli.nets.adm import ADM, ADMConfig
+    from dmps_cli.weights import card, load_prior
+
+    with TemporaryDirectory() as folder:
+        os.environ["DMPS_CACHE"] = folder
+        path = card("ffhq").location
+        path.parent.mkdir(parents=True)
+        torch.save(ADM(ADMConfig.from_reference(card("ffhq").config, "ffhq")).state_dict(), path)
+        start = time.perf_counter()
+        load_prior("ffhq", torch.device("cpu"))
+        first = time.perf_counter() - start
+        seconds = median_seconds(lambda: load_prior("ffhq", torch.device("cpu")), 5)
+    return [{"what": "ffhq, first use", "seconds": first}, {"what": "ffhq, from its mapped copy", "seconds": seconds}]
+
+
 GROUPS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "startup": startup,
     **{f"likelihood {size}": lambda size=size: likelihood(size) for size in SIZES},
@@ -148,8 +214,20 @@ GROUPS: dict[str, Callable[[], list[dict[str, Any]]]] = {
         for dtype in ("float32", "bfloat16")
         for tuned in (False, True)
     },
+    "adm": adm,
+    "loading": loading,
     **{f"memory {task}": lambda task=task: memory(task) for task in ("sr4", "deblur", "cs")},
 }
+
+PARTS = {f"adm {way}": lambda way=way: adm_evaluation(way) for way in ("reference", "float32", "bfloat16")}
+"""Processes that a group starts."""
+
+
+def as_process(name: str) -> list[dict[str, Any]]:
+    """What a group returns, run in a process of its own."""
+    command = [sys.executable, __file__, "--group", name]
+    rows: list[dict[str, Any]] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return rows
 
 
 def main() -> None:
@@ -159,15 +237,13 @@ def main() -> None:
     parser.add_argument("--group", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.group:
-        print(json.dumps(GROUPS[arguments.group]()))
+        print(json.dumps((GROUPS | PARTS)[arguments.group]()))
         return
     from dmps_cli.report import console_table, console_text
 
     print(f"{os.cpu_count()} cores; seconds and milliseconds are medians")
     for name in arguments.groups:
-        command = [sys.executable, __file__, "--group", name]
-        rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"\n{name}\n{console_text(console_table(rows), sys.stdout)}", flush=True)
+        print(f"\n{name}\n{console_text(console_table(as_process(name)), sys.stdout)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ METHODS = {
 # The tables of defaults: evaluations and knobs of (method, sampler), then what differs for (method, task). How the
 # numbers were chosen: docs/defaults.md.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("dmps", "ddpm"): {"nfe": 50, "spacing": "quadratic", "weight": 1.75, "score_at": "x_t", "cap": 1.0},
+    ("dmps", "ddpm"): {"nfe": 30, "spacing": "quadratic", "weight": 1.75, "score_at": "x_t", "cap": 1.0},
     ("dmps", "flow"): {"nfe": 50, "spacing": "uniform", "weight": 2.0, "score_at": "x_t", "cap": 1.0},
 }
 TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
