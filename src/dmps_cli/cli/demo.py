@@ -122,6 +122,8 @@ def draw(results: Sequence[Result]) -> Image.Image:
         ]
         return SheetRow(label=result.task, note=Path(result.photo).stem, pictures=pictures)
 
-    first = next(iter(results[0].sidecars.values()))
-    footnote = f"prior {first['model']}, {first['dtype']}; NFE {first['nfe']}; LPIPS: alex"
+    facts = results[0].sidecars
+    first = facts[SAMPLERS[0]]
+    counts = ", ".join(f"{sampler} {sidecar['nfe']}" for sampler, sidecar in facts.items())
+    footnote = f"prior {first['model']}, {first['dtype']}; NFE: {counts}; LPIPS: alex"
     return contact_sheet(["truth", "measurement", "DDPM", "flow"], [*map(sheet_row, results)], footnote=footnote)

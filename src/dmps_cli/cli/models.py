@@ -36,7 +36,6 @@ def list_models(weights_file: WeightsFile = None, as_json: AsJson = False) -> No
     if not as_json:
         shown = ("name", "state", "MB", "sampler", "px", "licence")
         console.table([{key: row[key] for key in shown} for row in rows])
-        console.note(f"downloads go to {cache_dir()}")
 
 
 def facts(entry: Card) -> dict[str, Any]:
