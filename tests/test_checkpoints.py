@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -195,8 +196,8 @@ def other_zip(path: Path) -> None:
         (other_zip, "not a checkpoint of torch.save"),
         (damaged_pickle, "is damaged"),
         (circular, "no weights found in it, only 'model'"),
-        (lambda path: None, "cannot read .*No such file"),
-        (lambda path: path.mkdir(), "cannot read .*Is a directory"),
+        (lambda path: None, "is no file"),
+        (lambda path: path.mkdir(), "is no file"),
         (lambda path: torch.save({"step": 3, "lr": 0.1}, path), "no weights found in it, only 'step', 'lr'"),
         (lambda path: torch.save({}, path), "no weights found in it, only nothing"),
         (lambda path: torch.save(torch.ones(3), path), "no weights found in it, only Tensor"),
@@ -232,6 +233,9 @@ def test_conversion_holds_the_averages_and_says_of_what(tmp_path: Path) -> None:
         assert file.metadata() == {
             "source": "published.pth",
             "source_sha256": sha256,
+            "source_size": str(source.stat().st_size),
+            "source_mtime_ns": str(source.stat().st_mtime_ns),
+            "data_sha256": hashlib.sha256(b"".join(value.numpy().tobytes() for value in expected.values())).hexdigest(),
             "architecture": "ncsnpp",
             "conversion": "1",
             "written_by": f"dmps {dmps_cli.__version__}",

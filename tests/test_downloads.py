@@ -282,7 +282,7 @@ def test_sources_are_parsed() -> None:
     assert parse_source({"url": "https://h/b.pt"}) == Web(url="https://h/b.pt")
     assert parse_source({"gdrive": "1BGwhRWU_-x"}) == Drive(gdrive="1BGwhRWU_-x")
     assert [str(source) for source in (HUB, Web(url="https://h/b"), Drive(gdrive="1B"))] == [
-        "Hub owner/model/net.pt",
+        "Hub owner/model/net.pt@6b0a2cf45dec",
         "https://h/b",
         "Google Drive 1B",
     ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -127,9 +130,92 @@ def test_a_named_checkpoint_is_fetched_converted_and_used(
     assert again.code == 0, again.err
     assert asked == ["/tiny.pt"]
     np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
-    (tmp_path / "cache" / "converted" / "tiny.safetensors").unlink()
+    assert dmps("models", "path", "tiny", "--weights-file", "mine.toml").out.strip().endswith(".safetensors")
+    assert dmps("models", "verify", "tiny", "--weights-file", "mine.toml").code == 0
+    assert dmps("models", "fetch", "tiny", "--offline", "--weights-file", "mine.toml").code == 0
+    (copy,) = (tmp_path / "cache" / "converted").glob("tiny-*.safetensors")
+    content = bytearray(copy.read_bytes())
+    content[-100] ^= 1
+    copy.write_bytes(content)
+    assert dmps("models", "verify", "tiny", "--weights-file", "mine.toml").code == 1
+    copy.unlink()
     gone = dmps("restore", "p.png", "--task", "denoise", "-o", "c.png", "--offline", *model, *FAST)
     assert (gone.code, "dmps models fetch tiny" in gone.err) == (1, True)
+
+
+def served(host: tuple[Path, str, list[str]], table: Path, name: str, state: dict[str, torch.Tensor]) -> None:
+    """A checkpoint on the host, and mine.toml that names it as 'tiny'."""
+    folder, address, _ = host
+    torch.save(state, folder / name)
+    tiny_table(table)
+    source = f'sources = [{{ url = "{address}/{name}" }}]\n'
+    table.write_text(table.read_text().replace("[tiny.config]", source + "[tiny.config]"))
+
+
+def test_another_file_is_never_served_from_an_old_copy(
+    dmps: Dmps, tmp_path: Path, host: tuple[Path, str, list[str]]
+) -> None:
+    """Not when the table names another source, nor when the cached file is replaced by hand."""
+    photo(tmp_path / "p.png", (32, 32))
+    table, other = tmp_path / "mine.toml", {key: 0.5 * value for key, value in adm_state().items()}
+    flags = ("restore", "p.png", "--task", "denoise", "--model", "tiny", "--weights-file", "mine.toml", *FAST)
+    served(host, table, "v1.pt", adm_state())
+    assert dmps(*flags, "-o", "a.png").code == 0
+    served(host, table, "v2.pt", other)
+    assert dmps(*flags, "-o", "b.png").code == 0
+    sidecars = [json.loads(Path(f"{name}.json").read_text()) for name in "ab"]
+    assert [sidecar["model_sha256"] for sidecar in sidecars] == [
+        sha256_file(host[0] / name) for name in ("v1.pt", "v2.pt")
+    ]
+    assert (pixels("a.png") != pixels("b.png")).any()
+    cached = tmp_path / "cache" / "tiny" / "v2.pt"
+    cached.write_bytes((host[0] / "v1.pt").read_bytes())
+    refused = dmps(*flags, "-o", "c.png")
+    assert (refused.code, "when it was first downloaded" in refused.err) == (1, True)
+    cached.with_name("v2.pt.json").unlink()  # as the message says, if the new file is right
+    assert dmps(*flags, "-o", "c.png").code == 0
+    np.testing.assert_array_equal(pixels("a.png"), pixels("c.png"))
+
+
+def test_a_users_file_that_changes_is_read_again(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png", (32, 32))
+    tiny_table(tmp_path / "mine.toml", path="net.pt")
+    flags = ("restore", "p.png", "--task", "denoise", "--model", "tiny", "--weights-file", "mine.toml", *FAST)
+    for name, factor in (("a", 1.0), ("b", 0.5)):
+        torch.save({key: factor * value for key, value in adm_state().items()}, tmp_path / "net.pt")
+        assert dmps(*flags, "-o", f"{name}.png").code == 0
+        assert json.loads(Path(f"{name}.json").read_text())["model_sha256"] == sha256_file(tmp_path / "net.pt")
+    assert (pixels("a.png") != pixels("b.png")).any()
+
+
+@pytest.mark.parametrize("layout", ["flat", "pipeline"])
+def test_a_diffusers_folder_of_the_hub(
+    dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: tuple[Path, str, list[str]], layout: str
+) -> None:
+    """Fetched file by file; the same pixels as from the folder itself, which a path names."""
+    diffusers = pytest.importorskip("diffusers")
+    folder, address, _ = host
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    net = diffusers.UNet2DModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1, **blocks)
+    home = folder / "owner" / "net" / "resolve" / "main"
+    unet, scheduler = (home / "unet", home / "scheduler") if layout == "pipeline" else (home, home)
+    net.save_pretrained(unet)
+    diffusers.DDPMScheduler().save_pretrained(scheduler)
+    files = [str(path.relative_to(home)) for path in (unet / "config.json", scheduler / "scheduler_config.json")]
+    files.append(str((unet / "diffusion_pytorch_model.safetensors").relative_to(home)))
+    sources = 'sources = [{ repo = "owner/net" }]'
+    table = f'[mine]\nabout = "x"\narchitecture = "diffusers"\nimage_size = 16\nfiles = {files}\n{sources}\n'
+    (tmp_path / "mine.toml").write_text(table)
+    photo(tmp_path / "p.png", (21, 13))
+    flags = ("restore", "p.png", "--task", "denoise", *FAST)
+    named = dmps(*flags, "--model", "mine", "--weights-file", "mine.toml", "-o", "a.png")
+    assert named.code == 0, named.err
+    by_path = dmps(*flags, "--model", str(home), "-o", "b.png")
+    assert by_path.code == 0, by_path.err
+    np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+    assert dmps("models", "verify", "mine", "--weights-file", "mine.toml").code == 0
 
 
 def test_verify_reads_a_file_through(dmps: Dmps, tmp_path: Path, host: tuple[Path, str, list[str]]) -> None:
@@ -162,6 +248,11 @@ def test_a_file_that_is_no_checkpoint_is_said(dmps: Dmps, tmp_path: Path) -> Non
     torch.save({"w": torch.zeros(3)}, tmp_path / "other.pt")
     result = dmps("restore", "p.png", "--task", "denoise", "--model", "other.pt", *FAST)
     assert (result.code, "none of the networks in the table" in result.err) == (1, True)
+    torch.save({"w": torch.zeros(3), "x": Path("y")}, tmp_path / "evil.pt")  # asks for pathlib
+    result = dmps("restore", "p.png", "--task", "denoise", "--model", "evil.pt", *FAST)
+    assert (result.code, "refused" in result.err) == (1, True)
+    for name in ("", "/dev/null"):
+        assert dmps("restore", "p.png", "--task", "denoise", "--model", name, *FAST).code == 2
     result = dmps("restore", "p.png", "--task", "denoise", "--model", "missing.pt", *FAST)
     assert (result.code, "no file or folder" in result.err) == (2, True)
 
@@ -196,6 +287,8 @@ def test_tiles_restore_like_the_whole(dmps: Dmps, tmp_path: Path) -> None:
     whole, tiled, other = (pixels(f"{name}.png").astype(int) for name in "abc")
     assert 0.0 < np.abs(whole - tiled).mean() < 0.5 * np.abs(whole - other).mean()
     assert dmps(*flags, "--tile", "8").code == 2
+    assert dmps(*flags, "-o", "d.png", "--tile", "1024").code == 0  # larger than the picture
+    np.testing.assert_array_equal(pixels("a.png"), pixels("d.png"))
 
 
 # The table -----------------------------------------------------------------------------------------------------------
@@ -240,9 +333,11 @@ def test_a_models_own_sampler_is_the_default(dmps: Dmps, tmp_path: Path) -> None
     table = toml("mine", flat, architecture="ncsnpp", sampler="flow", image_size=flat["image_size"], path="flow.pth")
     (tmp_path / "mine.toml").write_text(table)
     photo(tmp_path / "p.png", (32, 32))
-    result = dmps("restore", "p.png", "--task", "denoise", "--model", "mine", "--weights-file", "mine.toml", *FAST)
-    assert result.code == 0, result.err
-    assert "flow levels (uniform)" in result.err
+    for model in ("mine", "./flow.pth"):
+        flags = ("--model", model, "--weights-file", "mine.toml", "--overwrite")
+        result = dmps("restore", "p.png", "--task", "denoise", *flags, *FAST)
+        assert result.code == 0, result.err
+        assert "flow levels (uniform)" in result.err
 
 
 def test_the_documented_table_works(dmps: Dmps, tmp_path: Path) -> None:
@@ -274,6 +369,12 @@ def test_the_documented_table_works(dmps: Dmps, tmp_path: Path) -> None:
         ('[a]\nabout = "x"\narchitecture = "adm"\nsources = ["x"]', "[a]"),
         ('[a]\nabout = "x"\narchitecture = "adm"\nsources = [{ ftp = "x" }]', "a source needs"),
         ('[a]\nabout = "x"\narchitecture = "diffusers"\nsources = [{ repo = "a/b" }]', "files is missing"),
+        ('["../a"]\nabout = "x"\narchitecture = "adm"\npath = "x"', "its name holds"),
+        ('[a]\nabout = "x"\narchitecture = "natural"\nbundled = "../x"', "a file of the package"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsha256 = "abc"', "sha256 is no sha256"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsize = -1', "sizes must be positive"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nschedule = "cosine"', "schedule is 'cosine'"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\naligned_faces = true', "needs image_size"),
     ],
 )
 def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
@@ -281,6 +382,51 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
     path.write_text(text)
     with pytest.raises(InputError, match=re.escape(said)):
         weights.cards(path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("channel_mult", "1,x"),
+        ("attention_resolutions", "0"),
+        ("attention_resolutions", ""),
+        ("num_channels", "abc"),
+        ("num_channels", 33),
+        ("num_channels", -32),
+        ("num_channels", 0),
+        ("num_res_blocks", 1.5),
+        ("learn_sigma", "False"),
+        ("num_heads", 0),
+        ("colour", 1),
+    ],
+)
+def test_a_wrong_network_option_is_one_sentence(dmps: Dmps, tmp_path: Path, option: str, value: object) -> None:
+    config = ADM_1["config"] | {option: value}
+    (tmp_path / "mine.toml").write_text(toml("tiny", config, architecture="adm", path="net.pt"))
+    torch.save(adm_state(), tmp_path / "net.pt")
+    photo(tmp_path / "p.png", (32, 32))
+    flags = ("--model", "tiny", "--weights-file", "mine.toml")
+    result = dmps("restore", "p.png", "--task", "denoise", *flags, *FAST)
+    assert (result.code, result.err.count("\n")) == (1, 1), result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("dmps restore --model ff", "ffhq"),
+        ("dmps restore --sampler fl", "flow"),
+        ("dmps restore --method dm", "dmps"),
+        ("dmps restore --task deblur-a", "deblur-aniso"),
+        ("dmps models fetch celebahq-f", "celebahq-flow"),
+    ],
+)
+def test_completion_of_names(line: str, found: str) -> None:
+    """As bash asks for it; without torch."""
+    code = "import sys; from dmps_cli.cli.main import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    variables = {"_DMPS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    command = [sys.executable, "-c", f"import sys; sys.argv = ['dmps']; {code}"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert found in done.stdout.split(), done.stderr
 
 
 # The other commands --------------------------------------------------------------------------------------------------
@@ -291,7 +437,7 @@ def test_show_prints_the_model_card(dmps: Dmps) -> None:
     assert "state: bundled" in shown.out
     assert "# Model card: natural" in shown.out
     assert json.loads(dmps("models", "show", "ffhq", "--json").out)["sources"][0] == (
-        "Hub deepinv/diffunet/diffusion_ffhq_10m.pt"
+        "Hub deepinv/diffunet/diffusion_ffhq_10m.pt@6b0a2cf45dec"
     )
     assert (dmps("models", "show", "ffgq").code, "did you mean 'ffhq'" in dmps("models", "show", "ffgq").err) == (
         2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -53,6 +54,31 @@ def as_flow_network(prior: GaussianPrior) -> FlowPrior:
 def as_denoiser(prior: GaussianPrior) -> DenoiserPrior:
     level = ddpm_levels(1)[0]
     return DenoiserPrior(lambda z, s: prior.predict(z, level._replace(alpha=1.0, sigma=s), level)[0])
+
+
+def test_an_overflow_is_not_hidden_by_clipping() -> None:
+    prior = DDPMPrior(lambda x, t: torch.full_like(x, torch.inf), learned_range=False, clip_denoised=True)
+    cur, nxt = ddpm_levels(4)[1:3]
+    assert bool(prior.predict(torch.zeros(1, 3, 4, 4), cur, nxt)[0].isnan().all())
+
+
+def test_a_chain_of_another_schedule_is_met_by_its_signal_to_noise_ratio() -> None:
+    """The network is told the step of its own chain whose sigma / alpha is the level's."""
+    told = []
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told.append(float(t[0]))
+        return x
+
+    prior = DDPMPrior(network, learned_range=False, clip_denoised=False)
+    cosine = [math.cos((k / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for k in range(1001)]
+    prior.bars = [bar / cosine[0] for bar in cosine[1:]]
+    levels = prior.levels("ddpm", 5)
+    for cur, nxt in pairwise(levels):
+        prior.predict(torch.zeros(1, 3, 2, 2), cur, nxt)
+    for level, t in zip(levels, told, strict=False):
+        bar = float(np.interp(t, range(1000), np.log(prior.bars)))
+        assert bar == pytest.approx(math.log(level.alpha**2), abs=0.02)
 
 
 def test_gaussian_denoiser_against_conditioning() -> None:

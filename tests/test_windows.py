@@ -69,7 +69,7 @@ def test_seams_are_no_edges() -> None:
 
 
 def test_too_small_a_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="smaller than the window 64"):
+    with pytest.raises(ValueError, match="smaller than 64"):
         WindowedPrior(DenoiserPrior(lambda z, s: z), 64).predict(randn(1, 3, 64, 63), CUR, NXT)
 
 

@@ -21,8 +21,12 @@ class TimedPrior(Prior):
 
     def __init__(self, prior: Prior, device: torch.device) -> None:
         self.inner, self.device = prior, device
-        self.channels, self.least_size, self.bytes_per_pixel = prior.channels, prior.least_size, prior.bytes_per_pixel
+        self.channels, self.least_size, self.multiple = prior.channels, prior.least_size, prior.multiple
         self.calls, self.seconds = 0, 0.0
+
+    def peak_bytes(self, height: int, width: int) -> float | None:
+        """That of the prior inside."""
+        return self.inner.peak_bytes(height, width)
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """Those of the prior inside."""

@@ -7,6 +7,7 @@ tensors need and numpy scalars, nothing else.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import pickle
 import re
@@ -23,11 +24,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dmps_cli import __version__
-from dmps_cli.errors import OutputError, WeightsError
+from dmps_cli.errors import OptionsError, OutputError, WeightsError
 from dmps_cli.files import atomic_write, sha256_file
 from dmps_cli.nets.adm import ADM, ADMConfig
-from dmps_cli.nets.diffusers_unet import folder_denoiser
-from dmps_cli.nets.loading import load_state
+from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
+from dmps_cli.nets.loading import check_state, load_state
 from dmps_cli.nets.natural import natural_from_state
 from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
@@ -62,6 +63,10 @@ _SAFETENSORS_NAMES = {
 }
 
 
+class MismatchError(WeightsError):
+    """A checkpoint, but of another network."""
+
+
 # Reading
 
 
@@ -93,6 +98,8 @@ def read_checkpoint(path: Path, trainable: Sequence[str] = ()) -> dict[str, Tens
 def _kind(path: Path) -> str:
     """'safetensors', 'zip' (torch.save) or 'legacy' (before torch 1.6). Raises WeightsError for anything else."""
     try:
+        if not path.is_file():
+            raise WeightsError(f"{path} is no file")
         with path.open("rb") as file:
             head = file.read(1024)
         whole = zipfile.is_zipfile(path)
@@ -177,7 +184,7 @@ def _with_shadow(
 ) -> dict[str, Tensor]:
     """`model` with the averages in place of its trainable parameters. Raises WeightsError if they do not fit."""
     if len(shadow) != len(trainable):
-        raise WeightsError(
+        raise MismatchError(
             f"{where}: {len(shadow)} averaged tensors for {len(trainable)} trainable parameters; "
             "check that the model's configuration and the file belong together"
         )
@@ -186,7 +193,7 @@ def _with_shadow(
         expected = tuple(model[name].shape) if name in model else "none"
         if not isinstance(value, Tensor) or tuple(value.shape) != expected:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise WeightsError(f"{where}: the averaged {name} is {found}, the model's {expected}; the file is damaged")
+            raise MismatchError(f"{where}: the averaged {name} is {found}, the model's {expected}; the file is damaged")
         state[name] = value
     return state
 
@@ -200,15 +207,21 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
     Types stay as stored; entries that the architecture never reads are left out. The metadata say what was converted:
     `source`, `source_sha256`, `architecture`, `conversion`, `written_by`. Processes that convert at the same time
     write the same file, each under its own temporary name. sha256: what the source must have, if known. Raises
-    WeightsError, OutputError.
+    WeightsError, before anything is written, for the weights of another network; OutputError.
     """
     found = _sha256_of(source)
     if sha256 and found != sha256:
         raise WeightsError(f"{source}: the file's sha256 is {found}, not {sha256}; delete it and fetch it again")
     state = _used(architecture, read_checkpoint(source, trainable_names(architecture, config, str(source))))
+    if architecture in ARCHITECTURES:
+        check_state(_on_meta(architecture, config, str(source)), state, str(source))
+    stat = source.stat()
     metadata = {
         "source": source.name,
         "source_sha256": found,
+        "source_size": str(stat.st_size),
+        "source_mtime_ns": str(stat.st_mtime_ns),
+        "data_sha256": _data_sha256(state),
         "architecture": architecture,
         "conversion": CONVERSION,
         "written_by": f"dmps {__version__}",
@@ -218,9 +231,38 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
     def write(file: BinaryIO) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for value in state.values():
-            file.write(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            file.write(_bytes(value))
 
     atomic_write(target, write, overwrite=True)
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _data_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hexadecimal sha256 of the tensors' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for value in state.values():
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def verify_converted(path: Path) -> str:
+    """The sha256 of the tensors that `convert` wrote, read through and compared. Raises WeightsError."""
+    tensors, metadata = _read_safetensors(path)
+    found = _data_sha256({name: tensors[name] for name in _in_file_order(path)})
+    if found != metadata.get("data_sha256"):
+        raise WeightsError(f"{path}: its tensors' sha256 is {found}, not {metadata.get('data_sha256')}; delete it")
+    return found
+
+
+def _in_file_order(path: Path) -> list[str]:
+    """The names of a safetensors file's tensors, in the order of their bytes."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    header.pop("__metadata__", None)
+    return sorted(header, key=lambda name: header[name]["data_offsets"][0])
 
 
 def _header(state: dict[str, Tensor], metadata: Mapping[str, str], where: str) -> bytes:
@@ -275,14 +317,14 @@ def load_weights(
 ) -> Weights:
     """The weights of `source`, mapped from its conversion `target`, which is made if it is absent, stale or damaged.
 
-    sha256: the source's, if known (else it is computed, every time); a fitting conversion then serves without the
-    source. A safetensors source is mapped itself. Where the target cannot be written the source is read. Raises
-    WeightsError.
+    sha256: the source's, if known; a fitting conversion then serves without the source. Unknown, it is computed, but
+    not for a source of the size and time of change that the conversion was made from. A safetensors source is mapped
+    itself. Where the target cannot be written the source is read. Raises WeightsError.
     """
     if source.exists() and _kind(source) == "safetensors":
         tensors, metadata = _read_safetensors(source)
         return Weights(tensors=tensors, metadata=metadata, sha256=sha256 or _sha256_of(source), where=str(source))
-    sha256 = sha256 or _sha256_of(source)
+    sha256 = sha256 or _sha256_unchanged(source, target) or _sha256_of(source)
     with contextlib.suppress(WeightsError):  # of the conversion, which can be made again
         return load_converted(target, architecture=architecture, sha256=sha256)
     try:
@@ -293,10 +335,20 @@ def load_weights(
     return load_converted(target, architecture=architecture, sha256=sha256)
 
 
+def _sha256_unchanged(source: Path, target: Path) -> str:
+    """The sha256 of a source that has the size and time that its conversion noted; '' for another."""
+    try:
+        stat, metadata = source.stat(), _read_safetensors(target)[1]
+    except (OSError, WeightsError):
+        return ""
+    noted = (metadata.get("source_size"), metadata.get("source_mtime_ns"))
+    return metadata.get("source_sha256", "") if noted == (str(stat.st_size), str(stat.st_mtime_ns)) else ""
+
+
 def fits(path: Path, architecture: str, config: Mapping[str, object]) -> bool:
     """Whether a file holds the weights of that network: all of its tensors, of its shapes, and no others.
 
-    Raises WeightsError for a file that is no checkpoint at all.
+    Raises WeightsError for a file that is no checkpoint at all, or must not be read.
     """
     if architecture == "natural":
         return _kind(path) == "safetensors" and "inp.weight" in _read_safetensors(path)[0]
@@ -304,7 +356,7 @@ def fits(path: Path, architecture: str, config: Mapping[str, object]) -> bool:
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     try:
         state = _used(architecture, read_checkpoint(path, trainable_names(architecture, config, str(path))))
-    except WeightsError:  # averages that are not this network's
+    except MismatchError:
         return False
     return {name: value.shape for name, value in state.items()} == shapes
 
@@ -360,8 +412,11 @@ def _on_meta(architecture: str, config: Mapping[str, object], where: str) -> nn.
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted([*ARCHITECTURES, "natural"]))
         raise WeightsError(f"{where}: unknown architecture '{architecture}'; choose one of {known}")
-    with torch.device("meta"):
-        return ARCHITECTURES[architecture].build(config, where)
+    try:
+        with torch.device("meta"):
+            return ARCHITECTURES[architecture].build(config, where)
+    except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as exc:  # torch's words for sizes that cannot be
+        raise OptionsError(f"{where}: these options make no {architecture} network: {exc}") from exc
 
 
 def trainable_names(architecture: str, config: Mapping[str, object], where: str) -> list[str]:
@@ -387,13 +442,15 @@ def build_prior(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     clip_denoised: bool = True,
+    schedule: str = "linear",
     channels: int = 3,
     metadata: Mapping[str, str] | None = None,
 ) -> Prior:
     """The prior of a checkpoint: its network on `device` (absent: the CPU), its weights in `dtype` and channels_last.
 
     config: of `adm` the arguments of the reference's `create_model`, of `ncsnpp` the options of its configuration
-    file, of `natural` nothing. where: the file, for messages. clip_denoised: whether x0 is clipped to [-1, 1] (`adm`).
+    file, of `natural` nothing. where: the file, for messages. clip_denoised, schedule: of `adm`, whether x0 is clipped
+    to [-1, 1], and the chain that it was trained on (`nets.diffusers_unet.alpha_bars`).
     channels, metadata: of `natural`. Raises WeightsError if these are not the architecture's weights, all of them.
     """
     if architecture == "natural":
@@ -402,7 +459,11 @@ def build_prior(
     network = _on_meta(architecture, config, where)
     load_state(network, _used(architecture, state), where)
     network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    return ARCHITECTURES[architecture].prior(network, clip_denoised)
+    prior = ARCHITECTURES[architecture].prior(network, clip_denoised)
+    prior.multiple = int(network.multiple)  # type: ignore[arg-type]
+    if isinstance(prior, DDPMPrior) and schedule != "linear":
+        prior.bars = alpha_bars({"beta_schedule": schedule}, where)
+    return prior
 
 
 def load_diffusers(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Prior:
@@ -412,4 +473,12 @@ def load_diffusers(folder: Path, *, device: torch.device | None = None, dtype: t
     """
     denoiser = folder_denoiser(folder, read_checkpoint)
     denoiser.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    return DenoiserPrior(denoiser.denoise, denoiser.channels)
+    prior = DenoiserPrior(denoiser.denoise, denoiser.channels)
+    prior.multiple = denoiser.multiple
+    return prior
+
+
+def folder_size(folder: Path) -> int | None:
+    """The side, px, of the pictures that a diffusers folder's network was made for, if it says so. WeightsError."""
+    size = read_config(folder).get("sample_size")
+    return size if isinstance(size, int) and size > 0 else None

@@ -42,6 +42,7 @@ def resolve_device(name: str) -> torch.device:
     available += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if name == "auto":
         return torch.device(available[0].removesuffix(":0"))
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; --dtype asks for less
     if (f"{name}:0" if name == "cuda" else name) not in available:
         raise UsageError(f"device '{name}' is not available here; there is {', '.join(available)}")
     return torch.device(name)
@@ -98,16 +99,16 @@ def free_bytes(device: torch.device) -> int | None:
     return free
 
 
-def check_memory(num_pixels: int, bytes_per_pixel: float | None, device: torch.device, what: str) -> None:
-    """Raises MemoryShortageError if a network that needs so much per pixel cannot run; says nothing if none is known.
+def check_memory(needed: float | None, count: int, device: torch.device, what: str) -> None:
+    """Raises MemoryShortageError if `count` times the bytes needed are not free; nothing where either is not known.
 
     Linux promises more memory than it has, and kills the process that takes it at its word.
     """
     free = free_bytes(device)
-    if bytes_per_pixel is None or free is None or num_pixels * bytes_per_pixel <= free:
+    if needed is None or free is None or count * needed <= free:
         return
     raise MemoryShortageError(
-        f"{what} would take about {num_pixels * bytes_per_pixel / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are "
+        f"{what} would take about {count * needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are "
         "free; take a smaller picture, --tile 512 or --dtype bfloat16"
     )
 

@@ -54,7 +54,7 @@ class Hub:
     revision: str = "main"
 
     def __str__(self) -> str:
-        return f"Hub {self.repo}/{self.file}"
+        return f"Hub {self.repo}/{self.file}{'' if self.revision == 'main' else '@' + self.revision[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +164,7 @@ def fetch(
     size: int | None = None,
     sha256: str | None = None,
     offline: bool = False,
+    use_hub_cache: bool = True,
     progress: Progress = lambda done, total: None,
     note: Note = lambda text: None,
     patience: Patience | None = None,
@@ -172,7 +173,8 @@ def fetch(
 
     size: in bytes; sha256: hexadecimal, or None: what the Hub publishes, or what was first downloaded, is compared
     with. command: what downloads this file, for the message of a machine without network. HF_HUB_OFFLINE=1 is
-    `offline`. Of several processes one downloads, the others wait; a file that is there needs no write.
+    `offline`. use_hub_cache: whether a file in the Hub's cache will do. Of several processes one downloads, the others
+    wait; a file that is there needs no write.
 
     Raises WeightsError if no source works, or if the file there is another than expected (it is left alone);
     OutputError if the cache cannot be written or the disk is full; InputError if the file there cannot be read.
@@ -185,9 +187,9 @@ def fetch(
         note=note,
         patience=patience or Patience(),
     )
-    if found := _at_hand(order, sources):
+    if found := _at_hand(order, sources if use_hub_cache else ()):
         return found
-    if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if offline or is_offline():
         why = "offline was asked for" if offline else "HF_HUB_OFFLINE is set"
         raise WeightsError(
             f"{target} is not there and {why}; run `{command}` on a machine with network and copy the file to that path"
@@ -205,6 +207,21 @@ def verify(path: Path, size: int | None = None, sha256: str | None = None) -> st
     digest = sha256_file(path)
     _check_digest(path, digest, sha256.lower() if sha256 else None, _Record.read(path))
     return digest
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids downloads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def in_hub_cache(source: Source) -> Path | None:
+    """The file in the Hub's cache, unread; None if it is not there."""
+    if not isinstance(source, Hub):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def downloaded_sha256(path: Path) -> str:
@@ -305,12 +322,9 @@ def _checked_target(order: _Order) -> Fetched:
 
 def _in_hub_cache(order: _Order, source: Hub) -> Fetched | None:
     """A file that any tool left in the Hub's cache, where a large one is a link to a file named by its sha256."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
-    if not isinstance(found, str):
+    path = in_hub_cache(source)
+    if path is None:
         return None
-    path = Path(found)
     record = _Record.read(order.target)
     published = path.readlink().name if path.is_symlink() else ""  # one step: a blob may be a link to a shared store
     published = published if _SHA256.fullmatch(published) else ""

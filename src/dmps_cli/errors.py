@@ -31,6 +31,10 @@ class WeightsError(DmpsError):
     """A checkpoint is missing, damaged, or of another architecture."""
 
 
+class OptionsError(WeightsError):
+    """Options that make no network."""
+
+
 class ConvergenceError(DmpsError):
     """An iterative solve stopped before its tolerance was met."""
 

@@ -55,9 +55,8 @@ def restore(
     MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
-    height, width = op.in_shape[1:]
-    pixels = min(size, len(y)) * height * width
-    check_memory(pixels, prior.bytes_per_pixel, op.device, f"a picture of {width} x {height} px")
+    height, width = prior.fitting(*op.in_shape[1:])
+    check_memory(prior.peak_bytes(height, width), min(size, len(y)), op.device, f"a picture of {width} x {height} px")
     with memory_errors():
         parts = [
             _restore_together(y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step)
@@ -77,8 +76,7 @@ def _restore_together(
     on_step: Callable[[], None],
 ) -> Tensor:
     eta = SAMPLERS[sampling.sampler].eta
-    height, width = (max(side, prior.least_size) for side in op.in_shape[1:])
-    inside = Inside(op, (op.in_shape[0], height, width))
+    inside = Inside(op, (op.in_shape[0], *prior.fitting(*op.in_shape[1:])))
     method = METHODS[sampling.method].build(
         prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y, eta, sampling.knobs
     )

@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dmps_cli.nets.layers import clipped
 from dmps_cli.schedules import SAMPLERS, Level, ddpm_time, flow_label
 
 
 class Prior(ABC):
     """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`.
 
-    bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size: of the shorter side of
-    an image that `predict` takes, px.
+    bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size, multiple: of the sides
+    of an image that `predict` takes, px.
     """
 
     channels: int = 3
     bytes_per_pixel: float | None = None
     least_size: int = 1
+    multiple: int = 1
+
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest sides, px, not below these, that `predict` takes."""
+        rows, cols = (max(side + -side % self.multiple, self.least_size) for side in (height, width))
+        return rows, cols
+
+    def peak_bytes(self, height: int, width: int) -> float | None:
+        """Memory that a restoration of one image takes, where it is known."""
+        return None if self.bytes_per_pixel is None else self.bytes_per_pixel * height * width
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock."""
@@ -67,8 +78,11 @@ class DDPMPrior(Prior):
     """A network that predicts eps, and perhaps the reverse variance, on DDPM levels (Ho et al. 2020).
 
     network(x, t): x (B, C, H, W), t (B,) original step numbers, fractional ones included; returns eps, or with
-    `learned_range` 2 C channels, eps and v (Nichol & Dhariwal 2021, eq. (15)).
+    `learned_range` 2 C channels, eps and v (Nichol & Dhariwal 2021, eq. (15)). bars: alpha_bar of the chain that it was
+    trained on, if that is not the linear one.
     """
+
+    bars: Sequence[float] | None = None
 
     def __init__(
         self,
@@ -83,7 +97,9 @@ class DDPMPrior(Prior):
 
     def time(self, sampler: str, level: Level) -> float:
         """The step number; on foreign ladders the fractional step of equal sigma / alpha."""
-        return level.time if sampler == "ddpm" else ddpm_time(level.sigma / level.alpha)
+        if sampler == "ddpm" and self.bars is None:
+            return level.time
+        return ddpm_time(level.sigma / level.alpha, self.bars)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """x0 = (x_t - sigma eps) / alpha, clipped to [-1, 1] if so declared, and the learned standard deviation."""
@@ -91,7 +107,7 @@ class DDPMPrior(Prior):
         output = self.network(x_t / scale, x_t.new_full((x_t.shape[0],), cur.time))
         x0 = (x_t - cur.sigma * output[:, : self.channels]) / cur.alpha
         if self.clip_denoised:
-            x0 = x0.clamp(-1.0, 1.0)
+            x0 = clipped(x0, 1.0)
         return x0, self._learned_std(output[:, self.channels :], cur, nxt) if self.learned_range else None
 
     def _learned_std(self, v: Tensor, cur: Level, nxt: Level) -> Tensor | None:

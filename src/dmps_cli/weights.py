@@ -5,15 +5,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.downloads import Fetched, Hub, Source, cache_dir, downloaded_sha256, fetch, parse_source, verify
-from dmps_cli.errors import InputError, UsageError, WeightsError, unknown_name
+from dmps_cli.downloads import (
+    Fetched,
+    Hub,
+    Source,
+    cache_dir,
+    downloaded_sha256,
+    fetch,
+    in_hub_cache,
+    is_offline,
+    parse_source,
+    verify,
+)
+from dmps_cli.errors import InputError, OptionsError, UsageError, WeightsError, unknown_name
 from dmps_cli.files import sha256_file
 from dmps_cli.schedules import SAMPLERS
 
@@ -37,9 +49,10 @@ class Card:
     """One table of weights.toml: what a checkpoint is and where it lies.
 
     prior: 'denoiser' (any level), 'ddpm' (eps on DDPM levels), 'flow' (velocity on flow levels). sampler: the ladder
-    that it is used on by default. image_size: side of the one size, px, that the network knows; None: any. bundled: a
-    file of the package; path: a file or folder of the user's; sources: downloads, the preferred first; files: those
-    of a folder. size: bytes, exactly; megabytes: about. config: options of the network, by the reference's names.
+    that it is used on by default. schedule: of the DDPM chain that it was trained on. image_size: side of the one
+    size, px, that the network knows; None: any. bundled: a file of the package; path: a file or folder of the user's;
+    sources: downloads, the preferred first; files: those of a folder. size: bytes, exactly; megabytes: about. config:
+    options of the network, by the reference's names.
     """
 
     name: str
@@ -49,6 +62,7 @@ class Card:
     sampler: str = "ddpm"
     config: Mapping[str, Any] = field(default_factory=dict)
     clip_denoised: bool = True
+    schedule: str = "linear"
     image_size: int | None = None
     aligned_faces: bool = False
     bundled: str | None = None
@@ -144,6 +158,7 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("image_size", "size", "megabytes"), int),
     **dict.fromkeys(("sources", "files"), list),
 }
+"""Of the keys of a table; text where none is named."""
 
 
 def _source(table: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Source]:
@@ -154,20 +169,39 @@ def _source(table: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Source]:
 
 def _check(card: Card, where: str) -> None:
     """Raises InputError for what does not fit together."""
-    if card.architecture not in PRIOR_KINDS:
-        raise InputError(f"{where}: architecture is '{card.architecture}'; choose one of {', '.join(PRIOR_KINDS)}")
-    if card.prior != PRIOR_KINDS[card.architecture]:
-        raise InputError(
-            f"{where}: prior is '{card.prior}'; that of {card.architecture} is {PRIOR_KINDS[card.architecture]}"
-        )
-    if card.sampler not in SAMPLERS:
-        raise InputError(f"{where}: sampler is '{card.sampler}'; choose one of {', '.join(SAMPLERS)}")
-    if not card.is_local and not card.sources:
-        raise InputError(f"{where}: it names no file: give path or sources")
-    if card.architecture == DIFFUSERS and card.sources and not card.files:
-        raise InputError(f"{where}: files is missing: those of the folder to fetch")
-    if card.image_size is not None and card.image_size < 1:
-        raise InputError(f"{where}: image_size is {card.image_size}")
+    kind = PRIOR_KINDS.get(card.architecture)
+    is_folder = card.architecture == DIFFUSERS
+    places = [place for place in (card.bundled, card.path, card.sources) if place]
+    sizes = [size for size in (card.size, card.image_size, card.megabytes) if size is not None]
+    problems = {
+        f"architecture is '{card.architecture}'; choose one of {', '.join(PRIOR_KINDS)}": kind is None,
+        f"prior is '{card.prior}'; that of {card.architecture} is {kind}": card.prior != kind,
+        f"sampler is '{card.sampler}'; choose one of {', '.join(SAMPLERS)}": card.sampler not in SAMPLERS,
+        f"schedule is '{card.schedule}'; choose one of {', '.join(SCHEDULES)}": card.schedule not in SCHEDULES,
+        "its name holds more than letters, digits, dots, _ and -": not re.fullmatch(r"[\w][\w.-]*", card.name),
+        "it names no file: give path or sources": not places,
+        "it names several places: give path or sources": len(places) > 1,
+        "files is missing: those of the folder to fetch": is_folder and bool(card.sources) and not card.files,
+        "files belong to a diffusers folder": bool(card.files) and not is_folder,
+        "files must be paths inside the folder": any(not _is_inside(name) for name in card.files),
+        "size and sha256 are of one file; a folder has several": is_folder and (card.size or card.sha256) is not None,
+        "sha256 is no sha256": card.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", card.sha256),
+        "sizes must be positive": any(size < 1 for size in sizes),
+        "aligned_faces needs image_size": card.aligned_faces and card.image_size is None,
+        "bundled must be a file of the package": card.bundled is not None and not _is_inside(card.bundled),
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            raise InputError(f"{where}: {problem}")
+
+
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""Of the noise of DDPM chains of 1000 steps, by diffusers' names."""
+
+
+def _is_inside(name: object) -> bool:
+    """Whether a name is a path below a folder."""
+    return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in Path(name).parts
 
 
 def card(name: str, override: Path | None = None) -> Card:
@@ -176,23 +210,47 @@ def card(name: str, override: Path | None = None) -> Card:
     if name in table:
         return table[name]
     path = Path(name).expanduser()
-    if path.exists():
-        return _card_of_path(path)
+    if name and (path.is_file() or path.is_dir()):
+        return _card_of_path(path, table)
     if path.suffix or os.sep in name:
-        raise UsageError(
-            f"the model {name} is no file or folder, and no checkpoint's name; those are {', '.join(table)}"
-        )
+        raise UsageError(f"the model {name} is no file or folder, nor a checkpoint's name: {', '.join(table)}")
     raise unknown_name("model", name, table)
 
 
-def _card_of_path(path: Path) -> Card:
-    """A checkpoint without a table: a diffusers folder, or a file whose architecture is seen when it is loaded."""
-    architecture = DIFFUSERS if path.is_dir() else ANY
-    return Card(name=path.stem, about="a checkpoint of yours", architecture=architecture, prior="", path=str(path))
+_OF_ITS_OWN_FILE: dict[str, Any] = {
+    **dict.fromkeys(("bundled", "sha256", "size", "megabytes")),
+    "sources": (),
+    "warning": "",
+}
+"""What of a table is not true of another file with the same network."""
 
 
-ANY = ""
-"""The architecture of a file that no table describes: the one of the tables' that its tensors fit."""
+def _card_of_path(path: Path, table: Mapping[str, Card]) -> Card:
+    """The card of a checkpoint without one: a diffusers folder, or a file with the tensors of a network in the table.
+
+    Raises WeightsError if it is neither.
+    """
+    from dmps_cli.checkpoints import fits, folder_size
+
+    own: dict[str, Any] = {"name": path.stem, "about": "a checkpoint of yours", "path": str(path), "licence": "yours"}
+    if path.is_dir():
+        return Card(**own, architecture=DIFFUSERS, prior=PRIOR_KINDS[DIFFUSERS], image_size=folder_size(path))
+    tried = []
+    for known in table.values():
+        network = (known.architecture, dict(known.config))
+        if known.architecture == DIFFUSERS or network in tried:
+            continue
+        tried.append(network)
+        try:
+            is_this = fits(path, *network)
+        except OptionsError:  # of a table that has nothing to do with this file
+            continue
+        if is_this:
+            return replace(known, **own, **_OF_ITS_OWN_FILE)
+    raise WeightsError(
+        f"{path} holds the weights of none of the networks in the table; describe its network in a table of your own "
+        "(docs/checkpoints.md)"
+    )
 
 
 # Where a checkpoint is
@@ -200,25 +258,41 @@ ANY = ""
 
 def state(card: Card) -> str:
     """'bundled', 'yours', 'cached' or 'not here'."""
-    if card.is_local:
-        return "bundled" if card.bundled else "yours" if card.location.exists() else "not here"
-    return "cached" if all(path.exists() for path in _wanted(card)) or _converted(card).exists() else "not here"
+    if card.bundled is not None:
+        return "bundled"
+    if card.path is not None:
+        return "yours" if card.location.exists() else NOT_HERE
+    return "cached" if all(places(card)) or copy_of(card).is_file() else NOT_HERE
 
 
-def places(card: Card) -> list[Path]:
-    """Every file of ours that holds its weights, there or not: what was downloaded, the mapped copy of it."""
-    return [*_wanted(card), _converted(card)]
+NOT_HERE = "not here"
 
 
-def _wanted(card: Card) -> list[Path]:
-    """The files that a download brings."""
-    return [card.location / name for name in card.files] if card.files else [card.location]
+def places(card: Card) -> list[Path | None]:
+    """Each file that a download brings: in our cache or the Hub's; None for one that is in neither."""
+    return [path if path.is_file() else _in_hub_cache(card, name) for name, path in _wanted(card).items()]
 
 
-def _converted(card: Card) -> Path:
-    """Where the mapped copy of a pickle lies; that of a user's file is named by its place too."""
-    place = hashlib.sha256(os.fsencode(card.location.absolute())).hexdigest()[:12] if card.is_local else ""
-    return cache_dir() / "converted" / f"{'-'.join(filter(None, (card.name, place)))}.safetensors"
+def _wanted(card: Card) -> dict[str, Path]:
+    """The files that a download brings, by their names in a folder ('' for one file): where we put them."""
+    return {name: card.location / name for name in card.files} if card.files else {"": card.location}
+
+
+def _in_hub_cache(card: Card, name: str) -> Path | None:
+    found = (in_hub_cache(_of_folder(source, name) if name else source) for source in card.sources)
+    return next((path for path in found if path is not None), None)
+
+
+def copy_of(card: Card) -> Path:
+    """Where the mapped copy of a pickle lies: another for another file, source or network."""
+    identity = (card.architecture, dict(card.config), card.path and str(card.location.absolute()), card.sources)
+    key = hashlib.sha256(os.fsencode(repr(identity))).hexdigest()[:12]
+    return cache_dir() / "converted" / f"{card.name}-{key}.safetensors"
+
+
+def copy_is_enough(card: Card) -> bool:
+    """Whether the pickle is gone, and its mapped copy serves."""
+    return not card.is_local and card.architecture != DIFFUSERS and not any(places(card)) and copy_of(card).is_file()
 
 
 def fetch_card(
@@ -236,21 +310,31 @@ def fetch_card(
         if not card.location.exists():
             raise WeightsError(f"the weights of '{card.name}' are not at {card.location}")
         return []
-    if card.warning and state(card) == "not here" and not offline:
+    if card.warning and state(card) == NOT_HERE and not offline and not is_offline():
         note(f"{card.name}: {card.warning}")
-    return [
-        fetch(
-            [_of_folder(source, path.name) for source in card.sources] if card.files else card.sources,
+
+    def fetched(name: str, path: Path, *, use_hub_cache: bool) -> Fetched:
+        return fetch(
+            [_of_folder(source, name) for source in card.sources] if name else card.sources,
             path,
             command=f"dmps models fetch {card.name}",
-            size=None if card.files else card.size,
-            sha256=None if card.files else card.sha256,
+            size=card.size,
+            sha256=card.sha256,
             offline=offline,
+            use_hub_cache=use_hub_cache,
             progress=progress,
             note=note,
         )
-        for path in _wanted(card)
-    ]
+
+    files = [fetched(name, path, use_hub_cache=True) for name, path in _wanted(card).items()]
+    if card.files and len(_roots(card, files)) > 1:  # a part of them in the Hub's cache: all into ours
+        files = [fetched(name, path, use_hub_cache=False) for name, path in _wanted(card).items()]
+    return files
+
+
+def _roots(card: Card, files: Sequence[Fetched]) -> set[Path]:
+    """The folders that the files of a folder lie in: one, if they belong together."""
+    return {file.path.parents[len(Path(name).parts) - 1] for name, file in zip(card.files, files, strict=True)}
 
 
 def _of_folder(source: Source, file: str) -> Source:
@@ -260,16 +344,24 @@ def _of_folder(source: Source, file: str) -> Source:
 
 
 def verify_card(card: Card) -> dict[Path, str]:
-    """The sha256 of each file, read through and compared with the table or the first download.
+    """The sha256 of each file that loading may read, read through and compared.
 
-    Raises WeightsError if one is another, InputError if one cannot be read.
+    A published file is compared with the table or the first download, its mapped copy with what was written. Raises
+    WeightsError if one is another or none is here, InputError if one cannot be read.
     """
     if card.is_local:
         location = card.location
-        paths = sorted(location.iterdir()) if location.is_dir() else [location]
-        return {path: verify(path, card.size, card.sha256) for path in paths if path.is_file()}
-    exact = not card.files
-    return {path: verify(path, card.size if exact else None, card.sha256 if exact else None) for path in _wanted(card)}
+        paths = sorted(path for path in location.rglob("*") if path.is_file()) if location.is_dir() else [location]
+    else:
+        paths = [path for path in places(card) if path is not None]
+    found = {path: verify(path, card.size, card.sha256) for path in paths}
+    if copy_of(card).is_file():
+        from dmps_cli.checkpoints import verify_converted
+
+        found[copy_of(card)] = verify_converted(copy_of(card))
+    if not found:
+        raise WeightsError(f"'{card.name}' is not here; dmps models fetch {card.name} brings it to {card.location}")
+    return found
 
 
 def _model_card() -> str:
@@ -322,7 +414,7 @@ def load_prior(
         folder, sha256 = _folder(entry, offline=offline, progress=progress, note=note)
         prior = checkpoints.load_diffusers(folder, device=device, dtype=DTYPES[dtype])
     else:
-        entry, weights = _weights(entry, cards(override), offline=offline, progress=progress, note=note)
+        weights = _mapped(entry, offline=offline, progress=progress, note=note)
         sha256 = weights.sha256
         prior = checkpoints.build_prior(
             entry.architecture,
@@ -332,10 +424,13 @@ def load_prior(
             device=device,
             dtype=DTYPES[dtype],
             clip_denoised=entry.clip_denoised,
+            schedule=entry.schedule,
             metadata=weights.metadata,
         )
     if entry.architecture == "natural":
         prior.bytes_per_pixel = PEAK_BYTES_PER_PIXEL[dtype]
+    if entry.image_size is not None and entry.image_size % prior.multiple:
+        raise WeightsError(f"'{name}': image_size {entry.image_size} is no multiple of its network's {prior.multiple}")
     if entry.image_size is not None:
         prior = WindowedPrior(prior, entry.image_size, batch=batch)
     return LoadedPrior(name=name, prior=prior, sha256=sha256, dtype=dtype, aligned_faces=entry.aligned_faces)
@@ -346,49 +441,22 @@ def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
     from dmps_cli.nets.diffusers_unet import weights_path
 
     fetched = fetch_card(entry, **fetching)
-    folders = {file.path.parent for file in fetched} or {entry.location}
-    if len(folders) > 1:
-        raise WeightsError(
-            f"the files of '{entry.name}' lie in {' and '.join(map(str, folders))}; run dmps models fetch"
-        )
-    folder = folders.pop()
+    folder = _roots(entry, fetched).pop() if fetched else entry.location
     return folder, sha256_file(weights_path(folder))
 
 
-def _weights(entry: Card, table: Mapping[str, Card], **fetching: Any) -> tuple[Card, Weights]:
-    """(the card, its architecture known; the tensors, mapped). A pickle's mapped copy serves without the pickle."""
+def _mapped(entry: Card, **fetching: Any) -> Weights:
+    """The tensors of a file, mapped. A pickle's copy serves without the pickle."""
     from dmps_cli.checkpoints import load_converted, load_weights
 
-    copy = _converted(entry)
-    if not entry.is_local:
-        with contextlib.suppress(WeightsError):  # absent, stale or damaged: made again below
+    copy = copy_of(entry)
+    if copy_is_enough(entry):
+        with contextlib.suppress(WeightsError):  # stale or damaged: fetched and made again below
             known = entry.sha256 or downloaded_sha256(entry.location)
-            return entry, load_converted(copy, architecture=entry.architecture, sha256=known)
+            return load_converted(copy, architecture=entry.architecture, sha256=known)
     fetched = fetch_card(entry, **fetching)
     source, sha256 = (fetched[0].path, fetched[0].sha256) if fetched else (entry.location, "")
-    if entry.architecture == ANY:
-        entry = _recognised(entry, source, table)
     loaded = load_weights(source, copy, architecture=entry.architecture, config=entry.config, sha256=sha256)
     if entry.is_local and entry.sha256 not in (None, loaded.sha256):
         raise WeightsError(f"{source}: the file's sha256 is {loaded.sha256}, {entry.sha256} is due by its table")
-    return entry, loaded
-
-
-def _recognised(entry: Card, path: Path, table: Mapping[str, Card]) -> Card:
-    """The card of a file without a table: that of the network in the table whose tensors it holds. WeightsError."""
-    from dmps_cli.checkpoints import fits
-
-    tried = []
-    for known in table.values():
-        network = (known.architecture, dict(known.config))
-        if known.architecture == DIFFUSERS or network in tried:
-            continue
-        tried.append(network)
-        if fits(path, *network):
-            return replace(
-                known, name=entry.name, about=entry.about, bundled=None, path=entry.path, sha256=None, size=None
-            )
-    raise WeightsError(
-        f"{path} holds the weights of none of the networks in the table; describe its network in a table of your own "
-        "(docs/checkpoints.md)"
-    )
+    return loaded

@@ -19,17 +19,28 @@ UNUSED_SHARE = 16
 """The outermost sixteenth of a window, where the network misses its surroundings, does not count inside a picture."""
 
 
+STATE_BYTES_PER_PIXEL = 150.0
+"""Of a sampler's own images: state, prediction, correction, noise, some of them twice."""
+
+
 class WindowedPrior(Prior):
     """E[x0 | x_t] of a large picture from a network that sees `window` x `window` px at once.
 
     Every window is cut out of the same state x_t, so that all of them restore one picture; where they overlap, their
     predictions are averaged with weights that fall to 0 towards a window's own border and add up to 1. The learned
-    standard deviation is averaged in the same way. batch: windows per call of the network.
+    standard deviation is averaged in the same way. is_only_size: whether the network takes no smaller picture either.
+    batch: windows per call of the network.
     """
 
-    def __init__(self, inner: Prior, window: int, *, batch: int = 1) -> None:
+    def __init__(self, inner: Prior, window: int, *, is_only_size: bool = True, batch: int = 1) -> None:
         self.inner, self.window, self.batch = inner, window, batch
-        self.channels, self.least_size = inner.channels, window
+        self.channels, self.multiple = inner.channels, 1 if is_only_size else inner.multiple
+        self.least_size = window if is_only_size else inner.least_size
+
+    def peak_bytes(self, height: int, width: int) -> float | None:
+        """That of a window, and what the whole state takes."""
+        peak = self.inner.peak_bytes(min(height, self.window), min(width, self.window))
+        return None if peak is None else peak + STATE_BYTES_PER_PIXEL * height * width
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
         """Those of the prior inside."""
@@ -40,25 +51,26 @@ class WindowedPrior(Prior):
         return self.inner.time(sampler, level)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The blended predictions. x_t: (B, C, H, W), H and W at least `window`; else ValueError."""
+        """The blended predictions. x_t: (B, C, H, W), H and W at least `least_size`; else ValueError."""
         height, width = x_t.shape[-2:]
-        if min(height, width) < self.window:
-            raise ValueError(f"an image of {height} x {width} is smaller than the window {self.window}")
-        places = list(itertools.product(window_starts(height, self.window), window_starts(width, self.window)))
+        if min(height, width) < self.least_size:
+            raise ValueError(f"an image of {height} x {width} is smaller than {self.least_size}")
+        rows, cols = min(height, self.window), min(width, self.window)
+        places = list(itertools.product(window_starts(height, rows), window_starts(width, cols)))
         if len(places) == 1:
             return self.inner.predict(x_t, cur, nxt)
         row_weights, col_weights = (
-            {start: weight.to(x_t) for start, weight in blend_weights(side, self.window).items()}
-            for side in (height, width)
+            {start: weight.to(x_t) for start, weight in blend_weights(side, window).items()}
+            for side, window in ((height, rows), (width, cols))
         )
         x0, std, has_std = torch.zeros_like(x_t), torch.zeros_like(x_t), False
         groups = [places[k : k + self.batch] for k in range(0, len(places), self.batch)]
         for item, group in itertools.product(range(len(x_t)), groups):
-            cut = [x_t[item, :, top : top + self.window, left : left + self.window] for top, left in group]
+            cut = [x_t[item, :, top : top + rows, left : left + cols] for top, left in group]
             predicted, deviation = self.inner.predict(torch.stack(cut), cur, nxt)
             for k, (top, left) in enumerate(group):
                 weight = row_weights[top][:, None] * col_weights[left]
-                inside = (item, slice(None), slice(top, top + self.window), slice(left, left + self.window))
+                inside = (item, slice(None), slice(top, top + rows), slice(left, left + cols))
                 x0[inside] += weight * predicted[k]
                 if deviation is not None:
                     std[inside] += weight * deviation[k]

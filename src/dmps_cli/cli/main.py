@@ -18,6 +18,7 @@ from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
 from dmps_cli.cli.eval import evaluate
 from dmps_cli.cli.models import MODELS
+from dmps_cli.cli.options import reflowed
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
@@ -70,6 +71,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             Console().error(f"{exc.filename or 'the system says'}: {exc.strerror or exc}")
             raise typer.Exit(DmpsError.exit_code) from exc
 
+    run.__doc__ = reflowed(command.__doc__ or "")
     return run
 
 

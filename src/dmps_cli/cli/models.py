@@ -10,17 +10,28 @@ from typing import Annotated, Any
 import typer
 
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import Offline, Quiet, WeightsFile, complete
+from dmps_cli.cli.options import Offline, Quiet, WeightsFile, complete_model
 from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import DmpsError, WeightsError
-from dmps_cli.weights import CARD_TEXTS, Card, card, cards, fetch_card, places, state, verify_card
+from dmps_cli.weights import (
+    CARD_TEXTS,
+    NOT_HERE,
+    Card,
+    card,
+    cards,
+    copy_is_enough,
+    copy_of,
+    fetch_card,
+    places,
+    state,
+    verify_card,
+)
 
 MEGABYTE = 1_000_000
-NOT_HERE = "not here"
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=complete(lambda: [*cards()])),
+    typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=complete_model),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -38,9 +49,17 @@ def list_models(weights_file: WeightsFile = None, as_json: AsJson = False) -> No
         console.table([{key: row[key] for key in shown} for row in rows])
 
 
+def files(entry: Card) -> list[Path]:
+    """What is here of a checkpoint: its files, or the mapped copy that serves without them."""
+    if entry.is_local:
+        return [entry.location] if entry.location.exists() else []
+    found = [path for path in places(entry) if path is not None]
+    return found or [path for path in (copy_of(entry),) if path.is_file()]
+
+
 def facts(entry: Card) -> dict[str, Any]:
     """A checkpoint's row."""
-    size = entry.size or sum(path.stat().st_size for path in places(entry) if path.is_file()) or None
+    size = entry.size or sum(path.stat().st_size for path in files(entry)) or None
     return {
         "name": entry.name,
         "state": state(entry),
@@ -80,7 +99,10 @@ def _text(value: object) -> str:
 
 
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints to download.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Checkpoints to download.", autocompletion=complete_model),
+    ],
     weights_file: WeightsFile = None,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -93,17 +115,21 @@ def fetch(
     entries = [card(name, weights_file) for name in names]
     for entry in entries:
         with console.transfer(entry.name) as told:
-            fetched = fetch_card(entry, offline=offline, progress=told, note=console.note)
+            here = copy_is_enough(entry)
+            fetched = [] if here else fetch_card(entry, offline=offline, progress=told, note=console.note)
         for file in fetched:
             console.note(f"{file.path.name}: sha256 {file.sha256}{f', from {file.source}' if file.source else ''}")
             console.result(str(file.path))
-        if not fetched:
-            console.result(str(entry.location))
+        for path in [] if fetched else files(entry):
+            console.result(str(path))
 
 
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints; none: all that are here.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]", help="Checkpoints; none: all that are here.", autocompletion=complete_model
+        ),
     ] = None,
     weights_file: WeightsFile = None,
 ) -> None:
@@ -127,20 +153,15 @@ def verify(
 
 
 def path(name: Name, weights_file: WeightsFile = None) -> None:
-    """Print where a checkpoint lies; exit code 1 if it is not here.
+    """Print where the files of a checkpoint lie; exit code 1 if it is not here.
 
     Example: dmps models path natural
     """
     entry = card(name, weights_file)
     if state(entry) == NOT_HERE:
-        raise WeightsError(
-            f"'{entry.name}' is not here; `dmps models fetch {entry.name}` brings it to {entry.location}"
-        )
-    Console().result(str(_present(entry)))
-
-
-def _present(entry: Card) -> Path:
-    return next((place for place in (entry.location, *places(entry)) if place.exists()), entry.location)
+        raise WeightsError(f"'{entry.name}' is not here; dmps models fetch {entry.name} brings it to {entry.location}")
+    for place in files(entry):
+        Console().result(str(place))
 
 
 MODELS: dict[str, Callable[..., None]] = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from dmps_cli.cli.console import Console
-from dmps_cli.errors import UsageError, unknown_name
+from dmps_cli.errors import DmpsError, UsageError, unknown_name
 from dmps_cli.methods import (
     DEFAULT_SAMPLER,
     DEFAULTS,
@@ -67,14 +67,13 @@ def command_options(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
-    run.__doc__ = _reflowed(command.__doc__ or "")
     del run.__wrapped__  # inspect would otherwise look through to the grouped signature
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _reflowed(text: str) -> str:
+def reflowed(text: str) -> str:
     """Each paragraph on one line: the help is wrapped where the terminal ends, not where the source does."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
@@ -98,7 +97,20 @@ def _group_parameters(group: Any) -> list[inspect.Parameter]:
 
 def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     """Shell completion from a table's names."""
-    return lambda incomplete: [name for name in choices() if name.startswith(incomplete)]
+
+    def matching(incomplete: str) -> list[str]:
+        try:
+            return [name for name in choices() if name.startswith(incomplete)]
+        except DmpsError:  # a table that cannot be read is said when the command runs
+            return []
+
+    return matching
+
+
+# by name: annotations of a dataclass are evaluated where lambdas do not see this module
+complete_model = complete(lambda: [*cards()])
+complete_sampler = complete(lambda: [*SAMPLERS])
+complete_method = complete(lambda: [*METHODS])
 
 
 def checked(kind: str, name: str, choices: Collection[str]) -> str:
@@ -132,6 +144,17 @@ WeightsFile = Annotated[
         metavar="FILE", help="Table of checkpoints of your own (docs/checkpoints.md); DMPS_WEIGHTS names one too."
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        help="Prior: a name of `dmps models list`, or a checkpoint of yours.",
+        autocompletion=complete_model,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="|".join(DEVICE_NAMES), help="Where to compute.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Download nothing (so does HF_HUB_OFFLINE=1).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")]
 Samplers = Annotated[
@@ -210,14 +233,14 @@ class SamplingFlags:
 
     method: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="dmps (default).", autocompletion=complete(lambda: [*METHODS])),
+        typer.Option(metavar="NAME", help="dmps (default).", autocompletion=complete_method),
     ] = None
     sampler: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(SAMPLERS),
             help=f"Kind of noise levels. Default: the prior's own, {DEFAULT_SAMPLER} for {DEFAULT_MODEL}.",
-            autocompletion=complete(lambda: [*SAMPLERS]),
+            autocompletion=complete_sampler,
         ),
     ] = None
     nfe: Annotated[
@@ -280,19 +303,10 @@ class SamplingFlags:
 class ComputeFlags:
     """Prior and machine."""
 
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME|PATH",
-            help="Prior: a name of `dmps models list`, or a checkpoint of yours.",
-            autocompletion=complete(lambda: [*cards()]),
-        ),
-    ] = DEFAULT_MODEL
+    model: Model = DEFAULT_MODEL
     weights_file: WeightsFile = None
     offline: Offline = False
-    device: Annotated[str, typer.Option(metavar="|".join(DEVICE_NAMES), help="Where to compute.")] = "auto"
+    device: Device = "auto"
     dtype: Annotated[
         str,
         typer.Option(
@@ -365,7 +379,8 @@ class ComputeFlags:
             )
         if self.tile is None:
             return loaded
-        return replace(loaded, prior=WindowedPrior(loaded.prior, self.tile, batch=batch))
+        tile = self.tile - self.tile % loaded.prior.multiple
+        return replace(loaded, prior=WindowedPrior(loaded.prior, tile, is_only_size=False, batch=batch))
 
 
 def check_seed(seed: int) -> None:

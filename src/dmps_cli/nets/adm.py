@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmps_cli.errors import WeightsError
+from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm
+from dmps_cli.nets.options import Options
 
 NUM_GROUPS = 32
 MAX_PERIOD = 10_000.0
@@ -60,39 +61,33 @@ class ADMConfig:
         """The architecture that the reference's `create_model(**arguments)` builds.
 
         `dropout`, `use_checkpoint` and `use_fp16` change nothing at inference; absent ones take the reference's
-        defaults. where: what the arguments were read from. Raises WeightsError for names that the reference does not
+        defaults. where: what the arguments were read from. Raises OptionsError for names that the reference does not
         know, missing ones, and class-conditional models.
         """
         if unknown := arguments.keys() - _ARGUMENTS:
-            raise WeightsError(
+            raise OptionsError(
                 f"{where}: unknown ADM argument {min(unknown)}; known are {', '.join(sorted(_ARGUMENTS))}"
             )
-        if missing := {"image_size", "num_channels", "num_res_blocks"} - arguments.keys():
-            raise WeightsError(f"{where}: the ADM argument {min(missing)} is missing; add it")
-        if arguments.get("class_cond", False):
-            raise WeightsError(f"{where}: class-conditional ADM networks are not supported; use an unconditional one")
-
-        def integer(name: str, default: int) -> int:
-            return int(str(arguments.get(name, default)))
-
-        size, num_heads = integer("image_size", 0), integer("num_heads", 1)
-        mult = str(arguments.get("channel_mult", ""))
-        if not mult and size not in DEFAULT_MULT:
-            raise WeightsError(f"{where}: channel_mult has no default for image size {size}; give it")
-        resolutions = str(arguments.get("attention_resolutions", "16")).split(",")
-        head_width, heads_up = integer("num_head_channels", -1), integer("num_heads_upsample", -1)
+        options = Options(arguments, "ADM", where)
+        if options.boolean("class_cond"):
+            raise OptionsError(f"{where}: class-conditional ADM networks are not supported; use an unconditional one")
+        size, num_heads = options.integer("image_size"), options.integer("num_heads", 1)
+        has_mult = arguments.get("channel_mult", "") != ""
+        if not has_mult and size not in DEFAULT_MULT:
+            raise OptionsError(f"{where}: channel_mult has no default for image size {size}; give it")
+        head_width, heads_up = options.integer("num_head_channels", -1), options.integer("num_heads_upsample", -1)
         return cls(
-            out_channels=6 if arguments.get("learn_sigma", False) else 3,
-            base_width=integer("num_channels", 0),
-            multipliers=tuple(float(m) for m in mult.split(",")) if mult else DEFAULT_MULT[size],
-            num_res_blocks=integer("num_res_blocks", 0),
-            attention_at=frozenset(size // int(r) for r in resolutions),
+            out_channels=6 if options.boolean("learn_sigma") else 3,
+            base_width=options.integer("num_channels"),
+            multipliers=tuple(options.numbers("channel_mult")) if has_mult else DEFAULT_MULT[size],
+            num_res_blocks=options.integer("num_res_blocks"),
+            attention_at=frozenset(size // side for side in options.integers("attention_resolutions", "16")),
             num_heads=num_heads,
             num_heads_up=num_heads if heads_up == -1 else heads_up,
             head_width=None if head_width == -1 else head_width,
-            scale_shift_norm=bool(arguments.get("use_scale_shift_norm", False)),
-            resblock_updown=bool(arguments.get("resblock_updown", False)),
-            new_attention_order=bool(arguments.get("use_new_attention_order", False)),
+            scale_shift_norm=options.boolean("use_scale_shift_norm"),
+            resblock_updown=options.boolean("resblock_updown"),
+            new_attention_order=options.boolean("use_new_attention_order"),
         )
 
 

@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from dmps_cli.errors import WeightsError
+from dmps_cli.nets.layers import clipped
 from dmps_cli.nets.loading import load_state
 from dmps_cli.schedules import ddpm_time
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
+"""Those of diffusers that clip x0 unless their configuration says otherwise."""
+
 WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of attention layers in files of diffusers before 0.15, and since."""
@@ -65,7 +69,7 @@ class DiffusersDenoiser(nn.Module):
             x0 = z - s * output
         else:
             x0 = output if self.prediction == "sample" else a * x - s * a * output
-        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+        return x0 if self.clip is None else clipped(x0, self.clip)
 
     forward = denoise
 
@@ -78,8 +82,7 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder")
-    home = _home(folder)
-    config = _json(home / "config.json")
+    home, config = _home(folder), read_config(folder)
     _check_unconditional(folder, config)
     candidates = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
     schedule_file = next((path for path in candidates if path.is_file()), candidates[1])
@@ -91,12 +94,13 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
             f"{where}: prediction_type '{prediction}' is unknown; choose one of {', '.join(PREDICTIONS)}"
         )
     bars = alpha_bars(schedule, where)
+    clips = schedule.get("_class_name", "DDPMScheduler") in CLIPPING_SCHEDULERS
     net = _network(config, home, read)
     return DiffusersDenoiser(
         net,
         bars=bars,
         prediction=prediction,
-        clip=float(schedule.get("clip_sample_range", 1.0)) if schedule.get("clip_sample", False) else None,
+        clip=float(schedule.get("clip_sample_range", 1.0)) if schedule.get("clip_sample", clips) else None,
         channels=int(net.config["in_channels"]),
         multiple=2 ** (len(net.config["block_out_channels"]) - 1),
     )
@@ -105,6 +109,11 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
 def _home(folder: Path) -> Path:
     """Where the network lies: pipelines keep it in `unet/`."""
     return folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The network's configuration. Raises WeightsError."""
+    return _json(_home(folder) / "config.json")
 
 
 def weights_path(folder: Path) -> Path:
@@ -136,7 +145,7 @@ def alpha_bars(schedule: Mapping[str, Any], where: str) -> list[float]:
 
 def _betas(schedule: Mapping[str, Any], where: str) -> list[float]:
     """beta_t by name: linear (Ho et al. 2020), linear in sqrt(beta), or of Nichol & Dhariwal's cosine, eq. (17)."""
-    kind, count = schedule.get("beta_schedule"), int(schedule.get("num_train_timesteps", 1000))
+    kind, count = schedule.get("beta_schedule", "linear"), int(schedule.get("num_train_timesteps", 1000))
     first, last = (float(schedule.get(name, value)) for name, value in (("beta_start", 1e-4), ("beta_end", 0.02)))
 
     def line(start: float, end: float) -> list[float]:

@@ -30,3 +30,8 @@ class Activation(nn.Module):
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """float32 for the half precisions, else dtype."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def clipped(x0: Tensor, bound: float) -> Tensor:
+    """x0 within [-bound, bound]; infinities become NaN, for clipping would hide an overflow of half precision."""
+    return torch.where(x0.isinf(), torch.nan, x0).clamp(-bound, bound)

@@ -19,15 +19,20 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     where: what the state was read from, for the message. Raises WeightsError with the names of missing,
     unexpected and wrong-shape tensors.
     """
+    check_state(module, state, where)
     own = module.state_dict()
-    problems = _differences({name: tuple(v.shape) for name, v in own.items()}, state)
+    module.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
+    module.eval().requires_grad_(False)
+
+
+def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Raises WeightsError, as `load_state` does, if `state` is not the module's."""
+    problems = _differences({name: tuple(v.shape) for name, v in module.state_dict().items()}, state)
     if problems:
         raise WeightsError(
             f"{where}: not the weights of this architecture: {'; '.join(problems)}; "
             "check that the model's configuration and the file belong together"
         )
-    module.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
-    module.eval().requires_grad_(False)
 
 
 def _differences(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:

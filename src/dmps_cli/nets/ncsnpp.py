@@ -10,14 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self, cast
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmps_cli.errors import WeightsError
+from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm, at_least_float32
+from dmps_cli.nets.options import Options
 
 GROUP_EPS = 1e-6
 UNUSED_BUFFERS = frozenset({"sigmas"})
@@ -68,26 +69,25 @@ class NCSNppConfig:
         """The architecture of a configuration of the reference, its sections (data, model, training) merged or not.
 
         Options that change nothing at inference are accepted. where: what the options were read from. Raises
-        WeightsError for names that the reference does not know, missing ones, and values that are not built here.
+        OptionsError for names that the reference does not know, missing ones, and values that are not built here.
         """
         flat: dict[str, object] = {}
         for name, value in options.items():
             flat.update(value if isinstance(value, Mapping) else {name: value})
         known = _BUILT.keys() | _REQUIRED | _NO_EFFECT | {"num_channels"}
         if unknown := flat.keys() - known:
-            raise WeightsError(f"{where}: unknown NCSN++ option {min(unknown)}; known are {', '.join(sorted(known))}")
-        if missing := _REQUIRED - flat.keys():
-            raise WeightsError(f"{where}: the NCSN++ option {min(missing)} is missing; add it")
+            raise OptionsError(f"{where}: unknown NCSN++ option {min(unknown)}; known are {', '.join(sorted(known))}")
         for name, value in flat.items():
             if name in _BUILT and value != _BUILT[name]:
-                raise WeightsError(f"{where}: NCSN++ with {name} {value!r} is not supported, only {_BUILT[name]!r}")
-        size = cast(int, flat["image_size"])
+                raise OptionsError(f"{where}: NCSN++ with {name} {value!r} is not supported, only {_BUILT[name]!r}")
+        read = Options(flat, "NCSN++", where)
+        size = read.integer("image_size")
         return cls(
-            channels=cast(int, flat.get("num_channels", 3)),
-            base_width=cast(int, flat["nf"]),
-            multipliers=tuple(cast(list[int], flat["ch_mult"])),
-            num_res_blocks=cast(int, flat["num_res_blocks"]),
-            attention_at=frozenset(size // resolution for resolution in cast(list[int], flat["attn_resolutions"])),
+            channels=read.integer("num_channels", 3),
+            base_width=read.integer("nf"),
+            multipliers=tuple(read.integers("ch_mult")),
+            num_res_blocks=read.integer("num_res_blocks"),
+            attention_at=frozenset(size // resolution for resolution in read.integers("attn_resolutions")),
         )
 
 
