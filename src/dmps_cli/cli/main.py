@@ -21,6 +21,7 @@ from dmps_cli.cli.models import MODELS
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
+from dmps_cli.cli.train import train
 from dmps_cli.errors import DmpsError, memory_errors
 
 INTERRUPTED = 130
@@ -78,6 +79,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "degrade": degrade,
     "eval": evaluate,
     "time": time,
+    "train": train,
     "tasks": tasks,
     "demo": demo,
     "doctor": doctor,

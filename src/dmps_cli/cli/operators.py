@@ -190,6 +190,11 @@ def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dic
     return {name: value for name, value in recorded.items() if value is not None and name not in dropped}
 
 
-def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int]) -> Shape3:
-    """(C, H, W) of x: the sidecar's, or what the degraded picture of (h, w) implies."""
-    return plan.image_shape or source_shape(plan.params, picture_size)
+def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int], channels: int) -> Shape3:
+    """(channels, H, W) of x, its size the sidecar's, or what the degraded picture of (h, w) implies.
+
+    channels: of the prior.
+    """
+    if plan.image_shape is None:
+        return source_shape(plan.params, picture_size, channels)
+    return channels, *plan.image_shape[1:]

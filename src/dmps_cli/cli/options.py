@@ -138,6 +138,7 @@ Samplers = Annotated[
     str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the noise, a whole number >= 0.")]
+Device = Annotated[str, typer.Option(metavar="|".join(DEVICE_NAMES), help="Where to compute.")]
 LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS; alex needs no download.")]
 
 
@@ -292,7 +293,7 @@ class ComputeFlags:
     ] = DEFAULT_MODEL
     weights_file: WeightsFile = None
     offline: Offline = False
-    device: Annotated[str, typer.Option(metavar="|".join(DEVICE_NAMES), help="Where to compute.")] = "auto"
+    device: Device = "auto"
     dtype: Annotated[
         str,
         typer.Option(
@@ -324,10 +325,7 @@ class ComputeFlags:
             raise UsageError(f"--tile: '{self.model}' sees windows of {entry.image_size} px already")
         if self.tile is not None and self.tile < MIN_TILE:
             raise UsageError(f"--tile is {self.tile}; it must be at least {MIN_TILE} px")
-        kind, colon, index = self.device.partition(":")
-        checked("device", kind, DEVICE_NAMES)
-        if colon and not (kind == "cuda" and index.isdecimal()):
-            raise UsageError(f"device '{self.device}' is no device; a number follows cuda: alone, as in cuda:1")
+        check_device(self.device)
         checked("dtype", self.dtype, DTYPE_NAMES)
         check_seed(self.seed)
         if self.batch_size < 1:
@@ -366,6 +364,14 @@ class ComputeFlags:
         if self.tile is None:
             return loaded
         return replace(loaded, prior=WindowedPrior(loaded.prior, self.tile, batch=batch))
+
+
+def check_device(name: str) -> None:
+    """Raises UsageError for what cannot be a device's name."""
+    kind, colon, index = name.partition(":")
+    checked("device", kind, DEVICE_NAMES)
+    if colon and not (kind == "cuda" and index.isdecimal()):
+        raise UsageError(f"device '{name}' is no device; a number follows cuda: alone, as in cuda:1")
 
 
 def check_seed(seed: int) -> None:
