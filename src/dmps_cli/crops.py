@@ -148,7 +148,7 @@ class Collection:
             return f"the folders hold no photographs ({', '.join(IMAGE_SUFFIXES)})"
         return (
             f"no usable photographs: of {num_files} files, {self.small} are smaller than the crop of "
-            f"{self.least_side} px and {len(self.damaged)} are damaged"
+            f"{self.least_side} px and {len(self.damaged)} damaged"
         )
 
     @property

@@ -51,8 +51,8 @@ SIGMAS = (15, 25, 50)
 VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 """Of at most so many photographs the middle square of so many px."""
 
-SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE = 180.0, 8, 6
-"""Seconds between checkpoints, at most, so many in a run at least; log rows between two."""
+SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE, SAVE_SHARE = 180.0, 6, 6, 0.08
+"""Seconds between checkpoints; so many in a short run; log rows between two; share of the time they may take."""
 
 STATE_FORMAT = "dmps training state 1"
 STATE_PARTS = ("net", "ema", "exp_avg", "exp_avg_sq")
@@ -393,6 +393,7 @@ class Run:
     on_progress: Callable[[Progress], object] = lambda progress: None
     note: Callable[[str], object] = lambda text: None
     wait_share: float = 0.0
+    loss: float = math.nan
     losses: list[float] = field(default_factory=list)
     psnr: dict[str, float] = field(default_factory=dict)
 
@@ -411,7 +412,7 @@ class Run:
             self.save()  # a disk without room is better met now
         draw_step = partial(draw_batch, self.collection, recipe.shapes, trainer.levels, recipe.seed)
         start, used, first_step = self.clock(trainer.step), trainer.seconds, trainer.step
-        save_every = min(SAVE_SECONDS, recipe.seconds / LEAST_SAVES)
+        save_every = due_every = min(SAVE_SECONDS, recipe.seconds / LEAST_SAVES)
         saved = rowed = used
         bad_before, is_stopped = trainer.bad_steps, False
         with Loader(draw_step, trainer.step) as loader:
@@ -434,7 +435,9 @@ class Run:
                 if trainer.seconds - saved >= save_every and trainer.share < 1.0:
                     self.add_row(rate, (loader.wait_seconds - waited) / (now - mark), validate=True)
                     self._try_to_save()
+                    begun_saving = trainer.seconds
                     saved = rowed = trainer.seconds = used + self.clock(trainer.step) - start
+                    save_every = max(due_every, (saved - begun_saving) / SAVE_SHARE)
                 elif trainer.seconds - rowed >= save_every / ROWS_PER_SAVE:
                     self.add_row(rate, (loader.wait_seconds - waited) / (now - mark), validate=False)
                     rowed = trainer.seconds
@@ -442,7 +445,8 @@ class Run:
                     self.on_progress(self._progress(rate))
                     continue
                 mark, waited = time.perf_counter(), loader.wait_seconds
-        self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
+        if self.losses or not trainer.rows:
+            self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
         trainer.seconds = used + self.clock(trainer.step) - start
         self.save()
         if is_stopped:
@@ -450,11 +454,12 @@ class Run:
         atomic_write(self.files.picture, png_bytes(draw(trainer.rows, PSNR_NAMES)), overwrite=True)
 
     def _progress(self, rate: float, *, is_row: bool = False, is_saved: bool = False) -> Progress:
-        loss = sum(self.losses) / len(self.losses) if self.losses else math.nan
+        if self.losses:
+            self.loss = sum(self.losses) / len(self.losses)
         return Progress(
             step=self.trainer.step,
             seconds=self.trainer.seconds,
-            loss=loss,
+            loss=self.loss,
             steps_per_second=rate,
             psnr=self.psnr,
             is_row=is_row,
