@@ -445,8 +445,7 @@ class Run:
                     self.on_progress(self._progress(rate))
                     continue
                 mark, waited = time.perf_counter(), loader.wait_seconds
-        if self.losses or not trainer.rows:
-            self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
+        self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
         trainer.seconds = used + self.clock(trainer.step) - start
         self.save()
         if is_stopped:
@@ -467,14 +466,16 @@ class Run:
         )
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
-        """A row of the log: what the steps since the last one gave."""
+        """A row of the log: what the steps since the last one gave; of a row's own step, only what is measured now."""
         trainer = self.trainer
         measured = trainer.validate(self.pictures) if validate else {}
         self.psnr = measured or self.psnr
         progress = self._progress(rate, is_row=True, is_saved=validate)
         row: Row = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
         row["loss"] = progress.loss if self.losses else None
-        trainer.rows.append(row | {name: measured.get(name) for name in PSNR_NAMES} | {"wait_share": wait_share})
+        if not (trainer.rows and trainer.rows[-1]["step"] == trainer.step):
+            trainer.rows.append(row | dict.fromkeys(PSNR_NAMES) | {"wait_share": wait_share})
+        trainer.rows[-1].update(measured)
         self.losses.clear()
         self.on_progress(progress)
 
