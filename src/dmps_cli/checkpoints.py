@@ -29,7 +29,7 @@ from dmps_cli.files import atomic_write, sha256_file
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
 from dmps_cli.nets.loading import check_state, load_state
-from dmps_cli.nets.natural import natural_from_state
+from dmps_cli.nets.natural import NaturalConfig, natural_from_state
 from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
 
@@ -226,14 +226,31 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
         "conversion": CONVERSION,
         "written_by": f"dmps {__version__}",
     }
-    header = _header(state, metadata, str(source))
+    write_safetensors(target, state, metadata, where=str(source))
+
+
+def write_safetensors(
+    target: Path, state: dict[str, Tensor], metadata: Mapping[str, str], *, where: str, overwrite: bool = True
+) -> None:
+    """Writes tensors of the CPU and strings as a safetensors file, whole or not at all.
+
+    where: what the tensors came from, for messages. Raises OutputError; WeightsError for what is not plain numbers.
+    """
+    header = _header(state, metadata, where)
 
     def write(file: BinaryIO) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for value in state.values():
             file.write(_bytes(value))
 
-    atomic_write(target, write, overwrite=True)
+    atomic_write(target, write, overwrite=overwrite)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a safetensors file, the tensors mapped. Raises WeightsError for any other file."""
+    if _kind(path) != "safetensors":
+        raise WeightsError(f"{path} is not a safetensors file")
+    return _read_safetensors(path)
 
 
 def _bytes(value: Tensor) -> memoryview:
@@ -443,7 +460,6 @@ def build_prior(
     dtype: torch.dtype = torch.float32,
     clip_denoised: bool = True,
     schedule: str = "linear",
-    channels: int = 3,
     metadata: Mapping[str, str] | None = None,
 ) -> Prior:
     """The prior of a checkpoint: its network on `device` (absent: the CPU), its weights in `dtype` and channels_last.
@@ -451,11 +467,11 @@ def build_prior(
     config: of `adm` the arguments of the reference's `create_model`, of `ncsnpp` the options of its configuration
     file, of `natural` nothing. where: the file, for messages. clip_denoised, schedule: of `adm`, whether x0 is clipped
     to [-1, 1], and the chain that it was trained on (`nets.diffusers_unet.alpha_bars`).
-    channels, metadata: of `natural`. Raises WeightsError if these are not the architecture's weights, all of them.
+    metadata: of `natural`. Raises WeightsError if these are not the architecture's weights, all of them.
     """
     if architecture == "natural":
         denoiser = natural_from_state(state, where, metadata).to(device=device, dtype=dtype)
-        return DenoiserPrior(denoiser.denoise, channels)
+        return DenoiserPrior(denoiser.denoise, NaturalConfig.from_state(state, where).channels)
     network = _on_meta(architecture, config, where)
     load_state(network, _used(architecture, state), where)
     network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)

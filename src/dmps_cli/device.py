@@ -51,6 +51,16 @@ def resolve_device(name: str) -> torch.device:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bfloat16 faster than in float32, as far as torch says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask() for ask in asked if ask is not None)
+
+
 def micro_batch(device: torch.device, batch_size: int) -> int:
     """How many images are computed together: one on a CPU, so that an image's bits never depend on its company."""
     return 1 if device.type == "cpu" else batch_size

@@ -56,7 +56,7 @@ def evaluate(
 ) -> Iterator[Row]:
     """Yields a row for each picture, problem and sampling as it is done: metrics, seconds, the configuration.
 
-    pictures: name in the data set -> file; load gives it as (1, 3, H, W). The measurement of a picture and problem is
+    pictures: name in the data set -> file; load gives it as (1, C, H, W). The measurement of a picture and problem is
     the same for every sampling. A picture that cannot be read, or not be restored from one of the problems, is given to
     on_failure, and the others go on.
     """

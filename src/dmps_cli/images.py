@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import warnings
@@ -105,6 +106,43 @@ def load_rgb(path: Path) -> Picture:
         return picture
     notes = (*picture.notes, f"{path} is grey; its grey value is taken for red, green and blue")
     return Picture(pixels=picture.pixels.expand(3, -1, -1).contiguous(), notes=notes)
+
+
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+"""Red, green and blue in the grey value of ITU-R BT.601, which Pillow has as well."""
+
+
+def to_grey(x: Tensor) -> tuple[Tensor, float]:
+    """(the grey value of a batch in colour, the share of the noise that is left in it). x: (B, 3, ..); (B, 1, ..).
+
+    sum over c of w_c x_c; noise that the channels have independently of each other keeps ||w|| = 0.67 of its standard
+    deviation. Three equal channels are a grey picture already: nothing is averaged, and the share is 1.
+    """
+    grey = x[:, :1]
+    if torch.equal(x, grey.expand_as(x)):
+        return grey, 1.0
+    weights = torch.tensor(GREY_WEIGHTS, dtype=x.dtype, device=x.device)
+    return torch.tensordot(x, weights, dims=([1], [0])).unsqueeze(1), math.hypot(*GREY_WEIGHTS)
+
+
+def load_channels(path: Path, channels: int) -> Picture:
+    """Like `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
+    if channels == 3:
+        return load_rgb(path)
+    picture = load(path)
+    if picture.pixels.shape[0] == channels:
+        return picture
+    grey = to_grey(picture.pixels[None])[0][0]
+    return Picture(pixels=grey, notes=(*picture.notes, f"{path} is in colour; its grey value is taken"))
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """(width, height) px by a file's header, before any turning; None where none can be read."""
+    try:
+        with _pillow_limit(_pixel_limit()), Image.open(path, formats=_READ_FORMATS) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError, *_DAMAGE):
+        return None
 
 
 def load_mask(path: Path) -> Tensor:

@@ -278,10 +278,14 @@ class Scorer:
         """Metric -> why it cannot be had (a file to fetch). It has no column; nothing takes its place."""
         return dict(self._loaded[1])
 
-    def protocol(self, sigmas: Iterable[float], images: Iterable[str]) -> Protocol:
+    def protocol(self, sigmas: Iterable[float], images: Iterable[str], channels: int = 3) -> Protocol:
         """How a table of these metrics came about. sigmas: on [-1, 1], in any order, repeated or not."""
         return Protocol(
-            metrics=self.names, lpips_net=self.lpips_net, sigma_y=tuple(sorted(set(sigmas))), images=tuple(images)
+            metrics=self.names,
+            lpips_net=self.lpips_net,
+            sigma_y=tuple(sorted(set(sigmas))),
+            images=tuple(images),
+            channels=channels,
         )
 
     def score(self, x: Tensor, reference: Tensor) -> list[dict[str, float]]:

@@ -82,6 +82,7 @@ class Task:
     build: Build
     fixed: tuple[str, ...] = ()
     is_picture: bool = True  # whether a picture file can hold the measurement
+    needs_colour: bool = False  # whether x cannot be grey
 
 
 def _bicubic(site: Site) -> LinearOperator:
@@ -227,6 +228,7 @@ TASKS: dict[str, Task] = {
         sigma_y=0.05,
         params={"weights": [1 / 3, 1 / 3, 1 / 3]},
         build=_channel_mean,
+        needs_colour=True,
     ),
     "inpaint": Task(
         help="missing pixels: a mask, a box, or a random half",
@@ -310,10 +312,11 @@ def build(
     """The operator of a task for images of shape (C, H, W).
 
     params: as `resolve` gives them; mask: (H, W) of bool, True = kept, where params name a mask file. Raises InputError
-    for a size that the operator cannot have, ValueError if the mask is missing.
+    for a size or a number of channels that the operator cannot have, ValueError if the mask is missing.
     """
     if params.get("mask") is not None and mask is None:
         raise ValueError(f"task '{name}' was resolved with the mask {params['mask']}, which was not given")
+    check_channels(name, in_shape[0])
     scale = factor(params)
     if in_shape[1] % scale or in_shape[2] % scale:
         raise InputError(
@@ -322,15 +325,21 @@ def build(
     return task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask))
 
 
+def check_channels(name: str, channels: int) -> None:
+    """Raises InputError if pictures of so many channels cannot be restored from that task."""
+    if task(name).needs_colour and channels == 1:
+        raise InputError(f"task '{name}' restores colour, and the prior is of grey pictures; choose one of colour")
+
+
 def factor(params: Params) -> int:
     """Pixels of x per pixel of y along each axis: the scale of super-resolution, 1 elsewhere."""
     return int(params.get("scale", 1))
 
 
-def source_shape(params: Params, picture_size: tuple[int, int]) -> Shape3:
-    """(3, H, W) of x that a degraded picture of (h, w) implies."""
+def source_shape(params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
+    """(channels, H, W) of x that a degraded picture of (h, w) implies."""
     h, w = picture_size
-    return 3, h * factor(params), w * factor(params)
+    return channels, h * factor(params), w * factor(params)
 
 
 def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -95,6 +95,23 @@ class Console:
             yield lambda done, total: bar.update(handle, completed=done, total=total, visible=True)
 
     @contextmanager
+    def gauge(self, total: float) -> Iterator[Callable[[float, str], None]]:
+        """A bar on stderr, only on a terminal, that yields (how far of the total, what is to be read beside it)."""
+        if self.quiet or not _on_terminal():
+            yield lambda done, text: None
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (BarColumn(20), TextColumn("{task.description}", markup=False))
+        on_one_terminal = sys.stdout is not None and sys.stdout.isatty()
+        with Progress(
+            *columns, console=RichConsole(stderr=True), transient=True, redirect_stdout=on_one_terminal
+        ) as bar:
+            handle = bar.add_task("", total=total)
+            yield lambda done, text: bar.update(handle, completed=done, description=text)
+
+    @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
         """A bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
         if self.quiet or not _on_terminal():

@@ -110,13 +110,13 @@ def outputs(compute: ComputeFlags, sampler: str, device: torch.device, console: 
     return {name: value.to("cpu", torch.float32) for name, value in results.items()}
 
 
-def picture(side: int) -> Tensor:
-    """The middle of a bundled photograph, (1, 3, side, side); mirrored where it is too small."""
+def picture(side: int, channels: int) -> Tensor:
+    """The middle of a bundled photograph, (1, channels, side, side); mirrored where it is too small."""
     import torch
 
-    from dmps_cli.images import load_rgb, photo_paths
+    from dmps_cli.images import load_channels, photo_paths
 
-    pixels = load_rgb(photo_paths()[0]).pixels[None]
+    pixels = load_channels(photo_paths()[0], channels).pixels[None]
     while min(pixels.shape[-2:]) < side:
         pixels = torch.cat([pixels, pixels.flip(-1)], dim=-1)
         pixels = torch.cat([pixels, pixels.flip(-2)], dim=-2)
@@ -131,7 +131,7 @@ def evaluation(prior: Prior, sampler: str, place: int, side: int, device: torch.
     from dmps_cli.sampling import Noise
 
     level, following = prior.levels(sampler, 10)[place : place + 2]
-    x = picture(side)
+    x = picture(side, prior.channels)
     noisy = level.alpha * x + level.sigma * Noise(0, Noise.START, [(0, 0)]).like(x)
     with torch.no_grad():
         return prior.predict(noisy.to(device), level, following)[0] / max(1.0, level.sigma / level.alpha)
@@ -145,8 +145,10 @@ def run(prior: Prior, sampler: str, side: int, device: torch.device) -> Tensor:
     from dmps_cli.pipeline import degrade, restore
     from dmps_cli.tasks import OperatorOptions, build, resolve
 
-    x = picture(side).to(device)
-    op = build("deblur", resolve("deblur", OperatorOptions()), (3, side, side), dtype=torch.float32, device=device)
+    x = picture(side, prior.channels).to(device)
+    op = build(
+        "deblur", resolve("deblur", OperatorOptions()), (prior.channels, side, side), dtype=torch.float32, device=device
+    )
     y = degrade(x, op, 0.05, seed=0, keys=[(0, 0)])
     sampling = resolve_sampling(task="deblur", sampler=sampler, nfe=NFE)
     return restore(y, op, prior, 0.05, sampling, seed=0, keys=[(0, 0)])

@@ -82,7 +82,7 @@ def evaluate(
 
     device = compute.start()
     from dmps_cli.evaluation import evaluate as evaluate_rows
-    from dmps_cli.images import load_rgb
+    from dmps_cli.images import load_channels
     from dmps_cli.metrics import Scorer
 
     prior = compute.load(device, console)
@@ -105,7 +105,7 @@ def evaluate(
                 scorer,
                 seed=compute.seed,
                 device=device,
-                load=lambda path: load_rgb(path).pixels[None],
+                load=lambda path: load_channels(path, prior.prior.channels).pixels[None],
                 on_failure=batch.fail,
                 on_step=advance,
             ):
@@ -113,7 +113,8 @@ def evaluate(
                 say(f"{row['image']} {row['task']} (image {place[row['image']]} of {len(pictures)})")
     except KeyboardInterrupt as exc:  # what is done is worth its table
         interrupted.append(exc)
-    protocol = scorer.protocol((plan.sigma_y for plan in plans), dict.fromkeys(row["image"] for row in rows))
+    images = dict.fromkeys(row["image"] for row in rows)
+    protocol = scorer.protocol((plan.sigma_y for plan in plans), images, prior.prior.channels)
     facts = {
         "version": __version__,
         "command": "eval",

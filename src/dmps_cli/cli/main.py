@@ -22,6 +22,7 @@ from dmps_cli.cli.options import reflowed
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
+from dmps_cli.cli.train import train
 from dmps_cli.errors import DmpsError, memory_errors
 
 INTERRUPTED = 130
@@ -80,6 +81,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "degrade": degrade,
     "eval": evaluate,
     "time": time,
+    "train": train,
     "tasks": tasks,
     "demo": demo,
     "doctor": doctor,

@@ -190,6 +190,15 @@ def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dic
     return {name: value for name, value in recorded.items() if value is not None and name not in dropped}
 
 
-def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int]) -> Shape3:
-    """(C, H, W) of x: the sidecar's, or what the degraded picture of (h, w) implies."""
-    return plan.image_shape or source_shape(plan.params, picture_size)
+def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int], channels: int) -> Shape3:
+    """(C, H, W) of x: the sidecar's, or what the degraded picture of (h, w) implies.
+
+    channels: of the prior; one of grey pictures takes the grey value of a measurement in colour. Raises InputError for
+    a sidecar of another number of channels.
+    """
+    if plan.image_shape is None:
+        return source_shape(plan.params, picture_size, channels)
+    measured, height, width = plan.image_shape
+    if measured != channels and (measured, channels) != (3, 1):
+        raise InputError(f"the sidecar says {measured} channels, and the prior has {channels}; choose another --model")
+    return channels, height, width

@@ -338,10 +338,7 @@ class ComputeFlags:
             raise UsageError(f"--tile: '{self.model}' sees windows of {entry.image_size} px already")
         if self.tile is not None and self.tile < MIN_TILE:
             raise UsageError(f"--tile is {self.tile}; it must be at least {MIN_TILE} px")
-        kind, colon, index = self.device.partition(":")
-        checked("device", kind, DEVICE_NAMES)
-        if colon and not (kind == "cuda" and index.isdecimal()):
-            raise UsageError(f"device '{self.device}' is no device; a number follows cuda: alone, as in cuda:1")
+        check_device(self.device)
         checked("dtype", self.dtype, DTYPE_NAMES)
         check_seed(self.seed)
         if self.batch_size < 1:
@@ -381,6 +378,14 @@ class ComputeFlags:
             return loaded
         tile = self.tile - self.tile % loaded.prior.multiple
         return replace(loaded, prior=WindowedPrior(loaded.prior, tile, is_only_size=False, batch=batch))
+
+
+def check_device(name: str) -> None:
+    """Raises UsageError for what cannot be a device's name."""
+    kind, colon, index = name.partition(":")
+    checked("device", kind, DEVICE_NAMES)
+    if colon and not (kind == "cuda" and index.isdecimal()):
+        raise UsageError(f"device '{name}' is no device; a number follows cuda: alone, as in cuda:1")
 
 
 def check_seed(seed: int) -> None:

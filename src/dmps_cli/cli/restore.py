@@ -30,8 +30,8 @@ from dmps_cli.cli.options import (
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, pictures_in, sha256_bytes, sha256_file
 from dmps_cli.measurements import RESTORATION_KIND, json_bytes, read_measurement, read_sidecar, versions
-from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS
-from dmps_cli.tasks import TASKS, OperatorOptions
+from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS, both_scales
+from dmps_cli.tasks import TASKS, OperatorOptions, check_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,12 +74,16 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A job with its measurement (1, *out_shape) read, its operator built, its reference (1, 3, H, W) at hand."""
+    """A job with its measurement (1, *out_shape) read, its operator built, its reference (1, C, H, W) at hand.
+
+    sigma_y: of the noise in y; less than the plan's where y is the grey value of a measurement in colour.
+    """
 
     job: Job
     y: Tensor
     op: LinearOperator
     truth: Tensor | None
+    sigma_y: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +268,7 @@ def unit_groups(
                 yield from (Unit(ready=ready, target=target) for target in job.targets)
 
     def shared(unit: Unit) -> object:
-        return unit.ready.job.plan.key, unit.ready.op.in_shape, unit.ready.job.plan.sigma_y
+        return unit.ready.job.plan.key, unit.ready.op.in_shape, unit.ready.sigma_y
 
     for _, group in groupby(units(), key=shared):
         while chunk := list(islice(group, size)):
@@ -287,9 +291,14 @@ def read(
         raise InputError(
             f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
         )
-    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]))
+    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), prior.prior.channels)
+    check_channels(job.plan.task, shape[0])
     if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
         console.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
+    sigma_y = job.plan.sigma_y
+    if shape[0] == 1 and pixels.shape[1] == 3:
+        pixels, share = grey_measurement(pixels, sigma_y, job.path, console)
+        sigma_y *= share
     truth = load_truth(job, shape)
     key = (job.plan.key, shape)
     if key not in operators:
@@ -302,7 +311,7 @@ def read(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    return Ready(job=job, y=y, op=op, truth=truth)
+    return Ready(job=job, y=y, op=op, truth=truth, sigma_y=sigma_y)
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
@@ -313,6 +322,24 @@ def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.devi
     if tuple(y.shape[1:]) != op.out_shape:
         raise InputError(f"{path} holds {tuple(y.shape[1:])}, but its sidecar says {op.out_shape}")
     return op.to_image(y)
+
+
+def grey_measurement(y: Tensor, sigma_y: float, path: Path, console: Console) -> tuple[Tensor, float]:
+    """(the grey value of a measurement in colour, (1, 1, ..), the share of its noise that is left); said.
+
+    What every task but `colorize` does to the channels is the same for each: the grey value of the measurement is the
+    measurement of the grey value.
+    """
+    from dmps_cli.images import to_grey
+
+    grey, share = to_grey(y)
+    left = (
+        ""
+        if share == 1.0
+        else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
+    )
+    console.note(f"{path} is in colour and the prior of grey pictures; its grey value is restored{left}")
+    return grey, share
 
 
 def fit_channels(picture: Tensor, op: LinearOperator, path: Path, console: Console) -> Tensor:
@@ -327,15 +354,15 @@ def fit_channels(picture: Tensor, op: LinearOperator, path: Path, console: Conso
 
 
 def load_truth(job: Job, shape: tuple[int, int, int]) -> Tensor | None:
-    """The reference as (1, 3, H, W), cropped as the sidecar says the photograph was; None without one.
+    """The reference as (1, C, H, W), cropped as the sidecar says the photograph was; None without one.
 
     Raises InputError if it has not the size of the restoration, (C, H, W).
     """
     if job.reference is None:
         return None
-    from dmps_cli.images import cropped, load_rgb
+    from dmps_cli.images import cropped, load_channels
 
-    truth = load_rgb(job.reference).pixels[None]
+    truth = load_channels(job.reference, shape[0]).pixels[None]
     source = job.input.sidecar.source if job.input.sidecar else None
     if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
         truth = cropped(truth, source.crop)
@@ -361,7 +388,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             torch.cat([unit.ready.y for unit in units]),
             first.op,
             writer.prior.prior,
-            first.job.plan.sigma_y,
+            first.sigma_y,
             first.job.sampling,
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
@@ -406,8 +433,8 @@ class Writer:
             "input_sha256": sha256_file(job.path),
             "task": job.plan.task,
             "operator": dict(job.plan.params),
-            "sigma_y": job.plan.sigma_y,
-            "sigma_y_255": job.plan.sigma_y * GREY_LEVELS,
+            "sigma_y": unit.ready.sigma_y,
+            "sigma_y_255": unit.ready.sigma_y * GREY_LEVELS,
             **job.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": unit.target.sample,
@@ -429,6 +456,7 @@ class Scores:
         self.scorer = Scorer(lpips_net=lpips_net)
         self.rows: list[dict[str, Any]] = []
         self.sigmas: set[float] = set()
+        self.channels = 3
         self.images: dict[str, None] = {}  # by input: samples of one are one image
         console.missing_metrics(self.scorer.missing)
 
@@ -440,7 +468,8 @@ class Scores:
         scores = self.scorer.score(image[None], truth.to(image))[0]
         if absent := [name for name in self.scorer.names if name not in scores]:
             console.note(f"{unit.ready.job.path}: too small for {', '.join(absent)}; left out")
-        self.sigmas.add(unit.ready.job.plan.sigma_y)
+        self.channels = truth.shape[1]
+        self.sigmas.add(unit.ready.sigma_y)
         self.images[unit.ready.job.path.name] = None
         self.rows.append({"image": unit.target.path.name, **scores})
         return scores
@@ -449,7 +478,7 @@ class Scores:
         """The table on stdout, its protocol under it; the protocol for --json."""
         if not self.rows:
             return {}
-        protocol = self.scorer.protocol(self.sigmas, self.images)
+        protocol = self.scorer.protocol(self.sigmas, self.images, self.channels)
         console.table(self.rows)
         console.result(protocol.line())
         return {"protocol": protocol.as_dict()}

@@ -20,6 +20,9 @@ from dmps_cli.errors import WeightsError
 from dmps_cli.nets.layers import at_least_float32
 from dmps_cli.nets.loading import load_state
 
+UNSHUFFLED = 4
+"""Channels that each channel of a picture becomes as 2 x 2 px are put into one."""
+
 RMS_EPS = 1e-4
 """Added to the mean square that a block divides by."""
 
@@ -29,8 +32,9 @@ PEAK_BYTES_PER_PIXEL = {"float32": 900.0, "bfloat16": 700.0, "float16": 700.0}
 
 @dataclass(frozen=True, kw_only=True)
 class NaturalConfig:
-    """Sizes of the network. The numbers of a file are read off its shapes by `from_state`."""
+    """Sizes of the network. The numbers of a file are read off its shapes by `from_state`. channels: of a picture."""
 
+    channels: int = 3
     widths: tuple[int, ...] = (64, 96, 128, 192)
     num_blocks: int = 2
     emb_width: int = 128
@@ -43,6 +47,7 @@ class NaturalConfig:
             num_levels = 1 + sum(name.startswith("down.") and name.endswith(".weight") for name in state)
             deeper = [state[f"down.{i}.weight"].shape[0] for i in range(num_levels - 1)]
             return cls(
+                channels=state["inp.weight"].shape[1] // UNSHUFFLED,
                 widths=(state["inp.weight"].shape[0], *deeper),
                 num_blocks=sum(name.startswith("mid.") and name.endswith(".c1.weight") for name in state),
                 emb_width=state["emb.0.weight"].shape[0],
@@ -91,6 +96,7 @@ class NaturalNet(nn.Module):
     def __init__(self, config: NaturalConfig) -> None:
         super().__init__()
         widths, emb_width = config.widths, config.emb_width
+        self.channels = config.channels
         self.multiple = 2 ** len(widths)  # 2 for the unshuffling, 2 for each step down
 
         def blocks(width: int) -> nn.ModuleList:
@@ -101,13 +107,13 @@ class NaturalNet(nn.Module):
         self.emb = nn.Sequential(
             nn.Linear(2 * config.num_frequencies, emb_width), nn.SiLU(), nn.Linear(emb_width, emb_width)
         )
-        self.inp = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.inp = nn.Conv2d(UNSHUFFLED * config.channels, widths[0], 3, padding=1)
         self.enc = nn.ModuleList(blocks(width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.mid = blocks(widths[-1])
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairwise(widths[::-1]))
         self.dec = nn.ModuleList(blocks(width) for width in widths[-2::-1])
-        self.out = nn.Conv2d(widths[0], 12, 3, padding=1)
+        self.out = nn.Conv2d(widths[0], UNSHUFFLED * config.channels, 3, padding=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves and converts everything, but `fr` stays float32: the phases c fr need more than 8 bits."""
@@ -117,7 +123,7 @@ class NaturalNet(nn.Module):
         return self
 
     def forward(self, u: Tensor, c: Tensor) -> Tensor:
-        """F(u, c). u: (B, 3, H, W), H and W >= 1, in the weights' dtype; c = ln(s) / 4: (B,) or (1,), float32."""
+        """F(u, c). u: (B, C, H, W), H and W >= 1, in the weights' dtype; c = ln(s) / 4: (B,) or (1,), float32."""
         height, width = u.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         x = self.inp(functional.pixel_unshuffle(functional.pad(u, pad, mode="replicate") if any(pad) else u, 2))
@@ -169,7 +175,7 @@ class Natural(nn.Module):
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
 
     def denoise(self, z: Tensor, s: float) -> Tensor:
-        """D(z; s), unclipped. z: (B, 3, H, W), any H and W; result: like z, in its dtype.
+        """D(z; s), unclipped. z: (B, C, H, W), any H and W; result: like z, in its dtype.
 
         Only the network runs in the weights' dtype. Raises ValueError if s is negative.
         """

@@ -1,0 +1,414 @@
+"""`dmps train`: a prior from the user's own photographs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmps_cli import __version__
+from dmps_cli.cli.console import Console
+from dmps_cli.cli.options import Device, Quiet, check_device, check_seed, checked
+from dmps_cli.errors import InputError, OutputError, UsageError
+from dmps_cli.files import check_name, check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from dmps_cli.crops import Collection, Photo
+    from dmps_cli.training import Files, Progress, Run, Start, Trainer
+
+SIZE_NAMES = ("small", "base")
+SUFFIX = ".safetensors"
+CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
+MOST_MINUTES, MOST_BATCH = 1e6, 4096
+RECIPE_OPTIONS = ("minutes", "batch", "crop", "lr", "seed", "licence")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command line, what is left open None."""
+
+    folders: tuple[Path, ...]
+    output: Path
+    resume: Path | None
+    init: str | None
+    channels: int | None
+    size: str | None
+    validate: Path | None
+    recipe: dict[str, Any]
+    overwrite: bool
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.resume is not None and (self.resume != self.output or _exists(self.resume))
+
+
+def train(  # the options are the command
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of photographs, with all subfolders.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The prior's file, .safetensors; beside it OUT.state (to go on from), OUT.csv (the log), OUT.png "
+            "(the log drawn). Default: that of --resume.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="MIN", help="Time to train for in minutes, counted over all calls. Default: 120."),
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(metavar="3|1", help="3 for colour, 1 for grey pictures. Default: 3.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(SIZE_NAMES),
+            help="Network: base is that of the bundled prior, small costs a quarter of it. Default: base.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Go on from OUT.state; if neither OUT nor it exists yet, begin."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="Begin with the weights of a prior, natural or one of yours."),
+    ] = None,
+    validate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Photographs to measure on, never trained on. Default: a tenth of those given, by the hash of their "
+            "names.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Crops of a step; every fourth has a third as many, twice as wide. Default: 12."
+        ),
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(metavar="PX", help="Side of the crops, px, a multiple of 16. Default: 96.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Highest learning rate; it falls along a cosine to 0. Default: 0.0008."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of weights, crops and noise, >= 0. Default: 0.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Terms of the weights, written into the file.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Write the weights in float32 instead of float16.")] = False,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew over an existing OUT.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the path.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a prior on your own photographs, for --model of every other command.
+
+    It is a denoiser for every noise level, of the architecture of the bundled prior. OUT is usable from the first
+    checkpoint on; interrupted or killed, the same command with --resume OUT goes on where it was.
+
+    Example: dmps train photos/ -o my_prior.safetensors --minutes 120
+    """
+    given = {"minutes": minutes, "batch": batch, "crop": crop, "lr": lr, "seed": seed, "licence": licence}
+    request = Request(
+        folders=tuple(folders),
+        output=checked_output(output or resume),
+        resume=_without_state(resume),
+        init=init,
+        channels=channels,
+        size=size,
+        validate=validate,
+        recipe={name: value for name, value in given.items() if value is not None},
+        overwrite=overwrite,
+    )
+    check(request)
+    check_device(device)
+    console = Console(quiet=quiet, as_json=as_json)
+
+    from dmps_cli.device import resolve_device, tune_allocator
+    from dmps_cli.training import Files
+
+    tune_allocator()
+    place = resolve_device(device)
+    files = Files(prior=request.output)
+    check_outputs(request, files)
+    start = find_start(request, console)
+    training, held = find_photographs(request)
+    trainer = start.trainer(place)
+    facts: dict[str, Any] = {
+        "version": __version__,
+        "command": "train",
+        "device": str(place),
+        "output": str(files.prior),
+    }
+    if trainer.share >= 1.0:
+        console.note(
+            f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): nothing to do; more "
+            "--minutes train it on"
+        )
+    else:
+        run = prepare(request, start, trainer, training, held, files, console)
+        run.full = full
+        with interruptible() as run.stop, console.gauge(start.recipe.seconds) as show:
+            run.on_progress = reporter(start.recipe.seconds, console, show)
+            run.train()
+        finish(run, console)
+        facts |= {"photographs": dict(run.facts), "wait_share": run.wait_share}
+    last = {} if not trainer.rows else trainer.rows[-1]
+    console.object(
+        {**facts, "steps": trainer.step, "skipped_steps": trainer.bad_steps, "seconds": trainer.seconds, **last}
+    )
+    console.result(str(files.prior))
+
+
+def checked_output(path: Path | None) -> Path:
+    """The file to write. Raises UsageError if none is named, or one that no prior can have."""
+    if path is None:
+        raise UsageError("name the file to write: -o my_prior.safetensors")
+    path = _without_state(path) or path
+    if path.suffix != SUFFIX:
+        raise UsageError(f"-o {path}: a prior's file ends in {SUFFIX}")
+    return path
+
+
+def _without_state(path: Path | None) -> Path | None:
+    """OUT, also if it is named by its state."""
+    return path.with_suffix("") if path is not None and path.suffix == ".state" else path
+
+
+def _exists(prior: Path) -> bool:
+    return any(os.path.lexists(f"{prior}{suffix}") for suffix in ("", ".state"))
+
+
+def check(request: Request) -> None:
+    """Raises UsageError for what can be refused without torch."""
+    if request.resume is not None and request.init is not None and request.is_resumed:
+        raise UsageError("--resume and --init exclude each other: a state has its weights")
+    if request.channels not in (None, 1, 3):
+        raise UsageError(f"--channels is {request.channels}; choose 3 (colour) or 1 (grey)")
+    if request.size is not None:
+        checked("size", request.size, SIZE_NAMES)
+        if request.init is not None:
+            raise UsageError("--size and --init exclude each other: the weights have their sizes")
+    limits: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "minutes": (lambda v: 0.0 < v <= MOST_MINUTES, "a number of minutes above 0"),
+        "batch": (lambda v: 1 <= v <= MOST_BATCH, f"from 1 to {MOST_BATCH}"),
+        "crop": (
+            lambda v: LEAST_CROP <= v <= MOST_CROP and v % CROP_MULTIPLE == 0,
+            f"a multiple of {CROP_MULTIPLE} px from {LEAST_CROP} to {MOST_CROP}",
+        ),
+        "lr": (lambda v: 0.0 < v < 1.0, "between 0 and 1"),
+    }
+    for name, (is_right, what) in limits.items():
+        value = request.recipe.get(name)
+        if value is not None and not is_right(value):
+            raise UsageError(f"--{name} is {value}; it must be {what}")
+    if "seed" in request.recipe:
+        check_seed(request.recipe["seed"])
+
+
+def check_outputs(request: Request, files: Files) -> None:
+    """Raises OutputError before anything is read if a file stands in the way or cannot be made."""
+    for path in files.all:
+        check_name(path)
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; name a file")
+    check_writable(files.prior.parent)
+    may_replace = request.overwrite or (request.is_resumed and request.resume == request.output)
+    standing = [path for path in files.all if os.path.lexists(path)]
+    if standing and not may_replace:
+        raise OutputError(
+            f"{standing[0]} exists; --resume {files.prior} goes on with it, --overwrite begins anew over it"
+        )
+
+
+def find_start(request: Request, console: Console) -> Start:
+    """What the run begins with. Raises UsageError where options contradict it, WeightsError."""
+    from dmps_cli.training import Recipe, Start, initial_network
+
+    if request.is_resumed:
+        return resumed(request)
+    if request.resume is not None:
+        console.note(f"{request.resume} does not exist yet: this is the first call")
+    if request.init is None:
+        return Start.new(request.size or "base", request.channels or 3, Recipe(**request.recipe))
+    net, config, licence = initial_network(request.init, request.channels)
+    console.note(f"the weights of '{request.init}' begin it; its terms go on: {licence}")
+    return Start(recipe=Recipe(**{"licence": licence, **request.recipe}), config=config, net=net)
+
+
+def resumed(request: Request) -> Start:
+    """A state, with the options given now in place of those of earlier calls."""
+    from dataclasses import replace
+
+    from dmps_cli.training import SIZES, Files, Start, read_state
+
+    assert request.resume is not None
+    saved = read_state(Files(prior=request.resume))
+    if request.channels not in (None, saved.config.channels):
+        raise UsageError(f"{request.resume} has {saved.config.channels} channels, not {request.channels}")
+    if request.size is not None and SIZES[request.size].widths != saved.config.widths:
+        raise UsageError(f"{request.resume} is not of the size {request.size}; leave out --size")
+    return Start(recipe=replace(saved.recipe, **request.recipe), config=saved.config, saved=saved)
+
+
+def find_photographs(request: Request) -> tuple[list[Photo], list[Photo]]:
+    """(to train on, to measure on). Raises InputError if there is none."""
+    from dmps_cli.crops import find_photos, held_out
+
+    photos = find_photos(request.folders)
+    if not photos:
+        raise InputError(f"no photographs in {', '.join(map(str, request.folders))}")
+    if request.validate is None:
+        return held_out(photos)
+    measured = find_photos([request.validate])
+    if not measured:
+        raise InputError(f"--validate {request.validate} holds no photographs")
+    apart = {os.path.realpath(photo.path) for photo in measured}
+    left = [photo for photo in photos if os.path.realpath(photo.path) not in apart]
+    if not left:
+        raise InputError(f"all photographs are in --validate {request.validate}; none is left to train on")
+    return left, measured
+
+
+def prepare(
+    request: Request,
+    start: Start,
+    trainer: Trainer,
+    training: Sequence[Photo],
+    held: Sequence[Photo],
+    files: Files,
+    console: Console,
+) -> Run:
+    """Reads the photographs, says what is used and what is not."""
+    from dmps_cli.crops import list_sha256
+    from dmps_cli.training import Run
+
+    with console.progress(len(training), "photographs read") as (advance, _):
+        collection = read_collection(training, start, advance)
+    pictures = measured_on(held, request, start.config.channels)
+    facts = {
+        "photographs": str(len(collection.photos)),
+        "photographs_sha256": list_sha256(collection.photos),
+        "skipped_small": str(collection.skipped.small),
+        "skipped_damaged": str(collection.skipped.damaged),
+        "validation": f"{len(pictures)} photographs, the middle of each",
+        "validation_sha256": list_sha256(held),
+    }
+    before = {} if start.saved is None else start.saved.facts.get("photographs", {})
+    if before and before.get("photographs_sha256") != facts["photographs_sha256"]:
+        console.note("the photographs are not those of the earlier calls")
+    small, damaged = collection.skipped
+    console.note(
+        f"{len(collection.photos)} photographs to train on, {len(pictures)} to measure on"
+        + (f"; {small} smaller than the crop of {start.recipe.crop} px skipped" if small else "")
+        + (f"; {damaged} damaged skipped" if damaged else "")
+    )
+    if not pictures:
+        console.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
+    if trainer.step:
+        console.note(f"going on from step {trainer.step}, {trainer.seconds / 60:.1f} minutes used")
+    return Run(trainer=trainer, collection=collection, pictures=pictures, files=files, facts=facts, note=console.note)
+
+
+def read_collection(photos: Sequence[Photo], start: Start, advance: Callable[[], None]) -> Collection:
+    """The photographs to train on. Raises InputError if none is usable."""
+    from dmps_cli.crops import Collection
+
+    return Collection(
+        photos,
+        channels=start.config.channels,
+        least_side=start.recipe.crop,
+        seed=start.recipe.seed,
+        on_photo=advance,
+    )
+
+
+def measured_on(held: Sequence[Photo], request: Request, channels: int) -> list[tuple[int, Tensor]]:
+    """The pictures of the validation. Raises InputError if those of --validate cannot be read."""
+    from dmps_cli.training import validation_pictures
+
+    pictures = validation_pictures(held, channels)
+    if request.validate is not None and not pictures:
+        raise InputError(f"--validate {request.validate} holds no photograph that can be read")
+    return pictures
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C was pressed, or the process asked to end, meanwhile; pressed again it interrupts at once.
+
+    So that no step is cut in two.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        del frame
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def reporter(total: float, console: Console, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
+    """Moves the bar after each step; leaves a line for each checkpoint."""
+
+    def report(progress: Progress) -> None:
+        text = describe(progress)
+        show(progress.seconds, f"{text}, {clock_text(max(total - progress.seconds, 0.0))} left")
+        if progress.is_saved:
+            console.note(f"{text}, {progress.seconds / 60:.1f} of {total / 60:g} minutes")
+
+    return report
+
+
+def describe(progress: Progress) -> str:
+    """'step 812, 1.9 steps/s, loss 0.312, PSNR 33.10 30.11 26.71'."""
+    psnr = " ".join(f"{value:.2f}" for value in progress.psnr.values())
+    measured = f", PSNR {psnr} dB" if psnr else ""
+    return f"step {progress.step}, {progress.steps_per_second:.2f} steps/s, loss {progress.loss:.4f}{measured}"
+
+
+def clock_text(seconds: float) -> str:
+    """'1:02:03'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def finish(run: Run, console: Console) -> None:
+    """What is worth knowing at the end."""
+    if run.trainer.bad_steps:
+        console.note(f"{run.trainer.bad_steps} steps were skipped: their gradient was not finite")
+    console.note(
+        f"waiting for photographs took {run.wait_share:.1%} of the time; the log: {run.files.log}, {run.files.picture}"
+    )

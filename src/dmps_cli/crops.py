@@ -1,0 +1,329 @@
+"""Photographs to train on: which files of some folders are usable, and random crops of them, drawn ahead of their use.
+
+What a step sees is a function of (seed, step) and of the photographs alone, never of what was drawn before: a run that
+is resumed goes on with the crops that it would have had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmps_cli.errors import InputError
+from dmps_cli.files import IMAGE_SUFFIXES
+from dmps_cli.images import load_channels, size_of, to_uint8
+
+CACHE_BYTES = 3 * 2**29
+"""Decoded photographs that are kept in memory, 1.5 GiB; 2,000 of 500 x 375 px in colour are 1.1 GB."""
+
+CROPS_PER_DECODING = 48
+"""Where not all photographs fit into memory: crops between one photograph leaving it and the next."""
+
+HELD_OUT = 10
+"""One photograph of so many is kept for validation where no folder is given for it."""
+
+Pixels = np.ndarray
+"""A photograph, uint8: (H, W, 3), or (H, W, 1) in grey."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A file and its name within the folder that it was found in."""
+
+    path: Path
+    name: str
+
+    @property
+    def key(self) -> int:
+        """A number for the name, the same in any collection."""
+        return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6], "big")
+
+
+def find_photos(folders: Sequence[Path]) -> list[Photo]:
+    """Every picture file in the folders and their subfolders, each once, by name; hidden ones are left out.
+
+    Raises InputError for what is no folder.
+    """
+    found: dict[str, Photo] = {}
+    for folder in folders:
+        if not os.path.isdir(folder):  # noqa: PTH112 - False for any odd name
+            raise InputError(f"{folder} is not a folder; name folders of photographs")
+        for place, inner, names in os.walk(folder):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            for name in names:
+                path = Path(place, name)
+                if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and path.is_file():
+                    within = path.relative_to(folder).as_posix()
+                    found.setdefault(os.path.realpath(path), Photo(path=path, name=within))
+    return sorted(found.values(), key=lambda photo: (photo.name, str(photo.path)))
+
+
+def held_out(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
+    """(for training, for validation): a tenth by the hash of its name, at least one of several.
+
+    A photograph stays on its side when others join.
+    """
+    if len(photos) < 2:
+        return list(photos), []
+    chosen = {photo.path for photo in photos if photo.key % HELD_OUT == 0}
+    if len(chosen) in (0, len(photos)):
+        chosen = {min(photos, key=lambda photo: photo.key).path}
+    return [p for p in photos if p.path not in chosen], [p for p in photos if p.path in chosen]
+
+
+def list_sha256(photos: Sequence[Photo]) -> str:
+    """Hexadecimal sha256 of the names and sizes in bytes, by name."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(os.fsencode(photo.name) + b"\0" + str(photo.path.stat().st_size).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def decode(path: Path, channels: int) -> Pixels:
+    """A photograph with 1 or 3 channels. Raises InputError if it cannot be read."""
+    array = to_uint8(load_channels(path, channels).pixels)
+    return np.ascontiguousarray(array if array.ndim == 3 else array[:, :, None])
+
+
+class Skipped(NamedTuple):
+    """How many files are not used: with a side below the crop's, damaged."""
+
+    small: int
+    damaged: int
+
+
+class Collection:
+    """The usable photographs, in memory as far as they fit.
+
+    Where all of them fit they are decoded at once. Else those in memory are a window that moves through the photographs
+    in random order (another one in each round), one photograph further for every CROPS_PER_DECODING crops.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        *,
+        channels: int,
+        least_side: int,
+        seed: int,
+        cache_bytes: int = CACHE_BYTES,
+        on_photo: Callable[[], None] = lambda: None,
+    ) -> None:
+        """least_side: px of the shorter side that a photograph must have. Raises InputError if none is usable."""
+        self.channels, self.least_side, self.seed = channels, least_side, seed
+        self.damaged: set[int] = set()
+        self.cache: dict[int, Pixels] = {}
+        self.orders: dict[int, np.ndarray] = {}
+        sizes = {photo.path: size_of(photo.path) for photo in photos}
+        large = [p for p in photos if (size := sizes[p.path]) is None or min(size) >= least_side]
+        self.small = len(photos) - len(large)
+        self.photos = large
+        num_bytes = [channels * size[0] * size[1] for p in large if (size := sizes[p.path])]
+        mean = sum(num_bytes) / max(len(num_bytes), 1)
+        self.window = len(large) if sum(num_bytes) <= cache_bytes else max(1, int(cache_bytes / mean))
+        self.is_whole = self.window == len(large)
+        for place in range(self.window):
+            self._usable(place)
+            on_photo()
+        if not self.cache:
+            raise InputError(self._nothing(len(photos)))
+        if self.is_whole:
+            self.photos = [photo for index, photo in enumerate(large) if index in self.cache]
+            self.cache = dict(enumerate(self.cache.values()))
+            self.window = len(self.photos)
+
+    def _nothing(self, num_files: int) -> str:
+        if not num_files:
+            return f"the folders hold no photographs ({', '.join(IMAGE_SUFFIXES)})"
+        return (
+            f"no usable photographs: of {num_files} files, {self.small} are smaller than the crop of "
+            f"{self.least_side} px and {len(self.damaged)} damaged"
+        )
+
+    @property
+    def skipped(self) -> Skipped:
+        """Files that are not used, as far as they have been met."""
+        return Skipped(self.small, len(self.damaged))
+
+    def pixels(self, first_crop: int, draw: float) -> Pixels:
+        """A photograph of the window at that crop of the run. draw: uniform on [0, 1), says which."""
+        if self.is_whole:
+            return self.cache[int(draw * self.window)]
+        start = first_crop // CROPS_PER_DECODING
+        index = self._usable(start + int(draw * self.window))
+        if len(self.cache) > self.window + 1:
+            kept = {self._index(place) for place in range(start, start + self.window)}
+            self.cache = {known: value for known, value in self.cache.items() if known in kept or known == index}
+        return self.cache[index]
+
+    def _index(self, place: int) -> int:
+        """Which photograph stands at that place of the endless random order."""
+        if self.is_whole:
+            return place
+        turn, within = divmod(place, len(self.photos))
+        if turn not in self.orders:
+            order = np.random.default_rng((self.seed, ORDER, turn)).permutation(len(self.photos))
+            self.orders = {known: self.orders[known] for known in (turn - 1,) if known in self.orders} | {turn: order}
+        return int(self.orders[turn][within])
+
+    def _usable(self, place: int) -> int:
+        """The photograph at a place, decoded; of a damaged one the next that is not. Raises InputError if none is."""
+        for later in range(len(self.photos)):
+            index = self._index(place + later) if not self.is_whole else place
+            if index in self.cache:
+                return index
+            if index in self.damaged:
+                if self.is_whole:
+                    break
+                continue
+            try:
+                pixels = decode(self.photos[index].path, self.channels)
+            except InputError:
+                self.damaged.add(index)
+                continue
+            if min(pixels.shape[:2]) >= self.least_side:
+                self.cache[index] = pixels
+                return index
+            self.damaged.add(index)  # another size than its header says
+        if self.is_whole:
+            return -1
+        raise InputError(self._nothing(len(self.photos) + self.small))
+
+
+CROPS, ORDER, NOISE = range(3)  # purposes of draws: streams that must never coincide
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLevels:
+    """The distribution of s in training: ln s uniform over low .. middle, a share of it over middle .. high."""
+
+    low: float = 0.005
+    middle: float = 10.0
+    high: float = 200.0
+    share_high: float = 0.12
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """(count,) of float64."""
+        is_high, u = rng.random(count) < self.share_high, rng.random(count)
+        low, middle, high = np.log([self.low, self.middle, self.high])
+        logs: np.ndarray = np.where(is_high, middle + u * (high - middle), low + u * (middle - low))
+        return np.exp(logs)  # type: ignore[no-any-return]
+
+
+class Batch(NamedTuple):
+    """x: (B, C, H, W) of uint8; s: (B,) noise levels; eps: like x, normal draws in float32."""
+
+    x: Tensor
+    s: Tensor
+    eps: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Crops of a step: three batches of `batch` small ones to one of `large_batch` large ones, sides in px."""
+
+    batch: int
+    crop: int
+    large_batch: int
+    large_crop: int
+
+    @classmethod
+    def around(cls, batch: int, crop: int) -> Self:
+        """With large crops of twice the side, as many pixels in a third more of them: 12 of 96 px, 4 of 192 px."""
+        return cls(batch=batch, crop=crop, large_batch=max(1, batch // 3), large_crop=2 * crop)
+
+    def at(self, step: int) -> tuple[int, int]:
+        """(how many, side px)."""
+        return (self.large_batch, self.large_crop) if step % 4 == 3 else (self.batch, self.crop)
+
+    def crops_before(self, step: int) -> int:
+        """Crops in all earlier steps."""
+        return (step // 4) * (3 * self.batch + self.large_batch) + (step % 4) * self.batch
+
+
+def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed: int, step: int) -> Batch:
+    """The crops of a step, each flipped and turned by a multiple of 90 degrees at random, their noise and its levels.
+
+    Of a photograph smaller than a large crop, the edge is mirrored.
+    """
+    rng = np.random.default_rng((seed, CROPS, step))
+    count, side = shapes.at(step)
+    first = shapes.crops_before(step)
+    crops = [random_crop(collection.pixels(first, rng.random()), side, rng) for _ in range(count)]
+    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, NOISE, step)).generate_state(1)[0]))
+    s = torch.from_numpy(levels.draw(rng, count)).float()
+    return Batch(x, s, torch.randn(x.shape, generator=generator))
+
+
+def random_crop(pixels: Pixels, side: int, rng: np.random.Generator) -> Pixels:
+    """(side, side, C) of a photograph, flipped and turned at random."""
+    top, left = (int(rng.integers(0, max(length - side, 0) + 1)) for length in pixels.shape[:2])
+    crop = pixels[top : top + side, left : left + side]
+    missing = [side - length for length in crop.shape[:2]]
+    if any(missing):
+        crop = np.pad(crop, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    turns, is_flipped = int(rng.integers(4)), bool(rng.integers(2))
+    turned = np.rot90(crop, turns)
+    return turned[:, ::-1] if is_flipped else turned
+
+
+class Loader:
+    """Draws the batches of the steps from `first_step` on in a thread of its own, a few ahead.
+
+    wait_seconds: how long `take` had to wait for batches that were not ready.
+    """
+
+    AHEAD = 4
+
+    def __init__(self, draw: Callable[[int], Batch], first_step: int) -> None:
+        self.draw, self.wait_seconds = draw, 0.0
+        self.batches: queue.Queue[Batch | Exception] = queue.Queue(self.AHEAD)
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(first_step,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+    def _run(self, step: int) -> None:
+        while not self.stopped.is_set():
+            item: Batch | Exception
+            try:
+                item = self.draw(step)
+            except Exception as exc:  # noqa: BLE001 - raised again in the thread that takes it
+                item = exc
+            self._put(item)
+            step += 1
+
+    def _put(self, item: Batch | Exception) -> None:
+        while not self.stopped.is_set():
+            try:
+                self.batches.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def take(self) -> Batch:
+        """The next step's batch. Raises what drawing it raised."""
+        start = time.perf_counter()
+        item = self.batches.get()
+        self.wait_seconds += time.perf_counter() - start
+        if isinstance(item, Exception):
+            raise item
+        return item

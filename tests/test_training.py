@@ -1,0 +1,604 @@
+"""`dmps train`: the loss and the averages against their formulas, interrupted runs against whole ones, the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from dmps_cli import training
+from dmps_cli.checkpoints import read_safetensors
+from dmps_cli.crops import (
+    Batch,
+    Collection,
+    Loader,
+    NoiseLevels,
+    Photo,
+    Shapes,
+    draw_batch,
+    find_photos,
+    held_out,
+    random_crop,
+)
+from dmps_cli.curves import ticks
+from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
+from dmps_cli.images import GREY_WEIGHTS, load_rgb, to_grey
+from dmps_cli.nets.natural import Natural, NaturalConfig
+from dmps_cli.training import (
+    Files,
+    Recipe,
+    Run,
+    Trainer,
+    average_decay,
+    edm_loss,
+    initialised,
+    learning_rate,
+    read_state,
+    validation_pictures,
+)
+from tests.conftest import randn, rel
+from tests.shell import Dmps, photo, pixels
+
+TINY = NaturalConfig(widths=(8, 8), num_blocks=1, emb_width=16, num_frequencies=4)
+CPU = torch.device("cpu")
+RECIPE = Recipe(minutes=0.4, batch=2, crop=32, seed=3)  # 24 seconds, of which the step clock makes 24 steps
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of eight photographs, some in a subfolder."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for k in range(8):
+        photo(folder / ("more" if k % 2 else "") / f"{k}.png", (72, 56), seed=k)
+    return folder
+
+
+def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: training.Saved | None = None) -> Run:
+    """A run of a tiny network on the step clock; interrupted before step `last`."""
+    recipe = RECIPE if saved is None else saved.recipe
+    trainer = Trainer(initialised(TINY, recipe.seed), TINY, recipe, CPU)
+    if saved is not None:
+        trainer.restore(saved.tensors, saved.facts)
+    train, held = held_out(find_photos([photos]))
+    return Run(
+        trainer=trainer,
+        collection=Collection(train, channels=3, least_side=32, seed=recipe.seed),
+        pictures=validation_pictures(held, 3),
+        files=Files(prior=out),
+        facts={},
+        clock=float,
+        stop=lambda: trainer.step == last,
+    )
+
+
+# The mathematics -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 0.8])
+def test_the_loss_is_the_weighted_error_of_the_denoiser(sigma_data: float) -> None:
+    """lambda |D - x|^2 with D by its own code and lambda of EDM's Table 1, one image at a time, in float64."""
+    net = initialised(NaturalConfig(widths=(8, 8), num_blocks=1), 0).double()
+    for k, parameter in enumerate(net.parameters()):
+        parameter.copy_(0.2 * randn(*parameter.shape, seed=k))
+    x, eps = randn(3, 3, 10, 14).clamp(-1, 1), randn(3, 3, 10, 14, seed=1)
+    levels = [0.005, 0.7, 150.0]
+    denoiser = Natural(net, sigma_data=sigma_data)
+    expected = [
+        (s**2 + sigma_data**2) / (s * sigma_data) ** 2 * (denoiser.denoise(z + s * n, s) - z).square().mean()
+        for z, n, s in zip(x.split(1), eps.split(1), levels, strict=True)
+    ]
+    loss = edm_loss(net, x, torch.tensor(levels, dtype=torch.float64), eps, sigma_data)
+    assert rel(loss, torch.stack(expected).mean()) <= 1e-9
+
+
+def test_the_loss_of_a_network_that_knows_nothing_is_one() -> None:
+    """F = 0: E[target^2] = (s^2 var(x) + sigma_data^4) / (sigma_data^2 v) = 1 where x has the variance assumed."""
+    x, eps = 0.5 * randn(4, 3, 64, 64), randn(4, 3, 64, 64, seed=1)
+    for s in (0.01, 1.0, 100.0):
+        loss = edm_loss(lambda u, c: torch.zeros_like(u), x, torch.full((4,), s, dtype=torch.float64), eps)
+        assert float(loss) == pytest.approx(1.0, rel=0.03)
+
+
+def test_gradients_flow_to_every_parameter() -> None:
+    net = initialised(TINY, 0).double()
+    for k, parameter in enumerate(net.parameters()):
+        parameter.add_(0.1 * randn(*parameter.shape, seed=k))
+    x, eps = randn(2, 3, 8, 8), randn(2, 3, 8, 8, seed=1)
+    s = torch.tensor([0.1, 2.0], dtype=torch.float64)
+    with torch.enable_grad():
+        loss = edm_loss(net, x, s, eps)
+        names, parameters = zip(*net.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(loss, parameters)
+    for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
+        direction = randn(*parameter.shape, seed=7)
+        before, values = parameter.clone(), []
+        for step in (1e-5, -1e-5):
+            parameter.copy_(before + step * direction)
+            values.append(float(edm_loss(net, x, s, eps)))
+        parameter.copy_(before)
+        slope = (values[0] - values[1]) / 2e-5
+        assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-4, abs=1e-8), name
+
+
+def test_the_average_has_its_closed_form(photos: Path, tmp_path: Path) -> None:
+    """ema_n = sum over k of (1 - d_k) prod over j > k of d_j theta_k, and what is left of the beginning."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    trainer, shapes = run.trainer, RECIPE.shapes
+    history, name = [trainer.net.inp.weight.double().clone()], "inp.weight"
+    for step in range(6):
+        trainer.take_step(draw_batch(run.collection, shapes, trainer.levels, 3, step))
+        history.append(trainer.net.inp.weight.double().clone())
+    decays = [(1 + k) / (10 + k) for k in range(6)]
+    weights = [math.prod(decays)]
+    weights += [(1 - decays[k]) * math.prod(decays[k + 1 :]) for k in range(6)]
+    assert sum(weights) == pytest.approx(1.0)
+    expected = sum(weight * value for weight, value in zip(weights, history, strict=True))
+    assert rel(trainer.ema.state_dict()[name], expected) <= 1e-6
+    assert average_decay(10**6) == 0.9995
+
+
+def test_the_schedule() -> None:
+    """Up over 100 steps, down along a cosine of the share of time."""
+    assert [learning_rate(1.0, share, 10**4) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+    assert learning_rate(8e-4, 1 / 3, 10**4) == pytest.approx(6e-4)
+    assert learning_rate(1.0, 0.0, 0) == pytest.approx(0.01)
+    assert learning_rate(1.0, 1.5, 10**4) == 0.0
+
+
+def test_noise_levels_are_uniform_in_their_logarithm() -> None:
+    s = NoiseLevels().draw(np.random.default_rng(0), 200_000)
+    assert np.mean(s > 10.0) == pytest.approx(0.12, abs=0.003)
+    for low, high, part in ((0.005, 10.0, s[s <= 10.0]), (10.0, 200.0, s[s > 10.0])):
+        u = np.sort((np.log(part) - math.log(low)) / math.log(high / low))
+        assert abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() <= 2.0 / math.sqrt(len(u))  # Kolmogorov
+
+
+def test_crops_are_parts_of_the_photograph_in_all_eight_positions() -> None:
+    picture = np.arange(40 * 50 * 3, dtype=np.int32).reshape(40, 50, 3)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(300):
+        crop = random_crop(picture, 32, rng)
+        values = crop[:, :, 0] // 3
+        row, col = divmod(int(values.min()), 50)
+        assert sorted(values.ravel()) == sorted((picture[row : row + 32, col : col + 32, 0] // 3).ravel())
+        seen.add((int(values[0, 1] - values[0, 0]), int(values[1, 0] - values[0, 0])))
+    assert seen == {(a, b) for a in (1, -1, 50, -50) for b in (1, -1, 50, -50) if abs(a) != abs(b)}
+
+
+def test_a_few_dozen_steps_lower_the_loss() -> None:
+    """On one fixed batch of smooth pictures at a moderate noise level."""
+    trainer = Trainer(initialised(TINY, 0), TINY, Recipe(lr=5e-3), CPU)
+    x = torch.linspace(0, 255, 32).expand(4, 3, 32, 32).to(torch.uint8)
+    eps = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    losses = [trainer.take_step(Batch(x, torch.full((4,), 0.3), eps)) for _ in range(100)]
+    assert losses[-1] <= 0.6 * losses[0]
+    assert trainer.bad_steps == 0
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted() -> None:
+    trainer = Trainer(initialised(TINY, 0), TINY, RECIPE, CPU)
+    good = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(1), torch.ones(1, 3, 8, 8))
+    trainer.take_step(good)
+    before = {name: value.clone() for name, value in trainer.tensors().items()}
+    trainer.take_step(good._replace(eps=torch.full((1, 3, 8, 8), math.inf)))
+    assert (trainer.step, trainer.bad_steps) == (2, 1)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.tensors().items())
+    trainer.take_step(good)
+    assert not torch.equal(trainer.net.out.bias, before["net.out.bias"])
+
+
+def test_endless_bad_steps_end_the_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    monkeypatch.setattr(training, "MOST_BAD_STEPS", 5)
+    run.trainer.net.out.bias.fill_(math.nan)
+    with pytest.raises(NumericsError, match="smaller --lr"):
+        run.train()
+    assert torch.isfinite(load_file(run.files.prior)["out.bias"]).all()
+
+
+# Interruptions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [1, 11])
+def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, last: int) -> None:
+    whole = tiny_run(photos, tmp_path / "whole.safetensors")
+    whole.train()
+    files = Files(prior=tmp_path / "parts.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run(photos, files.prior, last=last).train()
+    assert read_state(files).facts["step"] == last
+    resumed = tiny_run(photos, files.prior, saved=read_state(files))
+    resumed.train()
+    assert whole.trainer.step == resumed.trainer.step == 24
+    expected = load_file(whole.files.state)
+    for name, value in load_file(files.state).items():
+        assert torch.equal(value, expected[name]), name
+    assert files.prior.read_bytes() == whole.files.prior.read_bytes()
+    assert not torch.equal(expected["net.inp.weight"], initialised(TINY, RECIPE.seed).inp.weight)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    """kill -9 of the command itself, then the same command again: more steps, the same clock, a usable prior."""
+    out = tmp_path / "out.safetensors"
+    arguments = [
+        "train",
+        str(photos),
+        "-o",
+        str(out),
+        "--minutes",
+        "0.06",
+        "--size",
+        "small",
+        "--batch",
+        "1",
+        "--crop",
+        "32",
+        "--resume",
+        str(out),
+    ]
+    command = [sys.executable, "-m", "dmps_cli", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if Files(prior=out).state.exists() and read_state(Files(prior=out)).facts["step"] > 0:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert process.stderr is not None
+    process.stderr.close()
+    killed = read_state(Files(prior=out)).facts
+    assert 0 < killed["seconds"] < 3.6
+    done = dmps(*arguments, "--json")
+    assert f"going on from step {killed['step']}" in done.err
+    report = json.loads(done.out)
+    assert report["steps"] > killed["step"]
+    assert report["seconds"] == pytest.approx(3.6, abs=2.0)
+    again = dmps(*arguments)
+    assert "nothing to do" in again.err
+    assert again.out == f"{out}\n"
+
+
+def test_ctrl_c_leaves_a_usable_prior_and_130(
+    dmps: Dmps, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.take_step
+
+    def interrupted(self: Trainer, batch: Batch) -> float:
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "take_step", interrupted)
+    result = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert result.code == 130
+    assert "interrupted" in result.err
+    assert read_state(Files(prior=Path("p.safetensors"))).facts["step"] == 4  # the step in hand was finished
+    photo(tmp_path / "x.png", (40, 40))
+    assert dmps("restore", "x.png", "--task", "denoise", "--nfe", "2", "--model", "p.safetensors").code == 0
+
+
+# Photographs ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_used_is_skipped_and_counted(photos: Path) -> None:
+    photo(photos / "small.png", (72, 24))
+    (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:200])
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / ".hidden.png").write_bytes(b"")
+    (photos / "notes.txt").write_text("no picture")
+    Image.new("LA", (40, 40), (90, 255)).save(photos / "grey.png")
+    found = find_photos([photos, photos / "more"])
+    assert len(found) == 8 + 4
+    collection = Collection(found, channels=3, least_side=32, seed=0)
+    assert collection.skipped == (1, 2)
+    assert len(collection.photos) == 9
+    assert all(value.shape[2] == 3 for value in collection.cache.values())
+    with pytest.raises(InputError, match="of 12 files, 11 are smaller than the crop of 64 px and 1 damaged"):
+        Collection(found, channels=3, least_side=64, seed=0)
+
+
+def test_what_does_not_fit_into_memory_moves_through_it(photos: Path) -> None:
+    """Every photograph has its turn, few are held, a damaged one is passed over, and nothing depends on the past."""
+    (photos / "broken.png").write_bytes(b"no picture")
+    room = 3 * 3 * 72 * 56
+    found, draws = find_photos([photos]), np.random.default_rng(0).random(1000)
+
+    def make() -> Collection:
+        return Collection(found, channels=3, least_side=32, seed=0, cache_bytes=room)
+
+    collection = make()
+    assert (collection.is_whole, collection.window) == (False, 3)
+    seen = []
+    for crop, u in enumerate(draws):
+        seen.append(collection.pixels(crop, u)[0, :4].tobytes())
+        assert len(collection.cache) <= 4
+    assert len(set(seen)) == 8
+    assert collection.skipped.damaged == 1
+    late = make()
+    assert [late.pixels(crop, draws[crop])[0, :4].tobytes() for crop in range(700, 800)] == seen[700:800]
+
+
+def test_a_tenth_is_held_out_and_stays_so() -> None:
+    listed = [Photo(path=Path(f"{k}.png"), name=f"{k}.png") for k in range(2000)]
+    train, held = held_out(listed)
+    assert len(train) + len(held) == 2000
+    assert len(held) == pytest.approx(200, abs=45)
+    assert set(held_out(listed[:1000])[1]) <= set(held)
+    assert [len(part) for part in held_out(listed[:2])] == [1, 1]
+    assert held_out(listed[:1]) == (listed[:1], [])
+
+
+def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
+    shapes, levels = Shapes.around(3, 32), NoiseLevels()
+    collection = Collection(find_photos([photos]), channels=3, least_side=32, seed=0)
+    sides = [draw_batch(collection, shapes, levels, 0, step).x.shape for step in range(8)]
+    assert sides == [(3, 3, 32, 32)] * 3 + [(1, 3, 64, 64)] + [(3, 3, 32, 32)] * 3 + [(1, 3, 64, 64)]
+    one, same, other = (draw_batch(collection, shapes, levels, seed, 5) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_waiting_is_measured_and_errors_come_through() -> None:
+    """A loader of 20 batches a second for a network that needs no time: all of the time is spent waiting."""
+    batch = Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+
+    def slow(step: int) -> Batch:
+        if step == 9:
+            raise InputError("gone")
+        time.sleep(0.05)
+        return batch
+
+    start = time.perf_counter()
+    with Loader(slow, 5) as loader:
+        for _ in range(4):
+            loader.take()
+        elapsed = time.perf_counter() - start
+        assert loader.wait_seconds / elapsed >= 0.8
+        with pytest.raises(InputError, match="gone"):
+            loader.take()
+    with Loader(lambda step: batch, 0) as loader:
+        for _ in range(5):
+            time.sleep(0.03)  # a slow network
+            loader.take()
+        assert loader.wait_seconds <= 0.02
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+QUICK = ("--minutes", "0.02", "--size", "small", "--batch", "1", "--crop", "32")
+
+
+def test_the_files_say_what_they_are(dmps: Dmps, photos: Path) -> None:
+    result = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--licence", "mine", "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    with safe_open("p.safetensors", "pt") as file:
+        facts = file.metadata()
+        halves = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    assert facts["architecture"] == "natural"
+    assert (facts["widths"], facts["channels"], facts["licence"]) == ("32,48,64,96", "3", "mine")
+    assert int(facts["steps"]) == report["steps"] > 0
+    assert (int(facts["photographs"]), facts["skipped_small"], facts["skipped_damaged"]) == (7, "0", "0")
+    assert json.loads(facts["versions"])["torch"] == torch.__version__.partition("+")[0]
+    assert halves["mid.0.c1.weight"] == torch.float16
+    assert halves["mid.0.c1.bias"] == halves["fr"] == torch.float32
+    with Path("p.safetensors.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    last = rows[-1]
+    assert int(last["step"]) == report["steps"]
+    for name in ("psnr_15", "psnr_25", "psnr_50"):
+        assert float(facts[name]) == pytest.approx(float(last[name]), abs=1e-3)
+        assert report[name] == float(last[name])
+    assert float(last["psnr_15"]) > float(last["psnr_25"]) > float(last["psnr_50"])
+    assert 0.0 <= report["wait_share"] <= 1.0
+    drawn = pixels("p.safetensors.png")
+    assert all(
+        (drawn == colour).all(-1).any() for colour in ((0x1F, 0x5F, 0xA8), (0xB8, 0x45, 0x2F), (0x3C, 0x8A, 0x4A))
+    )
+
+
+def test_validation_is_the_psnr_of_the_clipped_estimate(photos: Path, tmp_path: Path) -> None:
+    """F = 0 makes the denoiser 0.25 / v z: its error is known."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    found = run.trainer.validate(run.pictures)
+    x = torch.cat([x for _, x in run.pictures]).double()
+    for sigma in (15, 25, 50):
+        s = 2 * sigma / 255
+        gain = 0.25 / (s**2 + 0.25)
+        expected = ((1 - gain) * x).square().mean() + (gain * s) ** 2
+        assert found[f"psnr_{sigma}"] == pytest.approx(10 * math.log10(4 / float(expected)), abs=0.25)
+
+
+def test_a_grey_prior_restores_grey_pictures(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    assert dmps("train", photos, "-o", "grey.safetensors", *QUICK, "--channels", "1", "--full").code == 0
+    assert load_file("grey.safetensors")["inp.weight"].shape[1] == 4
+    photo(tmp_path / "c.png", (40, 48))
+    grey = np.asarray(Image.open("c.png").convert("L"))
+    Image.fromarray(grey).save("g.png")
+    model = ("--model", "grey.safetensors", "--nfe", "2")
+    for task in (("denoise",), ("inpaint", "--fraction", "0.3"), ("sr2",)):
+        result = dmps("restore", "g.png", "--task", *task, "-o", f"g_{task[0]}.png", *model)
+        assert result.code == 0, result.err
+        assert pixels(f"g_{task[0]}.png").ndim == 2
+    colour = dmps("restore", "c.png", "--task", "denoise", "--sigma", "0.3", "-o", "c_out.png", *model)
+    assert colour.code == 0, colour.err
+    assert "its grey value is restored" in colour.err
+    assert pixels("c_out.png").shape == (48, 40)
+    share = math.hypot(*GREY_WEIGHTS)
+    assert json.loads(Path("c_out.json").read_text())["sigma_y"] == pytest.approx(0.3 * share)
+    refused = dmps("restore", "c.png", "--task", "colorize", "-o", "no.png", *model)
+    assert refused.code == 1
+    assert "restores colour" in refused.err
+    # what degrade measured in colour, in exact floats, and its reference
+    for task in ("sr2", "inpaint", "cs", "deblur"):
+        assert dmps("degrade", "c.png", "--task", task, "-o", f"y_{task}.png").code == 0
+        name = f"y_{task}.npy" if task == "cs" else f"y_{task}.png"
+        result = dmps("restore", name, "-o", f"r_{task}.png", "--reference", "c.png", *model)
+        assert result.code == 0, result.err
+        assert "greyscale" in result.out
+    (tmp_path / "set").mkdir()
+    photo(tmp_path / "set" / "a.png", (40, 48))
+    assert dmps("eval", "--dataset", "set", "--tasks", "denoise,sr2", *model).code == 0
+    assert dmps("time", "--task", "sr2", "--image-size", "32", "--repeats", "1", *model).code == 0
+    assert dmps("eval", "--dataset", "set", "--tasks", "colorize", *model).code == 1
+
+
+def test_grey_of_a_measurement_is_the_measurement_of_grey() -> None:
+    x = randn(2, 3, 6, 5)
+    grey, share = to_grey(x)
+    assert rel(grey, 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]) <= 1e-12
+    noise = to_grey(randn(1, 3, 300, 300, seed=1))[0]
+    assert float(noise.std()) == pytest.approx(share, rel=0.02)
+    same = randn(1, 1, 4, 4).expand(1, 3, 4, 4)
+    assert to_grey(same)[1] == 1.0
+    assert torch.equal(to_grey(same)[0], same[:, :1])
+
+
+def test_a_prior_of_its_own_goes_on_as_the_beginning_of_another(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    """--init takes over weights and terms; a step count starts anew."""
+    assert dmps("train", photos, "-o", "a.safetensors", *QUICK, "--licence", "mine", "--full").code == 0
+    began: dict[str, Any] = {}
+    result = dmps("train", photos, "-o", "b.safetensors", "--init", "a.safetensors", "--minutes", "0.001", *QUICK[4:])
+    assert result.code == 0, result.err
+    assert "its terms go on: mine" in result.err
+    began = read_safetensors(Path("b.safetensors"))[1]
+    assert (began["licence"], began["widths"]) == ("mine", "32,48,64,96")
+    net, config, _ = training.initial_network("a.safetensors", None)
+    assert config.widths == (32, 48, 64, 96)
+    assert torch.equal(net.inp.weight, load_file("a.safetensors")["inp.weight"])
+    before = load_rgb(photos / "0.png").pixels[None]
+    assert float(Natural(net).denoise(before, 0.1).sub(before).abs().max()) > 0.0
+
+
+def test_later_minutes_go_on(dmps: Dmps, photos: Path) -> None:
+    assert dmps("train", photos, "-o", "p.safetensors", *QUICK).code == 0
+    first = read_state(Files(prior=Path("p.safetensors"))).facts
+    done = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.02")
+    assert "nothing to do" in done.err
+    assert read_state(Files(prior=Path("p.safetensors"))).facts == first
+    more = dmps("train", photos, "--resume", "p.safetensors.state", "--minutes", "0.04")
+    assert more.code == 0, more.err
+    later = read_state(Files(prior=Path("p.safetensors"))).facts
+    assert later["step"] > first["step"]
+    assert later["seconds"] >= 0.04 * 60
+    assert later["rows"][: len(first["rows"])] == first["rows"]
+
+
+def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
+    """Any of the four stands in the way, and stays as it is."""
+    for name in ("p.safetensors", "p.safetensors.state", "p.safetensors.csv", "p.safetensors.png"):
+        Path(name).write_text("mine")
+        result = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+        assert result.code == 1
+        assert "--overwrite" in result.err
+        assert Path(name).read_text() == "mine"
+        Path(name).unlink()
+    Path("p.safetensors").write_text("mine")
+    assert dmps("train", photos, "-o", "p.safetensors", "--overwrite", *QUICK).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["p", "-o", "a.pt"], 2, "ends in .safetensors"),
+        (["p"], 2, "name the file to write"),
+        (["p", "-o", "a.safetensors", "--minutes", "0"], 2, "--minutes is 0"),
+        (["p", "-o", "a.safetensors", "--minutes", "nan"], 2, "--minutes is nan"),
+        (["p", "-o", "a.safetensors", "--crop", "100"], 2, "multiple of 16"),
+        (["p", "-o", "a.safetensors", "--batch", "0"], 2, "--batch is 0"),
+        (["p", "-o", "a.safetensors", "--lr", "2"], 2, "--lr is 2"),
+        (["p", "-o", "a.safetensors", "--channels", "2"], 2, "choose 3"),
+        (["p", "-o", "a.safetensors", "--size", "bas"], 2, "did you mean 'base'"),
+        (["p", "-o", "a.safetensors", "--seed", "-1"], 2, "--seed"),
+        (["p", "-o", "a.safetensors", "--device", "tpu"], 2, "device"),
+        (["nowhere", "-o", "a.safetensors"], 1, "nowhere is not a folder"),
+        (["empty", "-o", "a.safetensors"], 1, "no photographs"),
+        (["broken", "-o", "a.safetensors"], 1, "no usable photographs"),
+        (["p", "-o", "a.safetensors", "--validate", "p"], 1, "none is left to train on"),
+        (["p", "-o", "a.safetensors", "--validate", "empty"], 1, "holds no photographs"),
+        (["p", "-o", "a.safetensors", "--init", "ffhq"], 1, "architecture adm"),
+        (["p", "-o", "a.safetensors", "--init", "other.safetensors"], 1, "none of the networks"),
+        (["p", "-o", "a.safetensors", "--init", "nothing"], 2, "unknown model"),
+        (["p", "-o", "a.safetensors", "--init", "natural", "--channels", "1"], 2, "has 3 channels"),
+        (["p", "-o", "a.safetensors", "--init", "natural", "--size", "base"], 2, "exclude each other"),
+        (["p", "--resume", "other.safetensors"], 1, "not weights of 'natural'"),
+        (["p", "-o", "a.safetensors", "--resume", "nothing.safetensors"], 1, "there is no nothing.safetensors.state"),
+        (["p", "--resume", "cut.safetensors"], 1, "cut.safetensors.state"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(
+    dmps: Dmps, tmp_path: Path, options: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "p").mkdir()
+    photo(tmp_path / "p" / "a.png", (200, 200))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "cut.safetensors.state").write_bytes(b"cut")
+    result = dmps("train", *options)
+    assert (result.code, result.out) == (code, ""), result.err
+    assert said in result.err
+    assert result.err.count("\n") <= 2
+    assert not list(tmp_path.glob("a.safetensors*"))
+
+
+def test_a_full_disk(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step it ends the run; later it is said, and the checkpoint before it stays whole."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(OutputError, match="no room on the disk"):
+        run.train()
+    assert not run.files.prior.exists()
+    monkeypatch.undo()
+    said: list[str] = []
+    run.note = said.append
+    save = Run.save
+
+    def failing(self: Run) -> None:
+        if 0 < self.trainer.step < 24:
+            raise OutputError("no room on the disk")
+        save(self)
+
+    monkeypatch.setattr(Run, "save", failing)
+    run.train()
+    assert said
+    assert "the training goes on" in said[0]
+    assert read_state(run.files).facts["step"] == 24
+
+
+def test_a_damaged_state_is_said(photos: Path, tmp_path: Path) -> None:
+    run = tiny_run(photos, tmp_path / "out.safetensors", last=0)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    whole = run.files.state.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole.replace(b"ema.inp.weight", b"ema.inp.weighs")):
+        run.files.state.write_bytes(damaged)
+        with pytest.raises(WeightsError, match="damaged"):
+            read_state(run.files)
+    run.files.state.unlink()
+    with pytest.raises(WeightsError, match="--init"):
+        read_state(run.files)
+
+
+def test_ticks_are_round() -> None:
+    assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ticks(26.3, 27.1) == pytest.approx([26.4, 26.6, 26.8, 27.0])
+    assert ticks(3.0, 3.0) == [3.0]
