@@ -24,9 +24,9 @@ class TimedPrior(Prior):
         self.channels, self.least_size, self.bytes_per_pixel = prior.channels, prior.least_size, prior.bytes_per_pixel
         self.calls, self.seconds = 0, 0.0
 
-    def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
         """Those of the prior inside."""
-        return self.inner.levels(sampler, nfe, spacing)
+        return self.inner.levels(sampler, nfe, spacing, start)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """The prediction of the prior inside, timed."""

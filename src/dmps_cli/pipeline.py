@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
-from dmps_cli.methods import METHODS, Sampling
+from dmps_cli.methods import METHODS, Sampling, posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
@@ -52,7 +52,7 @@ def restore(
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
     network evaluation. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
-    MemoryShortageError.
+    UsageError if the method cannot work with the operator, MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
     height, width = op.in_shape[1:]
@@ -76,12 +76,11 @@ def _restore_together(
     keys: Sequence[Key],
     on_step: Callable[[], None],
 ) -> Tensor:
-    eta = SAMPLERS[sampling.sampler].eta
     height, width = (max(side, prior.least_size) for side in op.in_shape[1:])
     inside = Inside(op, (op.in_shape[0], height, width))
-    method = METHODS[sampling.method].build(
-        prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y, eta, sampling.knobs
-    )
+    method = posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
+    levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
+    z = Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape)))
 
     def steps_of_every_item() -> None:
         for _ in keys:
@@ -89,9 +88,9 @@ def _restore_together(
 
     x = sample(
         method,
-        prior.levels(sampling.sampler, sampling.nfe, sampling.spacing),
-        Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape))),
-        eta=eta,
+        levels,
+        method.start(z, levels[0]),
+        eta=SAMPLERS[sampling.sampler].eta,
         noise=Noise(seed, Noise.STEP, keys),
         on_step=steps_of_every_item,
     )
