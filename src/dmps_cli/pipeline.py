@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
-from dmps_cli.methods import METHODS, Sampling, posterior
+from dmps_cli.methods import METHODS, Sampling, build_posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
@@ -78,7 +78,7 @@ def _restore_together(
 ) -> Tensor:
     height, width = (max(side, prior.least_size) for side in op.in_shape[1:])
     inside = Inside(op, (op.in_shape[0], height, width))
-    method = posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
+    method = build_posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
     levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
     z = Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape)))
 

@@ -22,6 +22,11 @@ class Pgdm(Posterior):
 
     Exact at weight 1 for the prior N(0, I). The shift is what Bayes' rule and Tweedie's formula make of the score; the
     factor that Song et al. give their own step beside it is not taken over.
+
+    Photographs are not N(0, I): given x_t at a high sigma / alpha the variance of their smooth modes is in the
+    thousands, r^2 below 1, and the shift, (sigma / alpha)^2 d x0 / d x_t being that variance, overshoots as much. DDPM
+    levels bear it (a first step hardly uses x0), the first Euler steps of a flow do not: measured, 7 dB at 20
+    evaluations. There OT-ODE is the method, which starts later.
     """
 
     def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float) -> None:
