@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import lru_cache
 from itertools import pairwise
@@ -18,8 +19,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dmps_cli import device
 from dmps_cli.cli.options import SamplingFlags
-from dmps_cli.errors import UsageError
+from dmps_cli.errors import MemoryShortageError, UsageError
 from dmps_cli.methods import (
     ANY_TASK,
     BY_NFE,
@@ -30,6 +32,7 @@ from dmps_cli.methods import (
     Sampling,
     build_posterior,
     resolve_sampling,
+    samplers_of,
 )
 from dmps_cli.methods.posterior import Posterior, pulled_back
 from dmps_cli.nets.adm import ADM, ADMConfig
@@ -52,7 +55,6 @@ SIGMA_Y = 0.05
 BOTH = pytest.mark.parametrize("sampler", SAMPLERS)
 LEVELS = {"ddpm": [*pairwise(ddpm_levels(8))], "flow": [*pairwise(flow_levels(8))]}
 EVERY = [pair for pairs in LEVELS.values() for pair in pairs]
-CASES = {name: sampler for name in METHODS for sampler in SAMPLERS if (name, sampler) in DEFAULTS}
 RUNS = [*DEFAULTS]
 WITHOUT_MODES = [name for name, row in METHODS.items() if not row.needs_modes]
 
@@ -66,7 +68,8 @@ def method(
     sampler: str = "ddpm",
     **knobs: float,
 ) -> Posterior:
-    sampler = sampler if (name, sampler) in DEFAULTS else "flow"
+    """The method by its row; on the levels that it has, where it does not have those (the formulas do not ask)."""
+    sampler = sampler if sampler in samplers_of(name) else samplers_of(name)[0]
     return build_posterior(resolve_sampling(method=name, sampler=sampler, nfe=8, knobs=knobs), prior, op, y, sigma_y)
 
 
@@ -552,13 +555,25 @@ def test_an_operator_without_modes(name: str) -> None:
     """Methods that need them say so and name the others; the others bring A x nearer to y than the prior alone is."""
     op = build("cs", resolve("cs", OperatorOptions()), (3, 9, 12), dtype=torch.float64)
     y = op.A(torch.tanh(randn(1, *op.in_shape, seed=6)))
-    sampler = "ddpm" if (name, "ddpm") in DEFAULTS else "flow"
+    sampler = samplers_of(name)[0]
     if METHODS[name].needs_modes:
         with pytest.raises(UsageError, match=f"method '{name}' needs.* choose one of {', '.join(WITHOUT_MODES)}$"):
             run(name, sampler, op, y, SIGMA_Y, [3])
         return
     alone = run("dps", "ddpm", op, y, SIGMA_Y, [3], nfe=1)  # one step of DPS: the prior, moved once
     assert (op.A(run(name, sampler, op, y, SIGMA_Y, [3], nfe=30)) - y).norm() < 0.8 * (op.A(alone) - y).norm()
+
+
+def test_going_back_through_the_network_counts_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is room for one call of the network and not for its activations, DPS is refused and DMPS is not."""
+    prior, op = DenoiserPrior(soft), operator("inpaint")
+    prior.bytes_per_pixel = 1000.0
+    monkeypatch.setattr(device, "free_bytes", lambda _: 2 * 1000 * 64)
+    y = randn(1, *op.out_shape)
+    for name, row in METHODS.items():
+        sampling = resolve_sampling(method=name, nfe=1)
+        with pytest.raises(MemoryShortageError) if row.back_propagates else nullcontext():
+            restore(y, op, prior, SIGMA_Y, sampling, seed=0, keys=[(0, 0)])
 
 
 # Tables and commands -------------------------------------------------------------------------------------------------
@@ -652,6 +667,7 @@ def test_eval_compares_methods(dmps: Dmps, tmp_path: Path) -> None:
     assert means[0]["lambda"] == 1.5
     alone = json.loads(dmps(*common, "--method", "ddrm", "--spacing", "uniform").out)["rows"][0]
     assert alone["psnr"] == next(row for row in rows if row["method"] == "ddrm")["psnr"]
+    assert "did you mean 'ddrm'?" in dmps(*common, "--methods", "dmps,ddmr", "--lambda", "1").err
     assert "none takes --gamma; it belongs to ot-ode" in dmps(*common, "--methods", "dmps,ddrm", "--gamma", "1").err
 
 

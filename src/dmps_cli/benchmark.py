@@ -57,7 +57,7 @@ class Timing:
 
     @property
     def rest(self) -> float:
-        """Median seconds outside the network: likelihood, steps, noise."""
+        """Median seconds outside the network's calls: likelihood (with the way back through it), steps, noise."""
         return self.median - self.network
 
 

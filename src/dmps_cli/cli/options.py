@@ -303,7 +303,7 @@ class SamplingFlags:
 
         A knob goes to the methods that have it, a spacing to the samplers that do.
         """
-        names = split(methods) or [self.method or DEFAULT_METHOD]
+        names = [checked("method", name, METHODS) for name in split(methods) or [self.method or DEFAULT_METHOD]]
         for knob in self.knobs():
             if not set(takers(knob)) & set(names):
                 belongs = ", ".join(takers(knob))

@@ -232,11 +232,11 @@ TASK_DEFAULTS: dict[tuple[str, str], Values] = {
 
 ANY_TASK = "*"
 BY_NFE: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {
-    # DPS's zeta for images of 256 x 256 px. At 1000 evaluations its authors'; the rest is provisional, climbed to by PSNR
-    # with benchmarks/tune_zeta.py on two photographs of 128 x 128 px and doubled, which that script is to replace.
+    # DPS's zeta for images of 256 x 256 px. At 1000 evaluations its authors'; the rest is provisional, climbed to by
+    # PSNR with benchmarks/tune_zeta.py on two photographs of 128 x 128 px and doubled: the script is to replace it.
     ("dps", "ddpm", ANY_TASK): {"zeta": {20: 48.0, 50: 16.0, 1000: 0.3}},
     **{("dps", "ddpm", blur): {"zeta": {20: 34.0, 50: 32.0, 1000: 0.3}} for blur in BLURS},
-    ("dps", "ddpm", "inpaint"): {"zeta": {20: 28.0, 50: 13.0, 1000: 0.5}},
+    ("dps", "ddpm", "inpaint"): {"zeta": {20: 20.0, 50: 9.3, 1000: 0.5}},
     ("dps", "flow", ANY_TASK): {"zeta": {20: 0.13, 50: 0.27}},
     **{("dps", "flow", blur): {"zeta": {20: 0.033, 50: 0.066}} for blur in BLURS},
 }
