@@ -28,9 +28,9 @@ class TimedPrior(Prior):
         """That of the prior inside."""
         return self.inner.peak_bytes(height, width)
 
-    def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
         """Those of the prior inside."""
-        return self.inner.levels(sampler, nfe, spacing)
+        return self.inner.levels(sampler, nfe, spacing, start)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """The prediction of the prior inside, timed."""
@@ -61,7 +61,7 @@ class Timing:
 
     @property
     def rest(self) -> float:
-        """Median seconds outside the network: likelihood, steps, noise."""
+        """Median seconds outside the network's calls: likelihood (with the way back through it), steps, noise."""
         return self.median - self.network
 
 

@@ -57,7 +57,7 @@ def evaluate(
     """Yields a row for each picture, problem and sampling as it is done: metrics, seconds, the configuration.
 
     pictures: name in the data set -> file; load gives it as (1, C, H, W). The measurement of a picture and problem is
-    the same for every sampling. A picture that cannot be read, or not be restored from one of the problems, is given to
+    the same for every sampling. A picture that cannot be read, or not be restored in one of the ways, is given to
     on_failure, and the others go on.
     """
     for name, path in pictures.items():
@@ -68,7 +68,7 @@ def evaluate(
             continue
         for problem in problems:
             try:
-                yield from _solve(name, x, problem, prior, scorer, seed, on_step)
+                yield from _solve(name, x, problem, prior, scorer, seed, on_failure, on_step)
             except DmpsError as exc:
                 on_failure(name, exc)
 
@@ -80,16 +80,21 @@ def _solve(
     prior: Prior,
     scorer: Scorer,
     seed: int,
+    on_failure: Callable[[str, DmpsError], None],
     on_step: Callable[[], None],
 ) -> Iterator[Row]:
-    """The rows of one picture and problem."""
+    """The rows of one picture and problem; a sampling that fails is left out."""
     key = (image_key(name), 0)
     x = cropped(picture, problem.crop((picture.shape[-2], picture.shape[-1])))
     op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
     y = degrade(x, op, problem.sigma_y, seed=seed, keys=[key])
     for sampling in problem.samplings:
         elapsed = stopwatch(op.device)
-        restored = restore(y, op, prior, problem.sigma_y, sampling, seed=seed, keys=[key], on_step=on_step)
+        try:
+            restored = restore(y, op, prior, problem.sigma_y, sampling, seed=seed, keys=[key], on_step=on_step)
+        except DmpsError as exc:  # of one method; the others go on
+            on_failure(name, exc)
+            continue
         seconds = elapsed()
         yield {
             "image": name,

@@ -39,9 +39,12 @@ class Prior(ABC):
         """Memory that a restoration of one image takes, where it is known."""
         return None if self.bytes_per_pixel is None else self.bytes_per_pixel * height * width
 
-    def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
-        """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock."""
-        ladder = SAMPLERS[sampler].levels(nfe, spacing)
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
+        """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock.
+
+        start: share of data of the first one, for a method that does not begin in pure noise (flow levels alone).
+        """
+        ladder = SAMPLERS[sampler].levels(nfe, spacing, start)
         return [level._replace(time=self.time(sampler, level)) for level in ladder[:-1]] + ladder[-1:]
 
     def time(self, sampler: str, level: Level) -> float:

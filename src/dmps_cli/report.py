@@ -46,12 +46,12 @@ def column_names(rows: Sequence[Row]) -> list[str]:
 def means(rows: Sequence[Row], by: Sequence[str], values: Sequence[str]) -> list[dict[str, Value]]:
     """One row per group: its key, n = how many rows it has, the arithmetic mean of each of `values`.
 
-    by: columns that make a group; none for one group of all. A value that some row of the group lacks has no mean
-    (None), so that every mean is over n rows. Groups come in the order of first appearance.
+    by: columns that make a group; none for one group of all. What a row lacks of them is None. A value that some row of
+    the group lacks has no mean (None), so that every mean is over n rows. Groups come in the order of first appearance.
     """
     groups: dict[tuple[Value, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
     return [
         {**dict(zip(by, key, strict=True)), "n": len(members), **{name: _mean(members, name) for name in values}}
         for key, members in groups.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,15 @@ class Denoiser(Protocol):
 
     def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
         """The sample after the prior's step from x_t, corrected; most methods return it unchanged."""
+        ...
+
+
+@runtime_checkable
+class OwnStep(Denoiser, Protocol):
+    """A denoiser that makes the step itself, in place of `reverse_step`: it chooses the noise of each mode."""
+
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
+        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; z: fresh noise, also on an ODE."""
         ...
 
 
@@ -91,8 +100,13 @@ def sample(
     finite_so_far: list[Tensor] = []
     for cur, nxt in pairwise(levels):
         x0, std = denoiser.predict(x, cur, nxt)
-        z = noise.like(x) if eta > 0.0 and nxt.sigma > 0.0 else None
-        x = denoiser.adjust(x, reverse_step(x, x0, cur, nxt, eta, z, std), cur, nxt)
+        if isinstance(denoiser, OwnStep):
+            z = noise.like(x) if nxt.sigma > 0.0 else torch.zeros_like(x)
+            moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, z, cur, nxt)
+        else:
+            drawn = noise.like(x) if eta > 0.0 and nxt.sigma > 0.0 else None
+            moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
+        x = denoiser.adjust(x, moved, cur, nxt)
         finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
         on_step()
     _check_finite(finite_so_far, levels)
@@ -107,5 +121,5 @@ def _check_finite(finite: Sequence[Tensor], levels: Sequence[Level]) -> None:
         alpha, sigma, time = levels[step]
         raise NumericsError(
             f"NaN or infinity after step {step + 1} of {len(flags)} (alpha {alpha:.4g}, sigma {sigma:.4g}, "
-            f"time {time:.4g}); try --dtype float32 or a smaller --lambda"
+            f"time {time:.4g}); try --dtype float32 or a smaller --lambda or --zeta"
         )

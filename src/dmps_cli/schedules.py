@@ -72,24 +72,30 @@ def kept_steps(nfe: int, spacing: str = "uniform", num_steps: int = DDPM_STEPS) 
     return steps
 
 
-def ddpm_levels(nfe: int, spacing: str = "uniform") -> list[Level]:
-    """`nfe` + 1 variance-preserving levels, alpha^2 = alpha_bar, noisiest first, clean last; time = step number."""
+def ddpm_levels(nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
+    """`nfe` + 1 variance-preserving levels, alpha^2 = alpha_bar, noisiest first, clean last; time = step number.
+
+    They begin in pure noise: raises ValueError for any `start`.
+    """
+    if start is not None:
+        raise ValueError(f"start is {start}; DDPM levels begin in pure noise")
     bars = alpha_bars()
     steps = reversed(kept_steps(nfe, spacing))
     return [*(Level(math.sqrt(bars[t]), math.sqrt(1.0 - bars[t]), float(t)) for t in steps), CLEAN]
 
 
-def flow_levels(nfe: int, spacing: str = "uniform") -> list[Level]:
+def flow_levels(nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
     """`nfe` + 1 levels of rectified flow, alpha = s, sigma = 1 - s, noisiest first, clean last; time = 999 s.
 
-    s_k = 1e-3 + (1 - 1e-3) k / nfe (Liu et al. 2023; s = share of data, the paper's t is 1 - s), the one spacing there
-    is. Raises ValueError if nfe < 1.
+    s_k = s_0 + (1 - s_0) k / nfe (Liu et al. 2023; s = share of data, the paper's t is 1 - s), the one spacing there
+    is. start: s_0, for a method that does not begin in pure noise; 1e-3 if it is open. Raises ValueError if nfe < 1.
     """
     if nfe < 1:
         raise ValueError(f"nfe is {nfe}; it must be at least 1")
     if spacing != "uniform":
         raise ValueError(f"spacing is {spacing}; flow levels are uniform")
-    shares = [FLOW_EPS + (1.0 - FLOW_EPS) * k / nfe for k in range(nfe)]
+    first = FLOW_EPS if start is None else start
+    shares = [first + (1.0 - first) * k / nfe for k in range(nfe)]
     return [*(Level(s, 1.0 - s, FLOW_LABEL * s) for s in shares), CLEAN]
 
 
@@ -120,7 +126,7 @@ class Sampler(NamedTuple):
     """A kind of ladder and the stochasticity of its steps (1 = ancestral, 0 = Euler step of the flow ODE)."""
 
     help: str
-    levels: Callable[[int, str], list[Level]]
+    levels: Callable[[int, str, float | None], list[Level]]  # (nfe, spacing, start)
     eta: float
     max_nfe: int  # the chain's own length; of a flow, more than anybody waits for
     spacings: tuple[str, ...]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dmps_cli.operators.base import Correction, LinearOperator, Shape
+from dmps_cli.operators.base import Correction, LinearOperator, Modes, Shape
 from dmps_cli.priors import Prior
 from dmps_cli.schedules import Level
 
@@ -42,9 +43,9 @@ class WindowedPrior(Prior):
         peak = self.inner.peak_bytes(min(height, self.window), min(width, self.window))
         return None if peak is None else peak + STATE_BYTES_PER_PIXEL * height * width
 
-    def levels(self, sampler: str, nfe: int, spacing: str = "uniform") -> list[Level]:
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
         """Those of the prior inside."""
-        return self.inner.levels(sampler, nfe, spacing)
+        return self.inner.levels(sampler, nfe, spacing, start)
 
     def time(self, sampler: str, level: Level) -> float:
         """That of the prior inside."""
@@ -136,6 +137,14 @@ class Inside(LinearOperator):
     def norm(self) -> float:
         """That of the operator inside."""
         return self.inner.norm
+
+    @property
+    def modes(self) -> Modes | None:
+        """Those of the operator inside, on the middle; the margin is in none."""
+        inner = self.inner.modes
+        if inner is None:
+            return None
+        return replace(inner, Vt=lambda x: inner.Vt(self.crop(x)), V=lambda c: self.fill(inner.V(c)))
 
     def A(self, x: Tensor) -> Tensor:
         """A of the middle."""

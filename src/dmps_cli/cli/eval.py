@@ -14,6 +14,7 @@ from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import (
     ComputeFlags,
     LpipsNet,
+    Methods,
     Quiet,
     Samplers,
     SamplingFlags,
@@ -26,6 +27,7 @@ from dmps_cli.cli.options import (
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError
 from dmps_cli.files import atomic_write, check_writable, expand_inputs
 from dmps_cli.measurements import sidecar_kind
+from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import LPIPS_NETS
 from dmps_cli.tasks import OperatorOptions, crop_box, task
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from dmps_cli.metrics import Protocol
 
 SAMPLES = "samples"
-GROUP = ("task", "method", "sampler", "spacing", "nfe", "lambda")
+GROUP = ("task", "method", "sampler", "spacing", "nfe")  # and the knobs
 FILES = ("rows.csv", "means.csv", "results.json")
 
 
@@ -49,6 +51,7 @@ def evaluate(
     compute: ComputeFlags,
     dataset: Annotated[str, typer.Option(metavar="FOLDER|samples", help="Photographs; samples: the bundled ones.")],
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = "sr4",
+    methods: Methods = None,
     samplers: Samplers = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N photographs by name.")] = None,
     sigma: Sigma = None,
@@ -62,9 +65,10 @@ def evaluate(
 ) -> None:
     """Degrade and restore photographs; print mean PSNR, SSIM, LPIPS and seconds per image.
 
-    Every sampler sees the same measurements. An operator option goes to the tasks that take it.
+    Every method and sampler sees the same measurements and noise. An operator option goes to the tasks that take it, an
+    option of a method to the methods that do.
 
-    Example: dmps eval --dataset samples --tasks sr4,deblur --samplers ddpm,flow --limit 1 --nfe 10
+    Example: dmps eval --dataset samples --tasks sr4,deblur --methods dmps,ddrm --limit 1 --nfe 10
     """
     console = Console(quiet=quiet, as_json=as_json)
     entry = compute.check()
@@ -72,8 +76,7 @@ def evaluate(
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be at least 1")
-    ladders = sampling.ladders(samplers)
-    samplings = {name: [sampling.resolve(entry, name, ladder) for ladder in ladders] for name in split(tasks)}
+    samplings = {name: sampling.compared(entry, methods, samplers, name) for name in split(tasks)}
     plans = [make_plan(name, shared_options(name, tasks, operator), sigma, compute.seed) for name in split(tasks)]
     if not plans:
         raise UsageError("--tasks names no task")
@@ -186,9 +189,10 @@ def report(
     rows: list[Row], facts: dict[str, Any], protocol: Protocol, console: Console, out: Path | None, overwrite: bool
 ) -> None:
     """Prints the means; writes rows and means where --out says."""
-    from dmps_cli.report import csv_text, json_text, means
+    from dmps_cli.report import column_names, csv_text, json_text, means
 
-    averaged = means(rows, GROUP, (*protocol.metrics, "seconds"))
+    knobs = [knob.label for knob in KNOBS.values() if knob.label in column_names(rows)]
+    averaged = means(rows, (*GROUP, *knobs), (*protocol.metrics, "seconds"))
     content = {**facts, "means": averaged, "rows": rows}
     if out is not None and rows:
         texts = (csv_text(rows), csv_text(averaged), json_text(content) + "\n")

@@ -6,7 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -15,13 +15,19 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.errors import DmpsError, UsageError, unknown_name
 from dmps_cli.methods import (
+    BY_NFE,
+    DEFAULT_METHOD,
+    DEFAULT_PRESET,
     DEFAULT_SAMPLER,
     DEFAULTS,
+    KNOBS,
     METHODS,
-    SCORE_AT,
+    PRESETS,
     TASK_DEFAULTS,
     Sampling,
     resolve_sampling,
+    samplers_of,
+    takers,
 )
 from dmps_cli.metrics import MAX_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
@@ -85,8 +91,9 @@ def _group_parameters(group: Any) -> list[inspect.Parameter]:
     def parameter(field: Field[Any]) -> inspect.Parameter:
         hint = hints[field.name]
         if field.metadata:  # a group that lives below the command line describes its options there
+            names = [field.metadata["option"]] if "option" in field.metadata else []
             help, metavar = field.metadata["help"], field.metadata["metavar"]
-            hint = Annotated[hint, typer.Option(help=help, metavar=metavar)]
+            hint = Annotated[hint, typer.Option(*names, help=help, metavar=metavar)]
         option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
         option.rich_help_panel = PANELS[group.__name__]
         hint = Annotated[hint.__origin__, option]
@@ -111,6 +118,7 @@ def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 complete_model = complete(lambda: [*cards()])
 complete_sampler = complete(lambda: [*SAMPLERS])
 complete_method = complete(lambda: [*METHODS])
+complete_preset = complete(lambda: [*PRESETS])
 
 
 def checked(kind: str, name: str, choices: Collection[str]) -> str:
@@ -160,6 +168,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progres
 Samplers = Annotated[
     str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
 ]
+Methods = Annotated[str | None, typer.Option(metavar="A,B", help="Methods to compare. Default: --method.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the noise, a whole number >= 0.")]
 LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS; alex needs no download.")]
 
@@ -213,18 +222,39 @@ class OutputFlags:
         return Console(quiet=self.quiet, as_json=self.as_json)
 
 
-def _default(knob: str) -> str:
-    """The defaults of a knob, per sampler, for help texts."""
-    texts = [f"{values[knob]:g} on {sampler} levels" for (_, sampler), values in DEFAULTS.items()]
-    special: dict[float, list[str]] = {}
-    for (_, task), values in TASK_DEFAULTS.items():
-        if knob in values:
-            special.setdefault(values[knob], []).append(task)
-    return ", ".join(texts + [f"{value:g} for {', '.join(tasks)}" for value, tasks in special.items()])
+def _of_default_method(name: str) -> str:
+    """The defaults of nfe or spacing, per sampler, for help texts."""
+    return ", ".join(f"{DEFAULTS[DEFAULT_METHOD, sampler][name]} on {sampler} levels" for sampler in SAMPLERS)
 
 
-def _spacings() -> str:
-    return ", ".join(f"{values['spacing']} on {sampler} levels" for (_, sampler), values in DEFAULTS.items())
+def _defaults(knob: str) -> str:
+    """The defaults of a knob, per method, sampler and task, for help texts."""
+    texts = []
+    for method in takers(knob):
+        values = {sampler: DEFAULTS[method, sampler].get(knob) for sampler in samplers_of(method)}
+        if any(knob in rows for (name, *_), rows in BY_NFE.items() if name == method):
+            text = "by task, levels and evaluations"
+        elif len(distinct := [*dict.fromkeys(map(_shown, values.values()))]) == 1:
+            text = distinct[0]
+        else:
+            text = ", ".join(f"{_shown(value)} on {sampler} levels" for sampler, value in values.items())
+        special: dict[str, list[str]] = {}
+        for (name, task), row in TASK_DEFAULTS.items():
+            if name == method and knob in row:
+                special.setdefault(_shown(row[knob]), []).append(task)
+        texts.append("; ".join([f"{method} {text}", *(f"{v} for {', '.join(t)}" for v, t in special.items())]))
+    return ". ".join(texts)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _knob(name: str) -> Any:
+    """A field of SamplingFlags, described by the row of KNOBS."""
+    knob = KNOBS[name]
+    text = f"{knob.help} Default: {_defaults(name)}."
+    return field(default=None, metadata={"option": knob.option, "metavar": knob.metavar, "help": text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +263,11 @@ class SamplingFlags:
 
     method: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="dmps (default).", autocompletion=complete_method),
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(METHODS)}. Default: {DEFAULT_METHOD}.",
+            autocompletion=complete_method,
+        ),
     ] = None
     sampler: Annotated[
         str | None,
@@ -243,60 +277,78 @@ class SamplingFlags:
             autocompletion=complete_sampler,
         ),
     ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(PRESETS),
+            help=f"Set of defaults. {'; '.join(f'{name}: {row.help}' for name, row in PRESETS.items())}. "
+            f"Default: {DEFAULT_PRESET}.",
+            autocompletion=complete_preset,
+        ),
+    ] = None
     nfe: Annotated[
-        int | None, typer.Option(metavar="N", help=f"Network evaluations per image. Default: {_default('nfe')}.")
+        int | None,
+        typer.Option(metavar="N", help=f"Network evaluations per image. Default: {_of_default_method('nfe')}."),
     ] = None
     spacing: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(SPACINGS),
             help="Which of the 1000 DDPM levels a shorter chain keeps: uniform, as in the paper, or quadratic, more of "
-            f"the clean ones. Default: {_spacings()}.",
+            f"the clean ones. Default: {_of_default_method('spacing')}.",
         ),
     ] = None
-    weight: Annotated[
-        float | None,
-        typer.Option("--lambda", metavar="X", help=f"Weight of the likelihood score. Default: {_default('weight')}."),
-    ] = None
-    score_at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="|".join(SCORE_AT),
-            help="Where the likelihood score is taken: before the prior's step, as the paper has it (default), "
-            "or at the sample after it, as the authors' code has it.",
-        ),
-    ] = None
-    cap: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X|none",
-            help="Largest factor by which one likelihood step may move a measured mode towards the data "
-            "(above 1 it overshoots); none: as the paper has it. Default: 1.",
-        ),
-    ] = None
+    weight: float | None = _knob("weight")
+    score_at: str | None = _knob("score_at")
+    cap: str | None = _knob("cap")
+    zeta: float | None = _knob("zeta")
+    eta: float | None = _knob("eta")
+    gamma: str | None = _knob("gamma")
 
-    def ladders(self, samplers: str | None) -> list[str | None]:
-        """The samplers of --samplers, or else the one of --sampler, which may be open."""
-        return [*split(samplers)] or [self.sampler]
+    def knobs(self) -> dict[str, Any]:
+        """The knobs given."""
+        return {name: value for name in KNOBS if (value := getattr(self, name)) is not None}
 
-    def resolve(self, entry: Card, task: str | None = None, sampler: str | None = None) -> Sampling:
-        """The complete choice for a prior and a task, defaults filled in. Raises UsageError.
-
-        sampler: one of several to compare; then a --spacing goes to those that have it.
-        """
-        spacing = self.spacing
-        if sampler in SAMPLERS and spacing in SPACINGS and spacing not in SAMPLERS[sampler].spacings:
-            spacing = None
+    def resolve(self, entry: Card, task: str | None = None) -> Sampling:
+        """The complete choice for a prior and a task, defaults filled in. Raises UsageError."""
         return resolve_sampling(
             task=task,
             method=self.method,
-            sampler=sampler or self.sampler or entry.sampler,
+            sampler=self.sampler,
+            own_sampler=entry.sampler,
             nfe=self.nfe,
-            spacing=spacing,
-            weight=self.weight,
-            score_at=self.score_at,
-            cap=self.cap,
+            spacing=self.spacing,
+            preset=self.preset,
+            knobs=self.knobs(),
         )
+
+    def compared(self, entry: Card, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
+        """One complete choice for each of --methods on each of --samplers where it is defined. Raises UsageError.
+
+        A knob goes to the methods that have it, a spacing to the samplers that do.
+        """
+        names = [checked("method", name, METHODS) for name in split(methods) or [self.method or DEFAULT_METHOD]]
+        for knob in self.knobs():
+            if not set(takers(knob)) & set(names):
+                belongs = ", ".join(takers(knob))
+                raise UsageError(f"{' and '.join(names)}: none takes {KNOBS[knob].option}; it belongs to {belongs}")
+        ladders: list[str | None] = [*split(samplers)]
+        for ladder in split(samplers):
+            checked("sampler", ladder, SAMPLERS)
+        pairs: list[tuple[str, str | None]] = []
+        for name in names:
+            defined = samplers_of(name)
+            pairs += [(name, ladder) for ladder in ladders if ladder in defined] or [(name, (ladders or [None])[0])]
+        return [self._one_of_many(entry, task, *pair, is_alone=len(pairs) == 1) for pair in pairs]
+
+    def _one_of_many(self, entry: Card, task: str, method: str, sampler: str | None, *, is_alone: bool) -> Sampling:
+        """The choice for one of several methods and samplers, without the options that are for others of them."""
+        foreign = dict.fromkeys(name for name in KNOBS if name not in METHODS[method].knobs)
+        flags = replace(self, method=method, sampler=sampler or self.sampler, **foreign)
+        levels = SAMPLERS[replace(flags, spacing=None).resolve(entry, task).sampler]
+        if not is_alone and self.spacing in SPACINGS and self.spacing not in levels.spacings:
+            flags = replace(flags, spacing=None)
+        return flags.resolve(entry, task)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,16 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
-from dmps_cli.cli.options import ComputeFlags, Quiet, Samplers, SamplingFlags, Sigma, checked_sigma, command_options
+from dmps_cli.cli.options import (
+    ComputeFlags,
+    Methods,
+    Quiet,
+    Samplers,
+    SamplingFlags,
+    Sigma,
+    checked_sigma,
+    command_options,
+)
 from dmps_cli.errors import UsageError
 from dmps_cli.metrics import GREY_LEVELS
 from dmps_cli.tasks import OperatorOptions, Params, factor
@@ -23,6 +32,7 @@ def time(
     operator: OperatorOptions,
     compute: ComputeFlags,
     task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.")] = "sr4",
+    methods: Methods = None,
     samplers: Samplers = None,
     image_size: Annotated[str, typer.Option(metavar="N|HxW", help="Size of the restored image, px.")] = "256",
     repeats: Annotated[int, typer.Option(metavar="N", help="Timed restorations, after one that is not.")] = 3,
@@ -35,7 +45,7 @@ def time(
 
     Loading the prior, building the operator and files are left out.
 
-    Example: dmps time --task sr4 --nfe 5
+    Example: dmps time --task sr4 --methods dmps,dps --nfe 5
     """
     console = Console(quiet=quiet, as_json=as_json)
     entry = compute.check()
@@ -44,7 +54,7 @@ def time(
         raise UsageError("--csv and --json exclude each other")
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
-    samplings = [sampling.resolve(entry, task, ladder) for ladder in sampling.ladders(samplers)]
+    samplings = sampling.compared(entry, methods, samplers, task)
     plan = make_plan(task, operator, sigma, compute.seed)
     height, width = parse_size(image_size, plan.params)
 
@@ -61,9 +71,9 @@ def time(
     x = torch.zeros((compute.batch_size, *op.in_shape), device=device)
     y = degrade(x, op, plan.sigma_y, seed=compute.seed, keys=[FILE_KEY] * len(x))
     rows = []
-    with console.progress(len(samplings), "samplers") as (advance, say):
+    with console.progress(len(samplings), "settings") as (advance, say):
         for choice in samplings:
-            say(choice.sampler)
+            say(f"{choice.method} on {choice.sampler} levels")
             timing = time_restore(y, op, prior.prior, plan.sigma_y, choice, repeats=repeats)
             rows.append(
                 {

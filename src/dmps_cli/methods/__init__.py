@@ -1,10 +1,12 @@
-"""The table of methods and their defaults; names only, no torch until one is built."""
+"""The table of methods, their knobs and their defaults; names only, no torch until one is built."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import UsageError, unknown_name
@@ -13,25 +15,136 @@ from dmps_cli.schedules import SAMPLERS, SPACINGS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dmps_cli.methods.posterior import Posterior
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.priors import Prior
-    from dmps_cli.sampling import Denoiser
 
-    Build = Callable[[Prior, LinearOperator, Tensor, float, float, Mapping[str, Any]], Denoiser]
+    Build = Callable[[Prior, LinearOperator, Tensor, float, float, Mapping[str, Any]], Posterior]
+
+Check = Callable[[str, Any], Any]
+"""(option, value) -> the value as the method takes it. Raises UsageError."""
+
+
+# --- Knobs: what can be turned, and what a value may be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """A row of KNOBS: how a knob is called and explained on the command line."""
+
+    option: str
+    metavar: str
+    help: str
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and JSON: the option's, as an identifier."""
+        return self.option.lstrip("-").replace("-", "_")
+
+
+SCORE_AT = ("x_t", "sample")
+GAMMAS = ("1", "sqrt")
+
+KNOBS = {
+    "weight": Knob(option="--lambda", metavar="X", help="Weight of the likelihood score."),
+    "score_at": Knob(
+        option="--score-at",
+        metavar="|".join(SCORE_AT),
+        help="Where the likelihood score is taken: before the prior's step, as the paper has it, or at the sample "
+        "after it, as the authors' code has it.",
+    ),
+    "cap": Knob(
+        option="--cap",
+        metavar="X|none",
+        help="Largest factor by which one likelihood step may move a measured mode towards the data (above 1 it "
+        "overshoots); none: as the paper has it.",
+    ),
+    "zeta": Knob(
+        option="--zeta",
+        metavar="X",
+        help="dps: length of the step along the gradient; diffpir: share of the noise that is drawn afresh, 0 to 1.",
+    ),
+    "eta": Knob(
+        option="--eta", metavar="X", help="Share of fresh noise where nothing was measured, 0 (none) to 1 (ancestral)."
+    ),
+    "gamma": Knob(
+        option="--gamma",
+        metavar="|".join(GAMMAS),
+        help="Weight of the score: 1, or sqrt(s / (s^2 + (1 - s)^2)), s the share of data.",
+    ),
+}
+
+
+def _number(option: str, value: str | float, what: str, is_right: Callable[[float], bool]) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or not is_right(number):
+        raise UsageError(f"{option} is {value}; it must be {what}")
+    return number
+
+
+def _non_negative(option: str, value: str | float) -> float:
+    return _number(option, value, "a non-negative number", lambda number: number >= 0.0)
+
+
+def _share(option: str, value: str | float) -> float:
+    return _number(option, value, "a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
+
+
+def _positive_or_none(option: str, value: str | float | None) -> float | None:
+    if value in (None, "none"):
+        return None
+    assert value is not None
+    return _number(option, value, "a positive number, or none", lambda number: number > 0.0)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
+    def check(option: str, value: str) -> str:
+        if value not in choices:
+            raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}")
+        return value
+
+    return check
+
+
+# --- Methods
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A row of METHODS. build(prior, op, y, sigma_y, eta, knobs) wraps the prior into a posterior denoiser."""
+    """A row of METHODS. build(prior, op, y, sigma_y, eta, knobs) wraps the prior into a posterior denoiser.
+
+    knobs: what it takes of KNOBS, each with its check. start: share of data where its flow levels begin; None: they
+    begin in pure noise. needs_modes: whether the operator must know its singular value decomposition. back_propagates:
+    whether a step goes back through the network, which takes time and memory.
+    """
 
     help: str
-    knobs: tuple[str, ...]
+    knobs: Mapping[str, Check]
     build: Build
+    start: float | None = None
+    needs_modes: bool = False
+    back_propagates: bool = False
+
+
+def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
+    """Builds the class of that name in methods/MODULE.py, imported then; takes_eta: it asks for the sampler's eta."""
+
+    def build(
+        prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, knobs: Mapping[str, Any]
+    ) -> Posterior:
+        kind = getattr(import_module(f"dmps_cli.methods.{module}"), name)
+        posterior: Posterior = kind(prior, op, y, sigma_y, *([eta] if takes_eta else []), **knobs)
+        return posterior
+
+    return build
 
 
 def _dmps(
     prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, knobs: Mapping[str, Any]
-) -> Denoiser:
+) -> Posterior:
     from dmps_cli.methods.dmps import Dmps, DmpsOptions
 
     return Dmps(prior, op, y, sigma_y, eta, DmpsOptions(**knobs))
@@ -40,21 +153,121 @@ def _dmps(
 METHODS = {
     "dmps": Method(
         help="closed-form likelihood score, no back-propagation (Meng & Kabashima 2024)",
-        knobs=("weight", "score_at", "cap"),
+        knobs={"weight": _non_negative, "score_at": _one_of(SCORE_AT), "cap": _positive_or_none},
         build=_dmps,
+    ),
+    "dmps-tweedie": Method(
+        help="dmps with the mean of the paper's Appendix A kept: the likelihood at x0",
+        knobs={"weight": _non_negative},
+        build=_lazily("tweedie", "DmpsTweedie"),
+    ),
+    "dps": Method(
+        help="gradient of the residual's norm through the network (Chung et al. 2023)",
+        knobs={"zeta": _non_negative},
+        build=_lazily("dps", "Dps", takes_eta=True),
+        back_propagates=True,
+    ),
+    "pgdm": Method(
+        help="pseudo-inverse guidance through the network (Song et al. 2023); on flow levels: ot-ode",
+        knobs={"weight": _non_negative},
+        build=_lazily("pgdm", "Pgdm"),
+        back_propagates=True,
+    ),
+    "ot-ode": Method(
+        help="pgdm on the flow ODE, started from the measurement (Pokle et al. 2024)",
+        knobs={"gamma": _one_of(GAMMAS)},
+        build=_lazily("ot_ode", "OtOde"),
+        start=0.2,
+        back_propagates=True,
+    ),
+    "ddrm": Method(
+        help="mode by mode in the operator's SVD (Kawar et al. 2022)",
+        knobs={"eta": _share},
+        build=_lazily("ddrm", "Ddrm"),
+        needs_modes=True,
+    ),
+    "ddnm": Method(
+        help="DDNM+: the range of A^+ from the measurement (Wang et al. 2023)",
+        knobs={"eta": _share},
+        build=_lazily("ddnm", "Ddnm"),
+        needs_modes=True,
+    ),
+    "diffpir": Method(
+        help="a proximal step on the measurement between denoisings (Zhu et al. 2023)",
+        knobs={"zeta": _share},
+        build=_lazily("diffpir", "Diffpir"),
     ),
 }
 
-# The tables of defaults: evaluations and knobs of (method, sampler), then what differs for (method, task). How the
-# numbers were chosen: docs/defaults.md.
-DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("dmps", "ddpm"): {"nfe": 30, "spacing": "quadratic", "weight": 1.75, "score_at": "x_t", "cap": 1.0},
-    ("dmps", "flow"): {"nfe": 50, "spacing": "uniform", "weight": 2.0, "score_at": "x_t", "cap": 1.0},
-}
-TASK_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("dmps", blur): {"weight": 1.0} for blur in ("deblur", "deblur-gauss", "deblur-aniso", "motion")
-}
+
+# --- Defaults: evaluations and knobs of (method, sampler), then what differs for (method, task), then knobs that depend
+# --- on (method, sampler, task) and the number of evaluations. How the numbers were chosen: docs/defaults.md.
+
+Values = dict[str, Any]
 DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"
+
+_DDPM: Values = {"nfe": 30, "spacing": "quadratic"}
+_FLOW: Values = {"nfe": 50, "spacing": "uniform"}
+DEFAULTS: dict[tuple[str, str], Values] = {
+    ("dmps", "ddpm"): _DDPM | {"weight": 1.75, "score_at": "x_t", "cap": 1.0},
+    ("dmps", "flow"): _FLOW | {"weight": 2.0, "score_at": "x_t", "cap": 1.0},
+    ("dmps-tweedie", "ddpm"): _DDPM | {"weight": 1.0},
+    ("dmps-tweedie", "flow"): _FLOW | {"weight": 1.0},
+    ("dps", "ddpm"): _DDPM,
+    ("dps", "flow"): _FLOW,
+    ("pgdm", "ddpm"): _DDPM | {"weight": 1.0},
+    ("ot-ode", "flow"): _FLOW | {"gamma": "1"},
+    ("ddrm", "ddpm"): _DDPM | {"eta": 0.85},
+    ("ddrm", "flow"): _FLOW | {"eta": 0.85},
+    ("ddnm", "ddpm"): _DDPM | {"eta": 0.85},
+    ("ddnm", "flow"): _FLOW | {"eta": 0.85},
+    ("diffpir", "ddpm"): _DDPM | {"zeta": 0.25},
+    ("diffpir", "flow"): _FLOW | {"zeta": 0.25},
+}
+BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion")
+TASK_DEFAULTS: dict[tuple[str, str], Values] = {
+    **{("dmps", blur): {"weight": 1.0} for blur in BLURS},
+    **{("diffpir", blur): {"zeta": 0.1} for blur in BLURS},
+}
+
+ANY_TASK = "*"
+BY_NFE: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {
+    # DPS's zeta for images of 256 x 256 px. At 1000 evaluations its authors'; the rest is provisional, climbed to by
+    # PSNR with benchmarks/tune_zeta.py on two photographs of 128 x 128 px and doubled: the script is to replace it.
+    ("dps", "ddpm", ANY_TASK): {"zeta": {20: 48.0, 50: 16.0, 1000: 0.3}},
+    **{("dps", "ddpm", blur): {"zeta": {20: 34.0, 50: 32.0, 1000: 0.3}} for blur in BLURS},
+    ("dps", "ddpm", "inpaint"): {"zeta": {20: 20.0, 50: 9.3, 1000: 0.5}},
+    ("dps", "flow", ANY_TASK): {"zeta": {20: 0.13, 50: 0.27}},
+    **{("dps", "flow", blur): {"zeta": {20: 0.033, 50: 0.066}} for blur in BLURS},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A row of PRESETS: what it sets per (method, sampler), over DEFAULTS and TASK_DEFAULTS."""
+
+    help: str
+    values: Mapping[tuple[str, str], Values]
+
+
+def _paper() -> dict[tuple[str, str], Values]:
+    """Evaluations and spacing of the paper's tables for all methods; DMPS with the paper's lambda and no cap."""
+    rows: dict[tuple[str, str], Values] = {}
+    for method, sampler in DEFAULTS:
+        rows[method, sampler] = {"nfe": {"ddpm": 1000, "flow": 50}[sampler], "spacing": "uniform"}
+    for sampler, weight in (("ddpm", 1.75), ("flow", 2.0)):
+        rows["dmps", sampler] |= {"weight": weight, "cap": None}
+    return rows
+
+
+PRESETS = {
+    "default": Preset(help="what we would choose", values={}),
+    "paper": Preset(
+        help="the paper's: 1000 evaluations on uniform DDPM levels or 50 on flow levels, lambda 1.75 or 2, no cap",
+        values=_paper(),
+    ),
+}
+DEFAULT_PRESET = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +280,19 @@ class Sampling:
     spacing: str
     knobs: Mapping[str, Any]
 
+    def labelled(self) -> dict[str, Any]:
+        """The knobs under their options' names."""
+        return {KNOBS[name].label: value for name, value in self.knobs.items()}
+
     def as_dict(self) -> dict[str, Any]:
-        """For sidecars and JSON; the knob `weight` under its option's name, lambda."""
+        """For sidecars and JSON."""
         flat = asdict(self)
-        knobs = {"lambda" if name == "weight" else name: value for name, value in flat.pop("knobs").items()}
-        return {**flat, **knobs}
+        del flat["knobs"]
+        return {**flat, **self.labelled()}
 
     def __str__(self) -> str:
-        knobs = ", ".join(f"{name} {value}" for name, value in self.as_dict().items() if name in KNOB_LABELS)
-        return f"{self.method}, {self.sampler} levels ({self.spacing}), NFE {self.nfe}, {knobs}"
-
-
-KNOB_LABELS = ("lambda", "score_at", "cap")
-SCORE_AT = ("x_t", "sample")
+        knobs = "".join(f", {label} {value}" for label, value in self.labelled().items())
+        return f"{self.method}, {self.sampler} levels ({self.spacing}), NFE {self.nfe}{knobs}"
 
 
 def resolve_sampling(
@@ -87,38 +300,92 @@ def resolve_sampling(
     task: str | None = None,
     method: str | None = None,
     sampler: str | None = None,
+    own_sampler: str | None = None,
     nfe: int | None = None,
     spacing: str | None = None,
-    weight: float | None = None,
-    score_at: str | None = None,
-    cap: str | float | None = None,
+    preset: str | None = None,
+    knobs: Mapping[str, Any] | None = None,
 ) -> Sampling:
     """Fills what is open (None) from the tables of defaults, for a task if it is named, and checks the rest.
 
-    cap: a positive number, or 'none' for no cap. Raises UsageError for unknown names and values out of range.
+    own_sampler: the prior's, taken where `sampler` is open and the method has it. knobs: by their names in KNOBS; a cap
+    may be 'none'. Raises UsageError for unknown names, values out of range and knobs that the method does not have.
     """
-    method, sampler = method or DEFAULT_METHOD, sampler or DEFAULT_SAMPLER
+    method, preset = method or DEFAULT_METHOD, preset or DEFAULT_PRESET
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    if sampler not in SAMPLERS:
-        raise unknown_name("sampler", sampler, SAMPLERS)
-    if (method, sampler) not in DEFAULTS:
-        raise UsageError(f"method '{method}' is not defined on {sampler} levels")
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    sampler = _sampler(method, sampler, own_sampler)
+    given = {name: value for name, value in (knobs or {}).items() if value is not None}
+    for name in given:
+        if name not in METHODS[method].knobs:
+            raise UsageError(
+                f"method '{method}' takes no {KNOBS[name].option}; it belongs to {', '.join(takers(name))}"
+            )
     defaults = DEFAULTS[method, sampler] | TASK_DEFAULTS.get((method, task or ""), {})
-    given: dict[str, Any] = {"nfe": nfe, "spacing": spacing, "weight": weight, "score_at": score_at, "cap": cap}
-    chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in given.items()}
-    knobs = {
-        "weight": _positive("--lambda", chosen["weight"], or_zero=True),
-        "score_at": _one_of("--score-at", chosen["score_at"], SCORE_AT),
-        "cap": None if chosen["cap"] in (None, "none") else _positive("--cap", chosen["cap"]),
-    }
+    defaults = defaults | PRESETS[preset].values.get((method, sampler), {})
+    evaluations = _evaluations(defaults["nfe"] if nfe is None else nfe, sampler)
+    chosen = defaults | _at_nfe(method, sampler, task, evaluations) | given
     return Sampling(
         method=method,
         sampler=sampler,
-        nfe=_evaluations(chosen["nfe"], sampler),
-        spacing=_spacing(chosen["spacing"], sampler),
-        knobs={name: knobs[name] for name in METHODS[method].knobs},
+        nfe=evaluations,
+        spacing=_spacing(spacing or defaults["spacing"], sampler),
+        knobs={name: check(KNOBS[name].option, chosen[name]) for name, check in METHODS[method].knobs.items()},
     )
+
+
+def takers(knob: str) -> list[str]:
+    """The methods that have a knob."""
+    return [name for name, row in METHODS.items() if knob in row.knobs]
+
+
+def samplers_of(method: str) -> list[str]:
+    """The samplers on whose levels a method is defined. Raises UsageError for an unknown one."""
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return [sampler for sampler in SAMPLERS if (method, sampler) in DEFAULTS]
+
+
+def build_posterior(sampling: Sampling, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float) -> Posterior:
+    """The method around the prior, as chosen. Raises UsageError if it needs an SVD that the operator has not."""
+    row = METHODS[sampling.method]
+    if row.needs_modes and op.modes is None:
+        others = ", ".join(name for name, other in METHODS.items() if not other.needs_modes)
+        raise UsageError(
+            f"method '{sampling.method}' needs a singular value decomposition, which this operator has not; choose one "
+            f"of {others}"
+        )
+    return row.build(prior, op, y, sigma_y, SAMPLERS[sampling.sampler].eta, sampling.knobs)
+
+
+def _sampler(method: str, sampler: str | None, own_sampler: str | None) -> str:
+    defined = samplers_of(method)
+    if sampler is None:
+        return next((name for name in (own_sampler, DEFAULT_SAMPLER) if name in defined), defined[0])
+    if sampler not in SAMPLERS:
+        raise unknown_name("sampler", sampler, SAMPLERS)
+    if sampler not in defined:
+        raise UsageError(f"method '{method}' is not defined on {sampler} levels; take --sampler {defined[0]}")
+    return sampler
+
+
+def _at_nfe(method: str, sampler: str, task: str | None, nfe: int) -> Values:
+    """The knobs that depend on the number of evaluations: between the numbers of the table by log-log interpolation."""
+    rows = BY_NFE.get((method, sampler, task or ANY_TASK)) or BY_NFE.get((method, sampler, ANY_TASK), {})
+    return {knob: _interpolated(table, nfe) for knob, table in rows.items()}
+
+
+def _interpolated(table: Mapping[int, float], nfe: int) -> float:
+    """The table's value at nfe, its nearest end's outside it, to four figures."""
+    known = sorted(table)
+    place = bisect_left(known, nfe)
+    if place in (0, len(known)) or known[place] == nfe:
+        return table[known[min(place, len(known) - 1)]]
+    low, high = known[place - 1], known[place]
+    share = math.log(nfe / low) / math.log(high / low)
+    return float(f"{table[low] * (table[high] / table[low]) ** share:.4g}")
 
 
 def _evaluations(nfe: int, sampler: str) -> int:
@@ -128,24 +395,8 @@ def _evaluations(nfe: int, sampler: str) -> int:
     return nfe
 
 
-def _positive(option: str, value: str | float, *, or_zero: bool = False) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
-        raise UsageError(f"{option} is {value}; it must be a {'non-negative' if or_zero else 'positive'} number")
-    return number
-
-
 def _spacing(spacing: str, sampler: str) -> str:
-    _one_of("--spacing", spacing, SPACINGS)
+    _one_of(SPACINGS)("--spacing", spacing)
     if spacing not in SAMPLERS[sampler].spacings:
         raise UsageError(f"--spacing {spacing}: {sampler} levels are {' or '.join(SAMPLERS[sampler].spacings)}")
     return spacing
-
-
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}")
-    return value

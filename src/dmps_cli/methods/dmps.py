@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import Correction, LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import x0_coefficient
@@ -50,7 +51,7 @@ def capped_weight(weight: float, cap: float | None, step: float, norm: float, si
     return min(weight, cap * (level.sigma**2 + (level.alpha * sigma_y / norm) ** 2) / step)
 
 
-class Dmps:
+class Dmps(Posterior):
     """The posterior denoiser x0 + weight (sigma^2 / alpha) S(x_t), which the prior's own step then uses.
 
     That is exactly Algorithm 1 (DDPM: x += lambda (1 - alpha_t) / sqrt(alpha_t) S) and Algorithm 2 (flow:
@@ -61,7 +62,8 @@ class Dmps:
     def __init__(
         self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, options: DmpsOptions
     ) -> None:
-        self.prior, self.sigma_y, self.eta, self.options = prior, sigma_y, eta, options
+        super().__init__(prior, op, y, sigma_y)
+        self.eta, self.options = eta, options
         self.norm = op.norm
         self.correction = op.correction(y)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -22,13 +23,33 @@ Shape = tuple[int, ...]
 Correction = Callable[[Tensor, float, float], Tensor]
 
 PINV_RCOND = 1e-4
-"""Singular values below this share of the largest count as zero in `pinv`, and in `solve` at noise_var = 0."""
+"""Singular values below this share of the largest are 0 to `pinv`, `Modes.measured`, and `solve` at noise_var = 0."""
 
 PINV_DAMPING = {torch.float64: PINV_RCOND, torch.float32: 1e-2}
 """The share of the largest singular value by which an iterated `pinv` damps; float32 cannot resolve less."""
 
 CG_MAX_ITER = 1000
 CG_RTOL = {torch.float64: 1e-12, torch.float32: 1e-6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modes:
+    """The singular value decomposition A = U S V^T of an operator, as maps: for methods that treat each mode by itself.
+
+    singulars: (*spectrum), real, >= 0. Vt, Ut: images and measurements to coefficients (B, *spectrum), real or complex
+    (Fourier modes); V is the inverse of Vt on its range and puts zeros at the modes of x that are not in the spectrum.
+    A mode may be scaled by any real function of its singular value.
+    """
+
+    singulars: Tensor
+    Vt: Callable[[Tensor], Tensor]
+    V: Callable[[Tensor], Tensor]
+    Ut: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def measured(self) -> Tensor:
+        """(*spectrum) of bool: which singular values are above PINV_RCOND of the largest."""
+        return self.singulars > PINV_RCOND * self.singulars.max()
 
 
 class LinearOperator(ABC):
@@ -44,6 +65,11 @@ class LinearOperator(ABC):
     def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
         self.dtype, self.device = dtype, torch.device(device)
+
+    @property
+    def modes(self) -> Modes | None:
+        """The singular value decomposition, where it has fast factors; else None."""
+        return None
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
@@ -119,6 +145,11 @@ class SpectralOperator(LinearOperator):
     """
 
     singulars: Tensor
+
+    @property
+    def modes(self) -> Modes:
+        """Its own factors."""
+        return Modes(singulars=self.singulars, Vt=self.Vt, V=self.V, Ut=self.Ut)
 
     @abstractmethod
     def Vt(self, x: Tensor) -> Tensor:

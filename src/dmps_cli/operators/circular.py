@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dmps_cli.linalg import kernel_spectrum
-from dmps_cli.operators.base import PINV_RCOND, Correction, LinearOperator, Shape
+from dmps_cli.operators.base import PINV_RCOND, Correction, LinearOperator, Modes, Shape
 
 
 def line_kernel(length: float, angle: float) -> Tensor:
@@ -43,6 +43,14 @@ class CircularConvolution(LinearOperator):
         spectrum = kernel_spectrum(kernel.double(), self.grid)
         self.spectrum = spectrum.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
         self.power = (spectrum.abs() ** 2).to(device, dtype)
+
+    @property
+    def modes(self) -> Modes:
+        """Fourier modes: s = |K|, V^T = F, U^T = conj(K) / |K| F, half of each as `rfft2` has it."""
+        phase = torch.sgn(self.spectrum).conj()
+        return Modes(
+            singulars=self.power.sqrt(), Vt=torch.fft.rfft2, V=self._back, Ut=lambda y: phase * torch.fft.rfft2(y)
+        )
 
     def _filtered(self, x: Tensor, factor: Tensor) -> Tensor:
         return self._back(factor * torch.fft.rfft2(x))

@@ -1,0 +1,79 @@
+"""What all methods share: a prior and a measurement, made one posterior denoiser."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dmps_cli.operators.base import LinearOperator
+from dmps_cli.priors import Prior
+from dmps_cli.schedules import Level
+
+
+class Posterior(ABC):
+    """A prior informed by a measurement: the denoiser that the sampling loop is given.
+
+    y = A x + n, n ~ N(0, sigma_y^2 I); y: (B, *op.out_shape). A method that makes its steps itself adds `step`
+    (sampling.OwnStep).
+    """
+
+    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float) -> None:
+        self.prior, self.op, self.y, self.sigma_y = prior, op, y, sigma_y
+
+    def start(self, z: Tensor, level: Level) -> Tensor:
+        """The state at the first level, from standard normal noise z (B, C, H, W): z itself, where levels begin."""
+        del level
+        return z
+
+    @abstractmethod
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """(estimate of E[x0 | x_t, y], standard deviation of the step's noise or None for the ancestral one)."""
+
+    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
+        """The sample itself."""
+        del x_t, cur, nxt
+        return sample
+
+
+class ModewisePosterior(Posterior):
+    """The step of DDRM and DDNM+, which treat every mode by itself: what they share.
+
+    eta: stochasticity of the modes that nothing is known of. Raises ValueError for an operator without `modes`.
+    """
+
+    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, eta: float) -> None:
+        super().__init__(prior, op, y, sigma_y)
+        if op.modes is None:
+            raise ValueError(f"{type(op).__name__} has no modes")
+        self.eta, self.modes = eta, op.modes
+        self.yh = self.modes.Ut(y)  # U^T y; the papers' y-bar is this divided by s
+        s = torch.where(self.modes.measured, self.modes.singulars, torch.inf)
+        self.inverse = 1.0 / s  # of measured modes, 0 of the others
+        self.spread = sigma_y * self.inverse  # ss = sigma_y / s
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """The prior's own: the measurement enters in the step, which draws no learned noise."""
+        return self.prior.predict(x_t, cur, nxt)[0], None
+
+    def replaced(self, x: Tensor, coefficients: Tensor) -> Tensor:
+        """x with its measured modes replaced. x: (B, C, H, W); coefficients: (B, *spectrum)."""
+        return x + self.modes.V(torch.where(self.modes.measured, coefficients - self.modes.Vt(x), 0.0))
+
+
+def pulled_back(
+    prior: Prior, x_t: Tensor, cur: Level, nxt: Level, direction: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(x0, standard deviation, (d x0 / d x_t)^T direction(x0)): one call of the network, and back through it.
+
+    Through a clip of x0 too, where a prior has one: a clipped pixel passes nothing back. Gradients are enabled here,
+    whatever the caller has, and of nothing but x_t. direction(x0): like x0. Items of a batch stay apart, as they do in
+    the network.
+    """
+    with torch.enable_grad():
+        leaf = x_t.detach().requires_grad_()
+        x0, std = prior.predict(leaf, cur, nxt)
+    (gradient,) = torch.autograd.grad(x0, leaf, direction(x0.detach()))
+    return x0.detach(), None if std is None else std.detach(), gradient
