@@ -17,7 +17,7 @@ from PIL import Image
 from dmps_cli import __version__, files
 from dmps_cli.images import load_rgb
 from dmps_cli.methods import resolve_sampling
-from dmps_cli.pipeline import FILE_KEY, degrade, restore
+from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from dmps_cli.weights import load_prior
 from tests.shell import FAST, Dmps, photo, pixels
@@ -141,7 +141,7 @@ def test_degrade_writes_picture_floats_and_sidecar(dmps: Dmps, tmp_path: Path) -
     y, sidecar = np.load("y.npy"), json.loads(Path("y.json").read_text())
     x = load_rgb(Path("photo.png")).pixels[None]
     op = build("sr4", resolve("sr4", OperatorOptions()), (3, 24, 32), dtype=torch.float32)
-    expected = degrade(x, op, 0.1, seed=3, keys=[FILE_KEY])[0].numpy()
+    expected = degrade(x, op, 0.1, seed=3, keys=[picture_key(x)])[0].numpy()
     np.testing.assert_array_equal(y, expected)
     shown = pixels("y.png").astype(float).transpose(2, 0, 1)
     assert np.abs(shown - np.clip((y + 1) * 127.5, 0, 255)).max() <= 0.5 + 1e-4
@@ -185,7 +185,7 @@ def in_one_process(task: str, options: OperatorOptions, size: tuple[int, int, in
     """What restore gives for photo.png degraded by default, without any file between."""
     x = load_rgb(Path("photo.png")).pixels[None]
     op = build(task, resolve(task, options), size, dtype=torch.float32)
-    y = degrade(x, op, 0.05, seed=0, keys=[FILE_KEY])
+    y = degrade(x, op, 0.05, seed=0, keys=[picture_key(x)])
     prior = load_prior("natural", torch.device("cpu")).prior
     restored = restore(y, op, prior, 0.05, resolve_sampling(task=task, nfe=nfe), seed=0, keys=[FILE_KEY])
     return ((restored[0].clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).numpy().astype(np.uint8)

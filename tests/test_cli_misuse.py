@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -139,7 +140,7 @@ def test_a_second_run_leaves_the_first_ones_results_out(dmps: Dmps, tmp_path: Pa
     assert (first.code, len(first.out.split())) == (0, 2)
     second = dmps("restore", "d", "--task", "denoise", "--overwrite", *FAST)
     assert second.out == first.out
-    assert "2 results of dmps are left out" in second.err
+    assert "2 results, d/a_restored.png for one, of dmps" in second.err
     third = dmps("restore", "d/*", "--task", "denoise", "--overwrite", *FAST)
     assert third.out == first.out
     (tmp_path / "one").mkdir()
@@ -226,6 +227,53 @@ def test_skip_existing_finishes_an_interrupted_measurement(dmps: Dmps, tmp_path:
     Path("p_sr2.json").write_text('{"mine": 1}')  # somebody else's
     assert "p_sr2.npy exists" in dmps(*flags).err or "p_sr2.json exists" in dmps(*flags).err
     assert Path("p_sr2.json").read_text() == '{"mine": 1}'
+
+
+def test_a_full_disk_leaves_no_companion_alone(dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture is the last of its files, and the largest: where it has no room the others go again."""
+    photo(tmp_path / "p.png")
+    fsync = os.fsync
+    for which, arguments in enumerate(
+        [("restore", "p.png", "-t", "denoise", *FAST), ("degrade", "p.png", "-t", "sr2")]
+    ):
+        left = [which + 1]  # files that find room: the sidecar; the sidecar and the floats
+
+        def full(descriptor: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", full)
+        result = dmps(*arguments, "-o", "x.png")
+        assert (result.code, "no room" in result.err) == (1, True), result.err
+        assert {path.name for path in tmp_path.iterdir()} == {"p.png"}
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert dmps("restore", "p.png", "-t", "denoise", "-o", "x.png", *FAST).code == 0
+
+
+def test_every_picture_has_its_own_noise(dmps: Dmps, tmp_path: Path) -> None:
+    """By its pixels: another picture of one size gets another draw, the same picture of another name the same."""
+    for name, seed in (("a", 0), ("b", 1), ("copy", 0)):
+        photo(tmp_path / f"{name}.png", (48, 48), seed=seed)
+    result = dmps("degrade", "a.png", "b.png", "copy.png", "--task", "denoise", "--sigma", "0.1", "-o", "m/")
+    assert result.code == 0, result.err
+    noise = {}
+    for name in ("a", "b", "copy"):
+        x = pixels(f"{name}.png").astype(np.float64).transpose(2, 0, 1) / 127.5 - 1.0
+        noise[name] = (np.load(f"m/{name}_denoise.npy") - x).ravel()
+    assert abs(np.corrcoef(noise["a"], noise["b"])[0, 1]) < 0.05
+    np.testing.assert_array_equal(noise["a"], noise["copy"])
+
+
+def test_what_is_guessed_is_said(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "p.png")
+    said = dmps("restore", "p.png", "--task", "denoise", "--nfe", "2").err
+    assert "its noise is taken to be 0.5 on [-1, 1] = 63.75 of 255" in said
+    assert "fewer than 15 evaluations on ddpm levels leave noise" in said
+    assert (
+        "taken to be" not in dmps("restore", "p.png", "--task", "denoise", "--overwrite", *FAST, "--sigma", "0.1").err
+    )
 
 
 def test_three_files_renamed_together_stay_a_measurement(dmps: Dmps, tmp_path: Path) -> None:
@@ -345,7 +393,9 @@ def test_a_reference_folder_gives_pictures(dmps: Dmps, tmp_path: Path) -> None:
         (["-o", "out.txt"], "out.txt/ if a folder is meant"),
         (["--device", "cpu:0"], "cuda:1"),
         (["--device", "cuda:abc"], "cuda:1"),
-        (["--sigma", "1e200"], "from 0 to 1000"),
+        (["--sigma", "1e200"], "from 0 to 10"),
+        (["--sigma", "12.75"], "12.75 of 255 is 0.1"),
+        (["-o", "-"], "not written to standard output"),
         (["--seed", str(2**63)], "2^63"),
         (["--samples", "1000000000000"], "from 1 to 10000"),
         (["--sampler", "flow", "--nfe", "100000000000"], "from 1 to 100000"),

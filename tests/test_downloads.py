@@ -979,6 +979,6 @@ def test_google_drive_without_gdown(host: Host, get: Fetcher, monkeypatch: pytes
     source = host.put()
     assert get(Drive(gdrive="1B"), source).source == str(source)
     assert get.notes == [
-        "Google Drive 1B: this needs gdown: pip install 'dmps-cli[gdrive]'; or download "
-        f"https://drive.google.com/file/d/1B/view in a browser and name the file by its path; trying {source}"
+        "Google Drive 1B: this needs gdown: pip install gdown; or download "
+        f"https://drive.google.com/file/d/1B/view in a browser and give the file with --model PATH; trying {source}"
     ]

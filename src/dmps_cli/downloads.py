@@ -650,12 +650,12 @@ def _hub_token() -> dict[str, str]:
 def _drive_url(source: Drive, client: httpx2.Client) -> str:
     """The address behind the page in which Google Drive asks whether a file too large for its scanner is wanted."""
     page = f"https://drive.google.com/file/d/{source.gdrive}/view"
-    by_hand = f"download {page} in a browser and name the file by its path"
+    by_hand = f"download {page} in a browser and give the file with --model PATH"
     try:
         from gdown.download import get_url_from_gdrive_confirmation
         from gdown.exceptions import FileURLRetrievalError
     except ImportError as exc:
-        raise WeightsError(f"this needs gdown: pip install 'dmps-cli[gdrive]'; or {by_hand}") from exc
+        raise WeightsError(f"this needs gdown: pip install gdown; or {by_hand}") from exc
     url = f"{DRIVE}?id={source.gdrive}&export=download"
     with client.stream("GET", url) as response:
         if not _is_page(response):

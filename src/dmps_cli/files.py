@@ -10,7 +10,7 @@ import io
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -168,6 +168,23 @@ def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *,
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
+    """Writes files that belong together, in their order, each whole; if one cannot be, those before it go again.
+
+    Only those that were not there before. Raises OutputError.
+    """
+    new: list[Path] = []
+    try:
+        for path, content in contents.items():
+            is_new = not os.path.lexists(path)
+            atomic_write(path, content, overwrite=overwrite)
+            new += [path] * is_new
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
-from dmps_cli.files import MAX_NAME, atomic_write, refuse_existing, sha256_bytes, sha256_file
+from dmps_cli.files import MAX_NAME, refuse_existing, sha256_bytes, sha256_file, write_together
 from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
 
 if TYPE_CHECKING:
@@ -113,9 +113,8 @@ def write_measurement(
         mask=None if mask is None else _encode_mask(mask),
         **facts,
     )
-    atomic_write(sidecar_path, json_bytes(sidecar.as_dict()), overwrite=overwrite)
-    atomic_write(floats, buffer.getvalue(), overwrite=overwrite)
-    atomic_write(picture, shown, overwrite=overwrite)
+    contents = {sidecar_path: json_bytes(sidecar.as_dict()), floats: buffer.getvalue(), picture: shown}
+    write_together(contents, overwrite=overwrite)
     return sidecar
 
 

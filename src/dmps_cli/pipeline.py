@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,7 +21,15 @@ Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
 
 FILE_KEY: Key = (0, 0)
-"""Every file of `restore` and `degrade`: the same file gives the same result in any call."""
+"""Every file of `restore`: the same file gives the same result in any call."""
+
+
+def picture_key(x: Tensor) -> Key:
+    """A key by a picture's pixels: its noise in `degrade`, that of no other picture, whatever its name or place.
+
+    x: (1, C, H, W) or (C, H, W), float32.
+    """
+    return int.from_bytes(hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).digest()[:6], "big"), 0
 
 
 BACKWARD_MEMORY = 4.5

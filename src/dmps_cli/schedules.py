@@ -130,9 +130,10 @@ class Sampler(NamedTuple):
     eta: float
     max_nfe: int  # the chain's own length; of a flow, more than anybody waits for
     spacings: tuple[str, ...]
+    few: int  # fewer evaluations than this leave DMPS's pictures noisy (docs/defaults.md)
 
 
 SAMPLERS = {
-    "ddpm": Sampler("ancestral steps on DDPM levels", ddpm_levels, 1.0, DDPM_STEPS, SPACINGS),
-    "flow": Sampler("Euler steps on rectified-flow levels", flow_levels, 0.0, 100_000, ("uniform",)),
+    "ddpm": Sampler("ancestral steps on DDPM levels", ddpm_levels, 1.0, DDPM_STEPS, SPACINGS, few=15),
+    "flow": Sampler("Euler steps on rectified-flow levels", flow_levels, 0.0, 100_000, ("uniform",), few=5),
 }

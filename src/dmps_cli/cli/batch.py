@@ -98,7 +98,8 @@ def open_batch(arguments: Sequence[str], console: Console, left_out: Sequence[st
     for name, error in failures:
         batch.fail(name, error)
     if results:
-        console.note(f"{len(results)} results of dmps are left out, {results[0]} for one; name such a file to take it")
+        count = "1 result" if len(results) == 1 else f"{len(results)} results, {results[0]} for one,"
+        console.note(f"left out of the inputs: {count} of dmps; name such a file to take it")
     pictures = {path.with_suffix(""): path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
     return batch, [path for path in paths if not is_companion(path, pictures.get(path.with_suffix("")))]
 
@@ -173,6 +174,8 @@ def _is_folder(output: str | None, *, several: bool) -> bool:
     """Whether -o means a folder. Raises UsageError for a file where several are due, or one that is no picture's."""
     if output == "":
         raise UsageError("-o is empty; name a file or a folder")
+    if output == "-":
+        raise UsageError("-o -: pictures are not written to standard output; name a file or a folder")
     if output is None or os.path.isdir(output) or output.endswith(("/", os.sep)):  # noqa: PTH112 - no error for odd names
         return output is not None
     suffix = Path(output).suffix.lower()

@@ -40,6 +40,8 @@ def degrade(
 ) -> None:
     """Degrade photographs: y = A x + n.
 
+    The noise of a picture follows from --seed and its pixels: other pictures get other noise.
+
     Writes a picture to look at (.png), the exact measurement in float32 (.npy) and a sidecar (.json) that says what was
     done, from which `dmps restore` goes on. Without --operator-seed, random masks and the rows of cs follow --seed.
 
@@ -97,7 +99,7 @@ class Worker:
     def degrade(self, path: Path, target: Path, *, overwrite: bool) -> None:
         """Writes the measurement of a picture and prints its path."""
         from dmps_cli.images import cropped, load_rgb
-        from dmps_cli.pipeline import FILE_KEY, degrade
+        from dmps_cli.pipeline import degrade, picture_key
 
         image = load_rgb(path)
         height, width = image.pixels.shape[-2:]
@@ -109,7 +111,7 @@ class Worker:
         if (w, h) != (width, height):
             self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
         op = self.operator((channels, h, w))
-        y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[FILE_KEY])
+        y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
         sidecar = write_measurement(
             target,
             y[0],

@@ -41,7 +41,7 @@ def demo(
 
     It runs the commands that it prints; each can be run alone. No download.
 
-    Example: dmps demo --output demo --nfe 10
+    Example: dmps demo --output demo --nfe 20
     """
     from dmps_cli.images import photo_paths, png_bytes
 

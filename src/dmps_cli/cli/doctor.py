@@ -72,6 +72,7 @@ def doctor(
             shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
             console.result(f"{name}: {shown}")
         console.table(rows)
+        console.result("differences in grey levels of 255")
         console.result("verdict: " + (f"{len(failed)} of {len(rows)} checks failed" if failed else "all is well"))
     if failed:
         raise typer.Exit(DmpsError.exit_code)

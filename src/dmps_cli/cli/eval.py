@@ -68,7 +68,7 @@ def evaluate(
     Every method and sampler sees the same measurements and noise. An operator option goes to the tasks that take it, an
     option of a method to the methods that do.
 
-    Example: dmps eval --dataset samples --tasks sr4,deblur --methods dmps,ddrm --limit 1 --nfe 10
+    Example: dmps eval --dataset samples --tasks sr4,deblur --methods dmps,ddrm --limit 1 --nfe 20
     """
     console = Console(quiet=quiet, as_json=as_json)
     entry = compute.check()
@@ -93,7 +93,7 @@ def evaluate(
     console.missing_metrics(scorer.missing)
     for plan in plans:
         for choice in samplings[plan.task]:
-            console.note(f"{plan.describe()}; {choice}")
+            console.note(f"{plan.describe()}; {choice}{f'; {choice.caution}' if choice.caution else ''}")
     rows: list[Row] = []
     batch = Batch(console=console)
     num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)

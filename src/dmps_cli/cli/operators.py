@@ -111,9 +111,10 @@ def plan_operator(
     params = resolve(task, options)
     check_pattern_given(task, options)
     check_mask(params)
-    return InputPlan(
-        plan=OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
-    )
+    sigma_y = TASKS[task].sigma_y if sigma is None else sigma
+    guess = (f"{path}: its noise is taken to be {both_scales(sigma_y)}; give --sigma if it is not",)
+    plan = OperatorPlan(task=task, params=params, sigma_y=sigma_y)
+    return InputPlan(plan=plan, notes=guess if sigma is None else ())
 
 
 def _plan_from_sidecar(

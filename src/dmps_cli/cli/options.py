@@ -29,7 +29,7 @@ from dmps_cli.methods import (
     samplers_of,
     takers,
 )
-from dmps_cli.metrics import MAX_SIGMA
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
 from dmps_cli.tasks import MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
@@ -141,7 +141,7 @@ Sigma = Annotated[
         "--sigma",
         metavar="STD",
         help="Noise standard deviation of the measurement on the [-1, 1] scale: 0.05 is 6.4 grey levels of 255. "
-        "Default: that of a measurement's sidecar, else the task's.",
+        "Default: the task's (of a measurement to restore, that of its sidecar).",
     ),
 ]
 
@@ -188,7 +188,8 @@ def checked_task(name: str | None) -> str | None:
 def checked_sigma(sigma: float | None) -> float | None:
     """sigma, if it can be a standard deviation. Raises UsageError otherwise."""
     if sigma is not None and not 0.0 <= sigma <= MAX_SIGMA:
-        raise UsageError(f"--sigma is {sigma}; it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale")
+        grey = f"; {sigma:g} of 255 is {sigma / GREY_LEVELS:.4g}" if MAX_SIGMA < sigma <= 255.0 else ""
+        raise UsageError(f"--sigma is {sigma}; it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale{grey}")
     return sigma
 
 

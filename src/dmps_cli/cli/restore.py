@@ -28,7 +28,7 @@ from dmps_cli.cli.options import (
     command_options,
 )
 from dmps_cli.errors import DmpsError, InputError, UsageError
-from dmps_cli.files import atomic_write, pictures_in, sha256_bytes, sha256_file
+from dmps_cli.files import pictures_in, sha256_bytes, sha256_file, write_together
 from dmps_cli.measurements import RESTORATION_KIND, json_bytes, read_measurement, read_sidecar, versions
 from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS, both_scales
 from dmps_cli.tasks import TASKS, OperatorOptions, check_channels
@@ -215,6 +215,8 @@ def run_jobs(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags, lpips_net
     device = compute.start()
     prior = compute.load(device, batch.console)
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
+        batch.console.note(text)
+    for text in dict.fromkeys(job.sampling.caution for job in jobs if job.sampling.caution):
         batch.console.note(text)
     batch.console.note(f"prior {prior.name}, {compute.dtype} on {device}")
     writer = Writer(prior=prior, compute=compute, device=device, batch=batch)
@@ -419,8 +421,8 @@ class Writer:
         encoded = encode(image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
         facts = self.facts(unit, seconds) | shown | scores
-        atomic_write(target.path.with_suffix(".json"), json_bytes(facts), overwrite=target.overwrite)
-        atomic_write(target.path, encoded, overwrite=target.overwrite)
+        contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
+        write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.result(str(target.path))
 

@@ -284,6 +284,14 @@ class Sampling:
         """The knobs under their options' names."""
         return {KNOBS[name].label: value for name, value in self.knobs.items()}
 
+    @property
+    def caution(self) -> str:
+        """What to expect of too few evaluations of DMPS; empty if they are enough."""
+        few = SAMPLERS[self.sampler].few
+        if self.method != DEFAULT_METHOD or self.nfe >= few:
+            return ""
+        return f"fewer than {few} evaluations on {self.sampler} levels leave noise in the picture (docs/defaults.md)"
+
     def as_dict(self) -> dict[str, Any]:
         """For sidecars and JSON."""
         flat = asdict(self)
