@@ -593,7 +593,7 @@ def test_every_method_resolves_everywhere() -> None:
 def test_the_papers_preset() -> None:
     for task in TASKS:
         ddpm, flow = (resolve_sampling(task=task, sampler=sampler, preset="paper") for sampler in SAMPLERS)
-        knobs = {"weight": 1.75, "score_at": "x_t", "cap": None}
+        knobs = {"weight": 1.75, "score_at": "x_t", "cap": None, "eta": None, "eta_y": None}
         assert ddpm == Sampling(method="dmps", sampler="ddpm", nfe=1000, spacing="uniform", knobs=knobs)
         assert (flow.nfe, flow.knobs) == (50, knobs | {"weight": 2.0})
 

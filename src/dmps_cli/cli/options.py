@@ -248,6 +248,8 @@ def _defaults(knob: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "by preset"
     return value if isinstance(value, str) else f"{value:g}"
 
 
@@ -304,6 +306,7 @@ class SamplingFlags:
     cap: str | None = _knob("cap")
     zeta: float | None = _knob("zeta")
     eta: float | None = _knob("eta")
+    eta_y: float | None = _knob("eta_y")
     gamma: str | None = _knob("gamma")
 
     def knobs(self) -> dict[str, Any]:

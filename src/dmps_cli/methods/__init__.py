@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Knob:
         return self.option.lstrip("-").replace("-", "_")
 
 
-SCORE_AT = ("x_t", "sample")
+SCORE_AT = ("x_t", "sample", "x0")
 GAMMAS = ("1", "sqrt")
 
 KNOBS = {
@@ -50,8 +50,8 @@ KNOBS = {
     "score_at": Knob(
         option="--score-at",
         metavar="|".join(SCORE_AT),
-        help="Where the likelihood score is taken: before the prior's step, as the paper has it, or at the sample "
-        "after it, as the authors' code has it.",
+        help="Where the likelihood score is taken: before the prior's step, as the paper has it, at the sample after "
+        "it, as the authors' code has it, or at x0, the measurement's noise counted, for few evaluations.",
     ),
     "cap": Knob(
         option="--cap",
@@ -66,6 +66,9 @@ KNOBS = {
     ),
     "eta": Knob(
         option="--eta", metavar="X", help="Share of fresh noise where nothing was measured, 0 (none) to 1 (ancestral)."
+    ),
+    "eta_y": Knob(
+        option="--eta-y", metavar="X", help="dmps at x0: share of fresh noise where something was measured, 0 to 1."
     ),
     "gamma": Knob(
         option="--gamma",
@@ -91,6 +94,10 @@ def _non_negative(option: str, value: str | float) -> float:
 
 def _share(option: str, value: str | float) -> float:
     return _number(option, value, "a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
+
+
+def _share_or_none(option: str, value: str | float | None) -> float | None:
+    return None if value is None else _share(option, value)
 
 
 def _positive_or_none(option: str, value: str | float | None) -> float | None:
@@ -145,15 +152,31 @@ def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
 def _dmps(
     prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, knobs: Mapping[str, Any]
 ) -> Posterior:
+    if knobs["score_at"] == "x0":
+        from dmps_cli.methods.counted import CountedDmps
+
+        if op.modes is None:
+            raise UsageError(
+                "dmps at x0 needs a singular value decomposition, which this operator has not; take --score-at x_t "
+                "(--preset default)"
+            )
+        return CountedDmps(prior, op, y, sigma_y, weight=knobs["weight"], eta=knobs["eta"], eta_y=knobs["eta_y"])
     from dmps_cli.methods.dmps import Dmps, DmpsOptions
 
-    return Dmps(prior, op, y, sigma_y, eta, DmpsOptions(**knobs))
+    options = DmpsOptions(weight=knobs["weight"], score_at=knobs["score_at"], cap=knobs["cap"])
+    return Dmps(prior, op, y, sigma_y, eta, options)
 
 
 METHODS = {
     "dmps": Method(
         help="closed-form likelihood score, no back-propagation (Meng & Kabashima 2024)",
-        knobs={"weight": _non_negative, "score_at": _one_of(SCORE_AT), "cap": _positive_or_none},
+        knobs={
+            "weight": _non_negative,
+            "score_at": _one_of(SCORE_AT),
+            "cap": _positive_or_none,
+            "eta": _share_or_none,
+            "eta_y": _share_or_none,
+        },
         build=_dmps,
     ),
     "dmps-tweedie": Method(
@@ -244,10 +267,11 @@ BY_NFE: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A row of PRESETS: what it sets per (method, sampler), over DEFAULTS and TASK_DEFAULTS."""
+    """A row of PRESETS: what it sets per (method, sampler), over DEFAULTS and TASK_DEFAULTS, and per task over that."""
 
     help: str
     values: Mapping[tuple[str, str], Values]
+    tasks: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)  # by (method, sampler, task)
 
 
 def _paper() -> dict[tuple[str, str], Values]:
@@ -260,11 +284,27 @@ def _paper() -> dict[tuple[str, str], Values]:
     return rows
 
 
+def _fast() -> dict[tuple[str, str], Values]:
+    """20 evaluations for all methods; DMPS with the likelihood at x0 on DDPM levels."""
+    rows: dict[tuple[str, str], Values] = {key: {"nfe": 20} for key in DEFAULTS}
+    rows["dmps", "ddpm"] |= {"spacing": "quadratic", **_AT_X0}
+    return rows
+
+
+_AT_X0: Values = {"weight": 3.0, "score_at": "x0", "cap": None, "eta": 0.85, "eta_y": 1.0}
+_AT_X0_FLAT: Values = {"weight": 1.0, "eta": 1.0, "eta_y": 0.8}
+"""Where all singular values are equal: what is measured is known well, and noise drawn anew fills the rest best."""
+
 PRESETS = {
     "default": Preset(help="what we would choose", values={}),
     "paper": Preset(
         help="the paper's: 1000 evaluations on uniform DDPM levels or 50 on flow levels, lambda 1.75 or 2, no cap",
         values=_paper(),
+    ),
+    "fast": Preset(
+        help="20 evaluations, dmps with its likelihood at x0",
+        values=_fast(),
+        tasks={("dmps", "ddpm", task): _AT_X0_FLAT for task in ("inpaint", "cs")},
     ),
 }
 DEFAULT_PRESET = "default"
@@ -282,7 +322,8 @@ class Sampling:
 
     def labelled(self) -> dict[str, Any]:
         """The knobs under their options' names."""
-        return {KNOBS[name].label: value for name, value in self.knobs.items()}
+        shown = {name: value for name, value in self.knobs.items() if value is not None or name == "cap"}
+        return {KNOBS[name].label: value for name, value in shown.items()}
 
     @property
     def caution(self) -> str:
@@ -332,9 +373,16 @@ def resolve_sampling(
                 f"method '{method}' takes no {KNOBS[name].option}; it belongs to {', '.join(takers(name))}"
             )
     defaults = DEFAULTS[method, sampler] | TASK_DEFAULTS.get((method, task or ""), {})
-    defaults = defaults | PRESETS[preset].values.get((method, sampler), {})
+    defaults |= PRESETS[preset].values.get((method, sampler), {})
+    defaults |= PRESETS[preset].tasks.get((method, sampler, task or ""), {})
     evaluations = _evaluations(defaults["nfe"] if nfe is None else nfe, sampler)
-    chosen = defaults | _at_nfe(method, sampler, task, evaluations) | given
+    chosen = _OPEN | defaults | _at_nfe(method, sampler, task, evaluations) | given
+    if method == "dmps" and chosen["score_at"] == "x0":
+        chosen = chosen | {name: _AT_X0[name] for name in ("eta", "eta_y") if chosen[name] is None}
+    elif method == "dmps":
+        for name in ("eta", "eta_y"):
+            if chosen[name] is not None:
+                raise UsageError(f"{KNOBS[name].option} belongs to --score-at x0 in dmps")
     return Sampling(
         method=method,
         sampler=sampler,
@@ -342,6 +390,10 @@ def resolve_sampling(
         spacing=_spacing(spacing or defaults["spacing"], sampler),
         knobs={name: check(KNOBS[name].option, chosen[name]) for name, check in METHODS[method].knobs.items()},
     )
+
+
+_OPEN: Values = {"eta": None, "eta_y": None}
+"""Knobs that a method may leave alone."""
 
 
 def takers(knob: str) -> list[str]:
