@@ -77,7 +77,7 @@ def test_every_option_has_help(dmps: Dmps) -> None:
         (["restore", "p.png", "--task", "sr4", "--model", "naturel"], "did you mean 'natural'"),
         (["restore", "p.png", "--task", "sr4", "--device", "cudo"], "did you mean 'cud"),
         (["restore", "p.png", "--task", "sr4", "--dtype", "float8"], "did you mean 'float"),
-        (["restore", "p.png", "--task", "sr4", "--score-at", "x1"], "--score-at is 'x0'"),
+        (["restore", "p.png", "--task", "sr4", "--score-at", "x1"], "--score-at is 'x1'"),
         (["restore", "p.png", "--task", "sr4", "--cap", "0"], "--cap is 0"),
         (["restore", "p.png", "--task", "sr4", "--lambda", "-1"], "--lambda is -1"),
         (["restore", "p.png", "--task", "sr4", "--samples", "0"], "--samples is 0"),
