@@ -59,8 +59,13 @@ def group() -> Iterator[None]:
         yield
         return
     import torch.distributed as processes
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
-    processes.init_process_group("gloo", timeout=_PATIENCE)
+    store, own_rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    # torchrun keeps its store over a restart, and in it the addresses of processes that are dead
+    fresh = PrefixStore(f"dmps/{restarts()}/{size}", store)
+    processes.init_process_group("gloo", store=fresh, rank=own_rank, world_size=size, timeout=_PATIENCE)
     try:
         yield
     finally:
