@@ -487,6 +487,9 @@ def test_eval_prints_means_of_the_rows_it_writes(dmps: Dmps, tmp_path: Path) -> 
         rows = [row for row in content["rows"] if (row["task"], row["sampler"]) == (mean["task"], mean["sampler"])]
         assert mean["psnr"] == pytest.approx(np.mean([row["psnr"] for row in rows]))
     assert len(Path("run/rows.csv").read_text().splitlines()) == 9
+    again = dmps(*arguments)  # nothing is left to be done
+    assert (again.code, again.out) == (0, result.out)
+    Path("run/config.json").unlink()  # then the tables are somebody's
     assert "exists" in dmps(*arguments).err
 
 

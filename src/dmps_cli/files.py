@@ -90,7 +90,7 @@ def _matches(pattern: str) -> list[Path]:
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, by name, but for hidden ones. Raises InputError if there is none."""
     try:
-        pictures = sorted(path for path in folder.iterdir() if _is_picture(path))
+        pictures = sorted(path for path in folder.iterdir() if is_picture(path))
     except OSError as exc:
         raise InputError(f"cannot read the folder {folder}: {exc.strerror}") from exc
     if not pictures:
@@ -98,7 +98,8 @@ def pictures_in(folder: Path) -> list[Path]:
     return pictures
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether it is a file with the suffix of a picture, and not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KIND = "dmps measurement"
 RESTORATION_KIND = "dmps restoration"
+EVALUATION_KIND = "dmps evaluation"
 FORMAT = 1
 MAX_SIDE = 2**24  # px; of what a sidecar may claim
 
@@ -132,6 +133,11 @@ def sidecar_kind(path: Path) -> str | None:
     """The kind of result that a neighbouring .json says this file is (KIND, RESTORATION_KIND); None if it is silent."""
     content = _neighbour(path)
     return content.get("kind") if content.get("picture") == path.name else None
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether a folder is what `dmps eval --out` made, by its config.json."""
+    return _neighbour(folder / "config").get("kind") == EVALUATION_KIND
 
 
 def is_of(picture: Path, made_of: Mapping[str, Any]) -> bool:

@@ -330,7 +330,7 @@ class Protocol:
     """How the numbers of a table came about; every table names it.
 
     metrics: those that have a column; sigma_y: every noise level in the table, on [-1, 1]; images: names of the files
-    scored, one per image (not per sample); channels: 1 or 3.
+    scored, one per image (not per sample); channels: 1 or 3; prepared: what of them is used, if not all.
     """
 
     metrics: tuple[str, ...]
@@ -338,6 +338,7 @@ class Protocol:
     sigma_y: tuple[float, ...]
     images: tuple[str, ...]
     channels: int = 3
+    prepared: str = ""
 
     @property
     def _colour(self) -> str:
@@ -355,6 +356,7 @@ class Protocol:
             "sigma_y_255": [sigma * GREY_LEVELS for sigma in self.sigma_y],
             "num_images": len(self.images),
             "images_sha256": list_hash(self.images),
+            "prepared": self.prepared or None,
         }
 
     def line(self) -> str:
@@ -362,6 +364,7 @@ class Protocol:
         measured = ", ".join(METRICS[name].about.format(lpips_net=self.lpips_net) for name in self.metrics)
         noise = ", ".join(map(both_scales, self.sigma_y))
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
+        count += f", {self.prepared}" if self.prepared else ""
         return (
             f"{measured}; {self._colour}, clipped to [-1, 1], per image, then averaged; "
             f"sigma_y {noise}; {count}, list sha256 {list_hash(self.images)[:12]}"

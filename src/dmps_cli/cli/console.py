@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli import dist
+
 if TYPE_CHECKING:
     from dmps_cli.report import Row
 
@@ -20,7 +22,9 @@ class StdoutError(Exception):
 
 
 def _print(text: str) -> None:
-    """A line on stdout, at once; on none where it is closed. Raises StdoutError."""
+    """A line on stdout, at once; on none where it is closed. Raises StdoutError. Of several ranks the first speaks."""
+    if dist.rank():
+        return
     try:
         print(text, flush=True)
     except OSError as exc:
@@ -36,7 +40,7 @@ def _say(text: str) -> None:
 
 
 def _on_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty() and not dist.rank()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
-        if not self.quiet:
+        if not self.quiet and not dist.rank():
             _say(f"dmps: {text}")
 
     def missing_metrics(self, reasons: Mapping[str, str]) -> None:
@@ -57,8 +61,8 @@ class Console:
             self.note(f"{metric} is left out: {reason}")
 
     def error(self, text: str) -> None:
-        """Something that could not be done."""
-        _say(f"dmps: error: {text}")
+        """Something that could not be done; another rank than the first says which it is."""
+        _say(f"dmps: {f'rank {dist.rank()}: ' if dist.rank() else ''}error: {text}")
 
     def result(self, text: str) -> None:
         """A line of the result, at once, so that a pipe can go on with it."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, dist
 from dmps_cli.cli.batch import Batch, failure_list
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
@@ -17,124 +21,207 @@ from dmps_cli.cli.options import (
     Methods,
     Quiet,
     Samplers,
-    SamplingFlags,
-    Sigma,
+    Sigmas,
+    SweepFlags,
     checked,
     checked_sigma,
     command_options,
+    numbers,
     split,
 )
-from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError
-from dmps_cli.files import atomic_write, check_writable, expand_inputs
-from dmps_cli.measurements import sidecar_kind
+from dmps_cli.datasets import FITS, Fit, list_pictures, share
+from dmps_cli.errors import DmpsError, InputError, UsageError
+from dmps_cli.files import atomic_write, sha256_file
 from dmps_cli.methods import KNOBS
-from dmps_cli.metrics import LPIPS_NETS
+from dmps_cli.metrics import LPIPS_NETS, Protocol, list_hash
+from dmps_cli.runs import (
+    OF_SAMPLES,
+    TABLES,
+    Row,
+    RowLog,
+    check_folder,
+    config_hash,
+    measurement_file,
+    open_run,
+    ordered,
+    png_name,
+    read_rows,
+    read_runs,
+    restored_file,
+    row_key,
+    rows_file,
+    spread_file,
+    unique,
+)
 from dmps_cli.tasks import OperatorOptions, crop_box, task
 
 if TYPE_CHECKING:
     import torch
 
     from dmps_cli.cli.operators import OperatorPlan
-    from dmps_cli.evaluation import Problem, Row
+    from dmps_cli.evaluation import Outcome, Plan, Problem
     from dmps_cli.methods import Sampling
-    from dmps_cli.metrics import Protocol
+    from dmps_cli.metrics import Scorer
+    from dmps_cli.weights import LoadedPrior
 
-SAMPLES = "samples"
-GROUP = ("task", "method", "sampler", "spacing", "nfe")  # and the knobs
-FILES = ("rows.csv", "means.csv", "results.json")
+GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
+MAX_SAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFlags:
+    """Which pictures, and what of each."""
+
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|samples", help="Photographs, subfolders included; samples: the bundled ones."),
+    ] = None
+    listed: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="Only the photographs it names, one a line, relative to FOLDER."),
+    ] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N photographs by name.")] = None
+    image_size: Annotated[int | None, typer.Option(metavar="N", help="Use N x N px of each, as --fit says.")] = None
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(FITS), help="crop: the central N x N px; resize: the central square, resized to N x N."
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only share I of N of the photographs; --merge joins the shares' folders."),
+    ] = None
+
+    def fitted(self) -> Fit:
+        """What of each. Raises UsageError."""
+        return Fit(size=self.image_size, how=self.fit)
+
+    def share(self) -> tuple[int, int]:
+        """(I, N). Raises UsageError."""
+        index, _, count = (self.shard or "1/1").partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise UsageError(f"--shard is '{self.shard}'; it must be I/N with I from 1 to N, 1/4 for instance")
+        return int(index), int(count)
+
+    def pictures(self) -> dict[str, Path]:
+        """Name -> file, of all shares. Raises UsageError, InputError."""
+        if self.dataset is None:
+            raise UsageError("name a --dataset: a folder, or samples")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit is {self.limit}; it must be at least 1")
+        found = list_pictures(self.dataset, self.listed, self.limit)
+        written: dict[str, str] = {}
+        for name in found:
+            if (other := written.setdefault(png_name(name), name)) != name:
+                raise InputError(f"{other} and {name} would give results of one name; rename one of them")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderFlags:
+    """Where results go."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help=f"Write rows.jsonl as images finish, pictures, and {', '.join(TABLES)} at the end. Started again, an "
+            "evaluation goes on where it was.",
+        ),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew what is in --out.")] = False
+    no_images: Annotated[bool, typer.Option("--no-images", help="Write no pictures to --out.")] = False
 
 
 @command_options
 def evaluate(
-    sampling: SamplingFlags,
+    sampling: SweepFlags,
     operator: OperatorOptions,
     compute: ComputeFlags,
-    dataset: Annotated[str, typer.Option(metavar="FOLDER|samples", help="Photographs; samples: the bundled ones.")],
+    source: PictureFlags,
+    target: FolderFlags,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="What --merge joins.", show_default=False)
+    ] = None,
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = "sr4",
     methods: Methods = None,
     samplers: Samplers = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N photographs by name.")] = None,
-    sigma: Sigma = None,
+    sigma: Sigmas = None,
+    samples: Annotated[int, typer.Option(metavar="K", help="Posterior samples of each image.")] = 1,
     lpips_net: LpipsNet = "alex",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help=f"Write {', '.join(FILES)} there.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Join the FOLDERs of one configuration: their tables as one.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Degrade and restore photographs; print mean PSNR, SSIM, LPIPS and seconds per image.
 
     Every method and sampler sees the same measurements and noise. An operator option goes to the tasks that take it, an
-    option of a method to the methods that do.
+    option of a method to the methods that do. `torchrun --nproc-per-node 8 -m dmps_cli eval ...` shares the photographs
+    among processes.
 
     Example: dmps eval --dataset samples --tasks sr4,deblur --methods dmps,ddrm --limit 1 --nfe 20
     """
     console = Console(quiet=quiet, as_json=as_json)
+    if merge:
+        merge_folders(folders or [], target, console)
+        return
+    if folders:
+        raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
     entry = compute.check()
-    checked_sigma(sigma)
+    noises = [checked_sigma(value) for value in numbers("--sigma", sigma, float)]
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}; it must be at least 1")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
+    fit, part = source.fitted(), source.share()
     samplings = {name: sampling.compared(entry, methods, samplers, name) for name in split(tasks)}
-    plans = [make_plan(name, shared_options(name, tasks, operator), sigma, compute.seed) for name in split(tasks)]
+    plans = [
+        make_plan(name, shared_options(name, tasks, operator), noise, compute.seed)
+        for name in split(tasks)
+        for noise in noises
+    ]
     if not plans:
         raise UsageError("--tasks names no task")
-    pictures = list_pictures(dataset, limit)
-    check_results(out, overwrite)
+    pictures = source.pictures()
+    if target.out is not None:
+        check_folder(target.out, overwrite=target.overwrite)
 
-    device = compute.start()
-    from dmps_cli.evaluation import evaluate as evaluate_rows
-    from dmps_cli.images import load_channels
+    device = dist.own_device(compute.start())
+    from dmps_cli.evaluation import Plan
     from dmps_cli.metrics import Scorer
 
-    prior = compute.load(device, console)
-    scorer = Scorer(lpips_net=lpips_net)
-    console.missing_metrics(scorer.missing)
-    for plan in plans:
-        for choice in samplings[plan.task]:
-            console.note(f"{plan.describe()}; {choice}{f'; {choice.caution}' if choice.caution else ''}")
-    rows: list[Row] = []
-    batch = Batch(console=console)
-    num_steps = len(pictures) * sum(choice.nfe for choices in samplings.values() for choice in choices)
-    place = {name: k + 1 for k, name in enumerate(pictures)}
-    interrupted: list[KeyboardInterrupt] = []
-    try:
-        with console.progress(num_steps) as (advance, say):
-            for row in evaluate_rows(
-                pictures,
-                [as_problem(plan, samplings[plan.task], device) for plan in plans],
-                prior.prior,
-                scorer,
+    with dist.group():
+        prior = compute.load(device, console)
+        scorer = Scorer(lpips_net=lpips_net)
+        console.missing_metrics(scorer.missing)
+        for plan in plans:
+            for choice in samplings[plan.task]:
+                console.note(f"{plan.describe()}; {choice}{f'; {choice.caution}' if choice.caution else ''}")
+        config = configuration(plans, samplings, pictures, fit, samples, compute, prior, scorer, device)
+        facts = {"dataset": source.dataset, **compute.facts()}
+        worker = Worker(
+            pictures=pictures,
+            part=part,
+            fit=fit,
+            plan=Plan(
+                problems=[as_problem(plan, samplings[plan.task], device) for plan in plans],
                 seed=compute.seed,
-                device=device,
-                load=lambda path: load_channels(path, prior.prior.channels).pixels[None],
-                on_failure=batch.fail,
-                on_step=advance,
-            ):
-                rows.append(row)
-                say(f"{row['image']} {row['task']} (image {place[row['image']]} of {len(pictures)})")
-    except KeyboardInterrupt as exc:  # what is done is worth its table
-        interrupted.append(exc)
-    images = dict.fromkeys(row["image"] for row in rows)
-    protocol = scorer.protocol((plan.sigma_y for plan in plans), images, prior.prior.channels)
-    facts = {
-        "version": __version__,
-        "command": "eval",
-        "dataset": dataset,
-        **compute.facts(),
-        "model_sha256": prior.sha256,
-        "operators": {plan.task: dict(plan.params) for plan in plans},
-        "protocol": protocol.as_dict(),
-        "failures": [{"input": name, "error": str(error)} for name, error in batch.failures],
-    }
-    if rows or not interrupted:
-        report(rows, facts, protocol, console, out, overwrite)
-    if interrupted:
-        raise interrupted[0]
-    if batch.failures:
-        console.error(failure_list([name for name, _ in batch.failures], len(pictures)))
-        raise typer.Exit(DmpsError.exit_code)
+                num_samples=samples,
+                facts={"seed": compute.seed, "model_sha256": prior.sha256},
+            ),
+            prior=prior,
+            scorer=scorer,
+            device=device,
+            target=target,
+            config=config,
+            facts=facts,
+            batch=Batch(console=console),
+        )
+        worker.run()
 
 
 def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:
@@ -146,30 +233,44 @@ def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorO
     return OperatorOptions(**{option: value for option, value in options.given().items() if name in takers[option]})
 
 
-def list_pictures(dataset: str, limit: int | None) -> dict[str, Path]:
-    """Name in the data set -> file, by name. Raises InputError if there is none."""
-    if dataset == SAMPLES:
-        from dmps_cli.images import photo_paths
+def configuration(
+    plans: Sequence[OperatorPlan],
+    samplings: Mapping[str, Sequence[Sampling]],
+    pictures: Mapping[str, Path],
+    fit: Fit,
+    samples: int,
+    compute: ComputeFlags,
+    prior: LoadedPrior,
+    scorer: Scorer,
+    device: torch.device,
+) -> dict[str, Any]:
+    """All that a number of the tables depends on, as JSON has it; files by what they hold."""
 
-        found = {path.name: path for path in photo_paths()}
-    else:
-        root = Path(dataset)
-        if not root.is_dir():
-            raise InputError(f"the data set {dataset} is not a folder; name one, or {SAMPLES}")
-        paths, failures = expand_inputs([dataset], lambda path: sidecar_kind(path) is None)
-        if failures:
-            raise failures[0][1]
-        found = {path.relative_to(root).as_posix(): path for path in paths}
-    return dict(sorted(found.items())[:limit])
+    def problem(plan: OperatorPlan) -> dict[str, Any]:
+        operator = dict(plan.params)
+        if operator.get("mask") is not None:
+            operator["mask"] = sha256_file(Path(operator["mask"]))
+        chosen = [choice.as_dict() for choice in samplings[plan.task]]
+        return {"task": plan.task, "operator": operator, "sigma_y": plan.sigma_y, "samplings": chosen}
 
-
-def check_results(out: Path | None, overwrite: bool) -> None:
-    """Raises OutputError before anything is computed if a result file exists already."""
-    existing = [out / name for name in FILES if (out / name).exists()] if out else []
-    if existing and not overwrite:
-        raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
-    if out is not None:
-        check_writable(out)
+    config = {
+        "version": __version__,
+        "num_images": len(pictures),
+        "images_sha256": list_hash(pictures),
+        **fit.as_dict(),
+        "prepared": fit.describe(),
+        "model_sha256": prior.sha256,
+        "channels": prior.prior.channels,
+        "dtype": compute.dtype,
+        "tile": compute.tile,
+        "device": device.type,
+        "seed": compute.seed,
+        "samples": samples,
+        "metrics": list(scorer.names),
+        "lpips_net": scorer.lpips_net,
+        "problems": [problem(plan) for plan in plans],
+    }
+    return dict(json.loads(json.dumps(config)))  # lists for tuples, as read back
 
 
 def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.device) -> Problem:
@@ -185,20 +286,197 @@ def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.devi
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One process of an evaluation. part: (I, N) of --shard."""
+
+    pictures: Mapping[str, Path]
+    part: tuple[int, int]
+    fit: Fit
+    plan: Plan
+    prior: LoadedPrior
+    scorer: Scorer
+    device: torch.device
+    target: FolderFlags
+    config: dict[str, Any]
+    facts: Mapping[str, Any]
+    batch: Batch
+
+    def run(self) -> None:
+        """Does our share of what is not done yet; then the first of the processes reports on all."""
+        known = self._known()
+        work = self._work({row_key(row) for row in known})
+        fresh: list[Row] = []
+        interrupted: list[KeyboardInterrupt] = []
+        try:
+            self._restore(work, fresh)
+        except KeyboardInterrupt as exc:  # what is done is worth its table
+            if dist.world_size() > 1:  # the others are leaving too
+                raise
+            interrupted.append(exc)
+        rows = unique([*known, *dist.gather_rows(fresh)])
+        if self.target.out is not None:  # after gather_rows, which waits for all
+            rows = unique([*rows, *read_rows(self.target.out)[0]])
+        failures = dist.gather_rows([(name, str(error)) for name, error in self.batch.failures])
+        failed = {"failures": [{"input": name, "error": error} for name, error in failures]}
+        if not dist.rank() and (rows or not interrupted):
+            report(ordered(rows, self.config), self.config, {**self.facts, **failed}, self.batch.console, self.target)
+        if interrupted:
+            raise interrupted[0]
+        dist.barrier()  # or torchrun would end the first while it writes
+        if failures and not dist.rank():
+            names = [*dict.fromkeys(name for name, _ in failures)]
+            self.batch.console.error(failure_list(names, len(share(self.pictures, *self.part))))
+            raise typer.Exit(DmpsError.exit_code)
+
+    def _known(self) -> list[Row]:
+        """The rows of earlier starts; every process knows the same ones before any writes."""
+        if self.target.out is None:
+            return []
+        if not dist.rank():
+            anew = self.target.overwrite and not dist.restarts()
+            open_run(self.target.out, self.config, self.facts, overwrite=anew)
+        dist.barrier()
+        rows, notes = read_rows(self.target.out)
+        dist.barrier()
+        for note in notes:
+            self.batch.console.note(note)
+        return unique(rows)
+
+    def _work(self, done: set[str]) -> dict[str, list[Problem]]:
+        """What is left for this process: of the pictures of our shard that are not done, every world_size-th."""
+        left = {name: self.plan.remaining(name, done) for name in share(self.pictures, *self.part)}
+        mine = [name for name, problems in left.items() if problems][dist.rank() :: dist.world_size()]
+        total = self.plan.num_samples * sum(len(p.samplings) for problems in left.values() for p in problems)
+        there = f", {len(done)} are there" if done else ""
+        self.batch.console.note(f"{total} restoration{'s' * (total != 1)} to come{there}")
+        return {name: left[name] for name in mine}
+
+    def _restore(self, work: Mapping[str, Sequence[Problem]], rows: list[Row]) -> None:
+        """Does the work and adds its rows, each on the disk first."""
+        from dmps_cli.evaluation import outcomes
+        from dmps_cli.images import load_channels
+
+        channels, console, out = self.prior.prior.channels, self.batch.console, self.target.out
+        num_steps = self.plan.num_samples * sum(
+            s.nfe for problems in work.values() for p in problems for s in p.samplings
+        )
+        place = {name: k + 1 for k, name in enumerate(work)}
+        log = None if out is None else RowLog(rows_file(out, dist.rank(), self.part))
+        if log is not None and not work:
+            return
+        with log.opened() if log else nullcontext(), console.progress(num_steps) as (advance, say):
+            for outcome in outcomes(
+                self.pictures,
+                work,
+                self.plan,
+                self.prior.prior,
+                self.scorer,
+                self.device,
+                lambda path: self.fit.apply(load_channels(path, channels).pixels[None]),
+                self.batch.fail,
+                advance,
+            ):
+                if log is not None:
+                    self._write(outcome)
+                    log.append(outcome.rows)
+                if not rows:
+                    self._estimate(outcome.rows, num_steps)
+                rows += outcome.rows
+                row = outcome.rows[0]
+                say(f"{row['image']} {row['task']} (image {place[row['image']]} of {len(work)})")
+
+    def _estimate(self, rows: list[Row], num_steps: int) -> None:
+        """Says how long the rest will take if every network evaluation takes as long as those of the first rows."""
+        rest = num_steps - sum(row["nfe"] for row in rows)
+        seconds = rest * rows[0]["seconds"] / rows[0]["nfe"]
+        if rest:
+            self.batch.console.note(f"about {_duration(seconds)} to go, by the first restoration")
+
+    def _write(self, outcome: Outcome) -> None:
+        """The pictures, before the row that says that they are there."""
+        from dmps_cli.evaluation import heat_map
+        from dmps_cli.images import encode
+
+        if self.target.no_images or self.target.out is None:
+            return
+        first = outcome.rows[0]
+        pictures = {measurement_file(first): outcome.measurement}
+        pictures |= {restored_file(row): x for row, x in zip(outcome.rows, outcome.restored, strict=True)}
+        if len(outcome.rows) > 1:
+            pictures[spread_file(first)] = heat_map(outcome.restored)
+        for name, x in pictures.items():
+            path = self.target.out / name
+            atomic_write(path, encode(x, path), overwrite=True)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console) -> None:
+    """Prints the tables of folders of one configuration as one; --out: makes a folder of their rows, not pictures."""
+    if not folders:
+        raise UsageError("--merge joins folders; name them: dmps eval --merge runs/*")
+    if target.overwrite and target.out is not None and target.out.resolve() in [path.resolve() for path in folders]:
+        raise UsageError(f"--overwrite would empty {target.out}, which is to be merged; choose another --out")
+    content, rows, notes = read_runs(folders)
+    config = content["config"]
+    for note in notes:
+        console.note(note)
+    due = config["num_images"] * config["samples"] * sum(len(problem["samplings"]) for problem in config["problems"])
+    if len(rows) < due:
+        console.note(f"{len(rows)} of {due} restorations are there")
+    if target.out is not None:
+        check_folder(target.out, overwrite=target.overwrite)
+        open_run(target.out, config, content["facts"], overwrite=target.overwrite)
+        known, _ = read_rows(target.out)
+        rows = ordered(unique([*known, *rows]), config)
+        there = {row_key(row) for row in known}
+        with RowLog(rows_file(target.out, 0, (1, 1))).opened() as log:
+            log.append([row for row in rows if row_key(row) not in there])
+    facts = {**content["facts"], "merged": [str(path) for path in folders], "failures": []}
+    report(rows, config, facts, console, target)
+
+
 def report(
-    rows: list[Row], facts: dict[str, Any], protocol: Protocol, console: Console, out: Path | None, overwrite: bool
+    rows: list[Row], config: Mapping[str, Any], facts: Mapping[str, Any], console: Console, target: FolderFlags
 ) -> None:
     """Prints the means; writes rows and means where --out says."""
     from dmps_cli.report import column_names, csv_text, json_text, means
 
-    knobs = [knob.label for knob in KNOBS.values() if knob.label in column_names(rows)]
-    averaged = means(rows, (*GROUP, *knobs), (*protocol.metrics, "seconds"))
-    content = {**facts, "means": averaged, "rows": rows}
-    if out is not None and rows:
+    protocol = Protocol(
+        metrics=tuple(config["metrics"]),
+        lpips_net=config["lpips_net"],
+        sigma_y=tuple(sorted({problem["sigma_y"] for problem in config["problems"]})),
+        images=tuple(dict.fromkeys(row["image"] for row in rows)),
+        channels=config["channels"],
+        prepared=config["prepared"],
+    )
+    present = column_names(rows)
+    knobs = [knob.label for knob in KNOBS.values() if knob.label in present]
+    of_samples = [name for name in OF_SAMPLES if name in present]
+    averaged = means(rows, (*GROUP, *knobs), (*protocol.metrics, *of_samples, "seconds"))
+    content = {
+        "version": __version__,
+        "command": "eval",
+        **facts,
+        "model_sha256": config["model_sha256"],
+        "operators": {problem["task"]: problem["operator"] for problem in config["problems"]},
+        "config_sha256": config_hash(config),
+        "config": config,
+        "protocol": protocol.as_dict(),
+        "means": averaged,
+        "rows": rows,
+    }
+    if target.out is not None and rows:
         texts = (csv_text(rows), csv_text(averaged), json_text(content) + "\n")
-        for name, text in zip(FILES, texts, strict=True):
-            atomic_write(out / name, text.encode(errors="surrogateescape"), overwrite=overwrite)
-            console.note(f"wrote {out / name}")
+        for name, text in zip(TABLES, texts, strict=True):
+            atomic_write(target.out / name, text.encode(errors="surrogateescape"), overwrite=True)
+            console.note(f"wrote {target.out / name}")
     console.object(content)
     if rows and not console.as_json:
         console.table(averaged)

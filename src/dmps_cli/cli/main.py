@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, dist
 from dmps_cli.cli.console import Console, StdoutError
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
@@ -23,7 +23,7 @@ from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
-from dmps_cli.errors import DmpsError, memory_errors
+from dmps_cli.errors import DmpsError, UsageError, memory_errors
 
 INTERRUPTED = 130
 
@@ -60,7 +60,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with memory_errors():
                 command(**values)
         except DmpsError as exc:
-            Console().error(str(exc))
+            if not (dist.rank() and isinstance(exc, UsageError)):  # the command line is the same for every rank
+                Console().error(str(exc))
             raise typer.Exit(exc.exit_code) from exc
         except KeyboardInterrupt as exc:
             Console().error("interrupted; finished files are kept")

@@ -48,8 +48,11 @@ MIN_TILE = 64
 PANELS = {
     "OperatorOptions": "Operator (each task takes some of these, see `dmps tasks`)",
     "SamplingFlags": "Sampling",
+    "SweepFlags": "Sampling (numbers with commas between: every combination)",
     "ComputeFlags": "Machine and prior",
     "OutputFlags": "Output",
+    "PictureFlags": "Photographs",
+    "FolderFlags": "Output",
 }
 
 
@@ -135,15 +138,16 @@ TaskName = Annotated[
     str | None,
     typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.", autocompletion=complete(lambda: [*TASKS])),
 ]
+_SIGMA_HELP = "Noise standard deviation of the measurement on the [-1, 1] scale: 0.05 is 6.4 grey levels of 255. "
 Sigma = Annotated[
     float | None,
     typer.Option(
         "--sigma",
         metavar="STD",
-        help="Noise standard deviation of the measurement on the [-1, 1] scale: 0.05 is 6.4 grey levels of 255. "
-        "Default: the task's (of a measurement to restore, that of its sidecar).",
+        help=f"{_SIGMA_HELP}Default: the task's (of a measurement to restore, that of its sidecar).",
     ),
 ]
+Sigmas = Annotated[str | None, typer.Option("--sigma", metavar="STD,STD", help=f"{_SIGMA_HELP}Default: the task's.")]
 
 
 WeightsFile = Annotated[
@@ -253,16 +257,20 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _knob(name: str) -> Any:
-    """A field of SamplingFlags, described by the row of KNOBS."""
+def _knob(name: str, *, several: bool = False) -> Any:
+    """A field of SamplingFlags, described by the row of KNOBS; several: its numbers may be a list."""
     knob = KNOBS[name]
+    metavar = f"{knob.metavar},.." if several else knob.metavar
     text = f"{knob.help} Default: {_defaults(name)}."
-    return field(default=None, metadata={"option": knob.option, "metavar": knob.metavar, "help": text})
+    return field(default=None, metadata={"option": knob.option, "metavar": metavar, "help": text})
+
+
+_NFE_HELP = f"Network evaluations per image. Default: {_of_default_method('nfe')}."
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingFlags:
-    """Method, levels and knobs; None is the preset's choice."""
+class SamplingChoices:
+    """What is chosen by name, of method, levels and knobs; None is the preset's choice."""
 
     method: Annotated[
         str | None,
@@ -289,10 +297,6 @@ class SamplingFlags:
             autocompletion=complete_preset,
         ),
     ] = None
-    nfe: Annotated[
-        int | None,
-        typer.Option(metavar="N", help=f"Network evaluations per image. Default: {_of_default_method('nfe')}."),
-    ] = None
     spacing: Annotated[
         str | None,
         typer.Option(
@@ -301,13 +305,20 @@ class SamplingFlags:
             f"the clean ones. Default: {_of_default_method('spacing')}.",
         ),
     ] = None
-    weight: float | None = _knob("weight")
     score_at: str | None = _knob("score_at")
+    gamma: str | None = _knob("gamma")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingFlags(SamplingChoices):
+    """Method, levels and knobs; None is the preset's choice."""
+
+    nfe: Annotated[int | None, typer.Option(metavar="N", help=_NFE_HELP)] = None
+    weight: float | None = _knob("weight")
     cap: str | None = _knob("cap")
     zeta: float | None = _knob("zeta")
     eta: float | None = _knob("eta")
     eta_y: float | None = _knob("eta_y")
-    gamma: str | None = _knob("gamma")
 
     def knobs(self) -> dict[str, Any]:
         """The knobs given."""
@@ -353,6 +364,46 @@ class SamplingFlags:
         if not is_alone and self.spacing in SPACINGS and self.spacing not in levels.spacings:
             flags = replace(flags, spacing=None)
         return flags.resolve(entry, task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFlags(SamplingChoices):
+    """As SamplingFlags, with lists of numbers: every combination is a choice of its own."""
+
+    nfe: Annotated[str | None, typer.Option(metavar="N,N", help=_NFE_HELP)] = None
+    weight: str | None = _knob("weight", several=True)
+    cap: str | None = _knob("cap", several=True)
+    zeta: str | None = _knob("zeta", several=True)
+    eta: str | None = _knob("eta", several=True)
+
+    def each(self) -> list[SamplingFlags]:
+        """The combinations, the last list the fastest to vary. Raises UsageError."""
+        whole = {name: getattr(self, name) for name in (field.name for field in fields(SamplingChoices))}
+        swept: list[dict[str, Any]] = [{}]
+        for name, kind in {"nfe": int, "weight": float, "cap": str, "zeta": float, "eta": float}.items():
+            option = KNOBS[name].option if name in KNOBS else f"--{name}"
+            values = numbers(option, getattr(self, name), kind)
+            swept = [{**chosen, name: value} for chosen in swept for value in values]
+        return [SamplingFlags(**whole, **chosen) for chosen in swept]
+
+    def compared(self, entry: Card, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
+        """One complete choice for each of --methods, --samplers and combination, each once. Raises UsageError."""
+        combinations = [flags.compared(entry, methods, samplers, task) for flags in self.each()]
+        choices = [choice for of_one_method in zip(*combinations, strict=True) for choice in of_one_method]
+        return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]
+
+
+def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any]:
+    """The values of a comma-separated list, [None] for an open option. Raises UsageError."""
+    if text is None:
+        return [None]
+    try:
+        values = [kind(part) for part in split(text)]
+    except ValueError as exc:
+        raise UsageError(f"{option} is '{text}'; it must be a number, or several with commas between") from exc
+    if not values:
+        raise UsageError(f"{option} is empty; name a number, or several with commas between")
+    return [*dict.fromkeys(values)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,293 @@
+"""The folder of an evaluation: what was asked for, a row for each restoration as it is done, pictures.
+
+config.json says what is computed. rows.jsonl grows by whole lines, one JSON object each, that are on the disk before
+the next restoration begins: an evaluation that is killed goes on where it was. Each process has a file of its own
+(rows.RANK.jsonl, rows.IofN.jsonl): appends of several to one file are not atomic on network file systems. A reader
+takes all of them. Only quality and time differ between rows of equal keys: see `row_key`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dmps_cli.errors import InputError, OutputError
+from dmps_cli.files import atomic_write, check_writable, sha256_bytes
+from dmps_cli.measurements import EVALUATION_KIND, json_bytes, versions
+from dmps_cli.methods import KNOBS
+from dmps_cli.metrics import METRICS
+
+Row = dict[str, Any]
+
+CONFIG = "config.json"
+FORMAT = 1
+TABLES = ("rows.csv", "means.csv", "results.json")
+PICTURES = ("measurements", "restored", "spread")
+OF_SAMPLES = ("psnr_of_mean", "std", "coverage")
+"""Columns over all samples of an image: PSNR of their mean, their standard deviation, coverage of its 90 % interval."""
+
+MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
+"""Columns that say what came out; all others say of what."""
+
+_DIFFERENCES_SAID = 3
+
+
+# --- Rows
+
+
+def row_key(row: Row) -> str:
+    """What a row is of: image, task, noise, method with all knobs, sample, seed, model."""
+    return json.dumps({name: value for name, value in row.items() if name not in MEASURED}, sort_keys=True)
+
+
+def unique(rows: Iterable[Row]) -> list[Row]:
+    """One row for each key, the first. Raises InputError if another differs in more than its seconds."""
+    known: dict[str, Row] = {}
+    for row in rows:
+        first = known.setdefault(row_key(row), row)
+        if {**first, "seconds": None} != {**row, "seconds": None}:
+            name = next(name for name in (*first, *row) if name != "seconds" and first.get(name) != row.get(name))
+            raise InputError(
+                f"two results of {row['image']} ({row['task']}, {row['method']}) differ: {name} is {first.get(name)} "
+                f"and {row.get(name)}; evaluate it anew"
+            )
+    return list(known.values())
+
+
+def ordered(rows: Iterable[Row], config: Mapping[str, Any]) -> list[Row]:
+    """The rows by image, then as the configuration has its problems, then by sample: whoever was done first."""
+    numbers = count()
+    places = {
+        _setting({"task": problem["task"], "sigma_y": problem["sigma_y"], **sampling}): next(numbers)
+        for problem in config["problems"]
+        for sampling in problem["samplings"]
+    }
+    about = {name for problem in config["problems"] for sampling in problem["samplings"] for name in sampling}
+
+    def place(row: Row) -> tuple[str, int, int]:
+        setting = {name: row[name] for name in ("task", "sigma_y", *about) if name in row}
+        return row["image"], places[_setting(setting)], row.get("sample", 1)
+
+    return sorted(rows, key=place)
+
+
+def _setting(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
+    """(the rows of all rows*.jsonl of a folder, notes on lines cut short). Raises InputError for other damage."""
+    rows: list[Row] = []
+    notes: list[str] = []
+    for path in _row_files(folder):
+        try:
+            *lines, rest = path.read_bytes().split(b"\n")
+        except OSError as exc:
+            raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+        if rest:
+            notes.append(f"{path}: its last line was cut short and is dropped")
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                row_key(row)
+            except (ValueError, AttributeError) as exc:
+                raise InputError(f"{path} is damaged at line {number}; delete that line and try again") from exc
+            rows.append(row)
+    return rows, notes
+
+
+def _row_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("rows*.jsonl") if path.is_file())
+
+
+def rows_file(folder: Path, rank: int, shard: tuple[int, int]) -> Path:
+    """The file that this process appends to: rows.jsonl for a process alone."""
+    part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
+    return folder / f"rows{part}{f'.{rank}' if rank else ''}.jsonl"
+
+
+class RowLog:
+    """A rows file, open for appending; what a killed process left of a line is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def opened(self) -> Iterator[RowLog]:
+        """Raises OutputError if it cannot be written, or another process does so."""
+        try:
+            with self.path.open("a+b") as file:
+                _lock(file, self.path)
+                _cut_torn_line(file)
+                self._file = file
+                yield self
+        except OSError as exc:
+            raise OutputError(f"cannot write {self.path}: {exc.strerror or exc}") from exc
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Appends the rows in one write, to the disk."""
+        self._file.write(b"".join(json.dumps(row, allow_nan=False).encode("ascii") + b"\n" for row in rows))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise OutputError(f"another dmps eval is writing to {path}; let it end, or choose another --out") from exc
+    except OSError:  # a file system without locks
+        return
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    file.seek(0)
+    content = file.read()
+    file.truncate(content.rfind(b"\n") + 1)
+
+
+# --- Configurations
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """sha256 of a configuration, whatever the order of its keys."""
+    return sha256_bytes(json.dumps(config, sort_keys=True).encode())
+
+
+def differences(one: object, other: object, name: str = "") -> Iterator[tuple[str, object, object]]:
+    """(name, value in one, value in the other) of what differs between two configurations."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys((*one, *other)):
+            yield from differences(one.get(key), other.get(key), key)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for left, right in zip(one, other, strict=True):
+            yield from differences(left, right, name)
+    elif isinstance(one, list) and isinstance(other, list):
+        yield f"the number of {name}", len(one), len(other)
+    elif one != other:
+        yield name, one, other
+
+
+def _said(one: object, other: object, places: tuple[str, str]) -> str:
+    """'seed is 0 there, 1 here; ...', a long list cut short. places: what is said for 'there' and 'here'."""
+    found = [f"{n} is {a} {places[0]}, {b} {places[1]}" for n, a, b in differences(one, other)]
+    found = [*dict.fromkeys(found)]
+    more = f" and {len(found) - _DIFFERENCES_SAID} more" if len(found) > _DIFFERENCES_SAID else ""
+    return "; ".join(found[:_DIFFERENCES_SAID]) + more
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """What config.json of a folder says; None if there is none. Raises InputError if it is not ours."""
+    path = folder / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["kind"] != EVALUATION_KIND or content["config_sha256"] != config_hash(content["config"]):
+            raise ValueError
+        if content["format"] != FORMAT:
+            raise InputError(f"{path} has format {content['format']}; this version reads format {FORMAT}: upgrade dmps")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InputError(f"{path} is not of dmps eval, or damaged; choose another --out") from exc
+    return dict(content)
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises OutputError or InputError for what can be refused before the configuration is complete."""
+    check_writable(folder)
+    if read_config(folder) is None and not overwrite:
+        existing = [folder / name for name in TABLES if (folder / name).exists()]
+        if existing := existing or _row_files(folder):
+            raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
+
+
+def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Makes the folder one of this configuration; overwrite: anew. Raises OutputError if it is another's.
+
+    facts: what is worth knowing but changes no result.
+    """
+    content = read_config(folder)
+    if content is not None and not overwrite:
+        if content["config"] != config:
+            raise OutputError(
+                f"{folder} holds another configuration: {_said(content['config'], config, ('there', 'here'))}; choose "
+                "another --out, or begin anew with --overwrite"
+            )
+        return
+    for path in _row_files(folder):
+        path.unlink()
+    if content is not None:  # the pictures are ours
+        for name in PICTURES:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    for name in TABLES:
+        (folder / name).unlink(missing_ok=True)
+    head = {"kind": EVALUATION_KIND, "format": FORMAT, "config_sha256": config_hash(config)}
+    content = {**head, "config": dict(config), "facts": dict(facts), "versions": versions()}
+    atomic_write(folder / CONFIG, json_bytes(content), overwrite=True)
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Row], list[str]]:
+    """(config.json of the first, the rows of all in order, notes).
+
+    Raises InputError if configurations differ, for a folder of another kind, and for rows that contradict each other.
+    """
+    contents: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    notes: list[str] = []
+    for folder in folders:
+        content = read_config(folder)
+        if content is None:
+            raise InputError(f"{folder} holds no evaluation ({CONFIG})")
+        contents.append(content)
+        if content["config"] != contents[0]["config"]:
+            said = _said(contents[0]["config"], content["config"], (f"in {folders[0]}", f"in {folder}"))
+            raise InputError(f"folders of different configurations cannot be merged: {said}")
+        more, cut = read_rows(folder)
+        rows += more
+        notes += cut
+    config = contents[0]["config"]
+    return contents[0], ordered(unique(rows), config), notes
+
+
+# --- Pictures
+
+
+def measurement_file(row: Row) -> Path:
+    """Where the measurement of a row is, relative to the folder."""
+    return Path("measurements") / _problem(row) / png_name(row["image"])
+
+
+def restored_file(row: Row) -> Path:
+    """Where the restoration of a row is, relative to the folder."""
+    name = png_name(row["image"])
+    sample = f"_{row['sample']}" if "sample" in row else ""
+    return Path("restored") / _problem(row) / _method(row) / f"{name.removesuffix('.png')}{sample}.png"
+
+
+def spread_file(row: Row) -> Path:
+    """Where the standard deviation of the samples of a row's image is, relative to the folder."""
+    return Path("spread") / _problem(row) / _method(row) / png_name(row["image"])
+
+
+def png_name(image: str) -> str:
+    """The name of a picture made of an image: photo.png, photo.jpg.png."""
+    return image if image.endswith(".png") else f"{image}.png"
+
+
+def _problem(row: Row) -> str:
+    return f"{row['task']}_sigma{row['sigma_y']}"
+
+
+def _method(row: Row) -> str:
+    knobs = [f"{label}{row[label]}" for knob in KNOBS.values() if (label := knob.label) in row]
+    return "_".join([row["method"], row["sampler"], row["spacing"], f"nfe{row['nfe']}", *knobs])

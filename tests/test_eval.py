@@ -1,0 +1,372 @@
+"""An evaluation that is killed, shared out, merged and swept: the table is that of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dmps_cli import pipeline
+from dmps_cli.cli.main import app
+from dmps_cli.datasets import Fit, image_key
+from dmps_cli.evaluation import of_samples
+from dmps_cli.metrics import Scorer
+from dmps_cli.runs import RowLog
+from tests.shell import Dmps, photo, pixels
+
+NAMES = ("a.png", "b.png", "deep/c.png", "d.png")
+PROBLEMS = ["--dataset", "set", "--tasks", "denoise,sr2", "--nfe", "1"]
+SETTINGS = 2  # rows of each image
+
+Row = dict[str, Any]
+
+KILLED = """
+import os, signal, sys
+from dmps_cli.runs import RowLog
+from dmps_cli.cli.main import main
+
+whole = RowLog.append
+appended = []
+
+def append(log, rows):
+    appended.append(rows)
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if len(appended) < 3 or restarted or os.environ.get("RANK", "1") == "0":
+        return whole(log, rows)
+    log._file.write(b'{"image": "a.p')  # a line cut short
+    log._file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+RowLog.append = append
+main()
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of four, and what is not to be taken for a photograph."""
+    folder = tmp_path / "set"
+    (folder / "deep").mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        photo(folder / name, (32, 32), seed=seed)
+    return folder
+
+
+@pytest.fixture
+def whole(dmps: Dmps, photos: Path) -> list[Row]:
+    """The rows of an evaluation that nothing happened to."""
+    result = dmps("eval", *PROBLEMS, "--json")
+    assert result.code == 0, result.err
+    return quality(json.loads(result.out)["rows"])
+
+
+def quality(rows: list[Row]) -> list[Row]:
+    """The rows without their seconds."""
+    assert all(row["seconds"] > 0 for row in rows)
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def results(folder: str | Path) -> list[Row]:
+    return quality(json.loads(Path(folder, "results.json").read_text())["rows"])
+
+
+def lines(path: str | Path) -> list[Row]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def count_restorations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    done: list[Any] = []
+    restore = pipeline.restore
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        done.append(options["keys"])
+        return restore(*arguments, **options)
+
+    monkeypatch.setattr("dmps_cli.evaluation.restore", counted)
+    return done
+
+
+# Interruptions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_evaluation_goes_on(
+    dmps: Dmps, tmp_path: Path, whole: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, "eval", *PROBLEMS, "--out", "run"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    log = Path("run/rows.jsonl")
+    assert log.read_bytes().count(b"\n") == 2
+    assert not log.read_bytes().endswith(b"\n")
+    before = log.read_bytes().rpartition(b"\n")[0]
+    first = Path("run/restored").rglob("a.png")
+    times = {path: path.stat().st_mtime_ns for path in first}
+    assert len(times) == SETTINGS
+    restored = count_restorations(monkeypatch)
+    result = dmps("eval", *PROBLEMS, "--out", "run")
+    assert result.code == 0, result.err
+    assert "cut short" in result.err
+    assert "6 restorations to come, 2 are there" in result.err
+    assert len(restored) == len(whole) - 2
+    assert log.read_bytes().startswith(before + b"\n")
+    assert quality(lines(log)) == whole
+    assert results("run") == whole
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len([*Path("run/measurements").rglob("*.png")]) == len([*Path("run/restored").rglob("*.png")]) == len(whole)
+    again = dmps("eval", *PROBLEMS, "--out", "run")
+    assert (again.code, again.out, len(restored)) == (0, result.out, len(whole) - 2)
+
+
+def test_ctrl_c_keeps_rows(
+    dmps: Dmps, photos: Path, whole: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    append, appended = RowLog.append, []
+
+    def interrupted(log: RowLog, rows: list[Row]) -> None:
+        if len(appended) == 5:
+            raise KeyboardInterrupt
+        appended.extend(rows)
+        append(log, rows)
+
+    monkeypatch.setattr(RowLog, "append", interrupted)
+    stopped = dmps("eval", *PROBLEMS, "--out", "run", "--no-images")
+    assert stopped.code == 130
+    assert "5" in stopped.out or "PSNR" in stopped.out
+    assert results("run") == whole[:5]
+    monkeypatch.setattr(RowLog, "append", append)
+    assert dmps("eval", *PROBLEMS, "--out", "run", "--no-images").code == 0
+    assert results("run") == whole
+    assert {path.name for path in Path("run").iterdir()} == {
+        "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json",
+    }  # fmt: skip
+
+
+def test_another_configuration_is_refused(dmps: Dmps, photos: Path) -> None:
+    run = ["eval", "--dataset", "set", "--tasks", "denoise", "--no-images", "--out", "run", "-q"]
+    assert dmps(*run, "--nfe", "1", "--limit", "1").code == 0
+    config = Path("run/config.json").read_text()
+    row = Path("run/rows.jsonl").read_bytes()
+    for other, said in (
+        (["--nfe", "2", "--limit", "1"], "nfe is 1 there, 2 here"),
+        (["--nfe", "1", "--limit", "2"], "num_images is 1 there, 2 here"),
+        (["--nfe", "1", "--limit", "1", "--seed", "7"], "seed is 0 there, 7 here"),
+        (["--nfe", "1", "--limit", "1", "--sigma", "0.1,0.2"], "the number of problems is 1 there, 2 here"),
+        (["--nfe", "1", "--limit", "1", "--image-size", "31", "--fit", "crop"], "image_size is None there, 31 here"),
+    ):
+        result = dmps(*run, *other)
+        assert (result.code, result.out, result.err.count("\n")) == (1, "", 1), result.err
+        assert said in result.err
+        assert "--overwrite" in result.err
+    assert (Path("run/config.json").read_text(), Path("run/rows.jsonl").read_bytes()) == (config, row)
+    assert dmps(*run, "--nfe", "1", "--limit", "1", "--seed", "7", "--overwrite").code == 0
+    assert [row["seed"] for row in lines("run/rows.jsonl")] == [7]
+    Path("run/rows.jsonl").write_bytes(b'{"image": 1}\n{"ima\n')
+    damaged = dmps(*run, "--nfe", "1", "--limit", "1", "--seed", "7")
+    assert (damaged.code, "rows.jsonl is damaged at line 2" in damaged.err) == (1, True), damaged.err
+
+
+# Shares --------------------------------------------------------------------------------------------------------------
+
+
+def test_shards_merged_are_the_whole(dmps: Dmps, photos: Path, whole: list[Row]) -> None:
+    for k in (1, 2, 3):
+        assert dmps("eval", *PROBLEMS, "--no-images", "--out", f"runs/{k}", "--shard", f"{k}/3", "-q").code == 0
+    by_hash = sorted(NAMES, key=image_key)
+    assert {row["image"] for row in results("runs/1")} == {by_hash[0], by_hash[3]}
+    assert {row["image"] for row in results("runs/2")} == {by_hash[1]}
+    merged = dmps("eval", "--merge", "runs/3", "runs/1", "runs/2", "runs/1", "--out", "all")
+    assert merged.code == 0, merged.err
+    assert results("all") == whole
+    assert "4 images, list" in merged.out
+    assert dmps("eval", *PROBLEMS, "--no-images", "--out", "all").out == merged.out  # a folder like any other
+    part = dmps("eval", "--merge", "runs/3", "runs/1", "--json")
+    assert "6 of 8 restorations are there" in part.err
+
+    rows = Path("runs/2/rows.2of3.jsonl")
+    changed = [{**row, "psnr": row["psnr"] + 1e-9} for row in lines(rows)]
+    Path("runs/2/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    refused = dmps("eval", "--merge", "runs/1", "runs/2")
+    assert (refused.code, "differ: psnr is" in refused.err) == (1, True)
+    assert dmps("eval", *PROBLEMS, "--seed", "1", "--limit", "1", "--out", "other", "-q").code == 0
+    refused = dmps("eval", "--merge", "runs/1", "other")
+    assert refused.code == 1
+    assert "seed is 0 in runs/1, 1 in other" in refused.err
+    assert "holds no evaluation" in dmps("eval", "--merge", "set").err
+
+
+def torchrun(tmp_path: Path, script: list[str], *arguments: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher += ["--monitor-interval", "0.1", "--max-restarts", str(restarts)]
+    return subprocess.run(
+        [*launcher, *script, "eval", *PROBLEMS, "--no-images", *arguments],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_two_ranks_give_the_table_of_one(tmp_path: Path, dmps: Dmps, whole: list[Row]) -> None:
+    done = torchrun(tmp_path, ["-m", "dmps_cli"], "--json")
+    assert done.returncode == 0, done.stderr
+    assert quality(json.loads(done.stdout)["rows"]) == whole  # one object: one rank speaks
+    assert done.stderr.count("restorations to come") == 1
+
+
+def test_a_rank_killed_and_started_again(tmp_path: Path, dmps: Dmps, whole: list[Row]) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    done = torchrun(tmp_path, ["killed.py"], "--out", "run", "--overwrite", restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert results("run") == whole
+    assert done.stdout.count("; RGB, clipped to") == 1
+    computed = [row for path in Path("run").glob("rows*.jsonl") for row in lines_of(path)]
+    assert len(computed) == len(whole)  # nothing twice
+
+
+def lines_of(path: Path) -> list[Row]:
+    """The whole lines of a file."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+# Sweeps and samples --------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_every_combination(dmps: Dmps, photos: Path) -> None:
+    sweep = ["--lambda", "1,1.5", "--sigma", "0.01,0.05", "--nfe", "1,2", "--methods", "dmps,ddrm"]
+    result = dmps("eval", "--dataset", "set", "--tasks", "denoise", "--limit", "2", *sweep, "--json")
+    assert result.code == 0, result.err
+    content = json.loads(result.out)
+    assert "24 restorations to come" in result.err  # 2 images x 2 sigma x 2 nfe x (2 lambda of dmps + 1 of ddrm)
+    assert "to go, by the first restoration" in result.err
+    found = [(row["sigma_y"], row["method"], row["nfe"], row["lambda"]) for row in content["means"]]
+    assert found == [
+        (sigma, method, nfe, weight)
+        for sigma in (0.01, 0.05)
+        for method, weights in (("dmps", (1.0, 1.5)), ("ddrm", (None,)))
+        for nfe in (1, 2)
+        for weight in weights
+    ]
+    for mean in content["means"]:
+        rows = [
+            row["psnr"]
+            for row in content["rows"]
+            if all(row.get(name) == mean[name] for name in ("sigma_y", "method", "nfe", "lambda"))
+        ]
+        assert (mean["n"], mean["psnr"]) == (2, pytest.approx(sum(rows) / 2, abs=1e-12))
+    one = ["--lambda", "1.5", "--sigma", "0.05", "--nfe", "2", "--method", "dmps"]
+    alone = json.loads(dmps("eval", "--dataset", "set", "--tasks", "denoise", "--limit", "2", *one, "--json").out)
+    assert all(row in quality(content["rows"]) for row in quality(alone["rows"]))
+    assert (len(alone["rows"]), "--lambda is '1,x'" in dmps("eval", "--dataset", "set", "--lambda", "1,x").err) == (
+        2,
+        True,
+    )
+
+
+def test_samples_are_those_of_their_number(dmps: Dmps, photos: Path) -> None:
+    common = ["eval", "--dataset", "set", "--tasks", "inpaint", "--limit", "1", "--nfe", "2", "--out"]
+    assert dmps(*common, "run", "--samples", "8").code == 0
+    rows = results("run")
+    assert [row["sample"] for row in rows] == [*range(1, 9)]
+    assert len({row["psnr"] for row in rows}) == 8
+    (mean,) = json.loads(Path("run/results.json").read_text())["means"]
+    assert mean["psnr_of_mean"] > mean["psnr"]  # an average of samples loses their noise
+    assert 0 < mean["std"] < 1
+    assert 0 <= mean["coverage"] <= 1
+    (heat,) = Path("run/spread").rglob("a.png")
+    assert pixels(heat).shape == (32, 32, 3)
+    restored = sorted(Path("run/restored").rglob("*.png"))
+    assert [path.name for path in restored] == [f"a_{k}.png" for k in range(1, 9)]
+    assert dmps(*common, "one").code == 0
+    assert results("one")[0]["psnr"] == rows[0]["psnr"]  # the first sample is what one alone would be
+
+
+def test_coverage_of_a_gaussian() -> None:
+    """Samples and truth of one Gaussian: 90 % but for the uncertainty of mean and standard deviation."""
+    from scipy.stats import t
+
+    g = torch.Generator().manual_seed(0)
+    for num_samples in (8, 64):
+        draws = 0.3 * torch.randn(num_samples + 1, 3, 128, 128, generator=g)
+        found = of_samples(draws[1:], draws[:1], Scorer(("psnr",)))
+        expected = 1 - 2 * t.sf(1.6448536 / (1 + 1 / num_samples) ** 0.5, num_samples - 1)
+        assert found["coverage"] == pytest.approx(expected, abs=0.005)
+        assert found["std"] == pytest.approx(0.3, rel=0.01)
+    assert "coverage" not in of_samples(draws[1:8], draws[:1], Scorer(("psnr",)))
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def test_which_pictures_are_taken(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    def images(*arguments: str) -> list[str]:
+        flags = ["--tasks", "denoise", "--nfe", "1", "--json", "-q"]
+        result = dmps("eval", *flags, *arguments)
+        assert result.code == 0, result.err
+        return [row["image"] for row in json.loads(result.out)["rows"]]
+
+    (photos / ".hidden").mkdir()
+    photo(photos / ".hidden" / "h.png")
+    photo(photos / ".h.png")
+    (tmp_path / "names").write_text("d.png\n\n./deep/c.png\nd.png\n")
+    assert images("--dataset", "set", "--list", "names", "--out", "set/run") == ["d.png", "deep/c.png"]
+    assert len([*(photos / "run").rglob("*.png")]) == 4
+    assert images("--dataset", "set", "--limit", "3") == ["a.png", "b.png", "d.png"]
+    assert images("--dataset", "set", "--limit", "9") == sorted(NAMES)  # without those of set/run
+    (tmp_path / "names").write_text("gone.png\n")
+    assert "'gone.png' is no picture of set" in dmps("eval", "--dataset", "set", "--list", "names").err
+
+
+def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
+    """crop is what cutting the files by hand gives; resize keeps a plane; what is too small is said."""
+    import numpy as np
+    from PIL import Image
+
+    Path("cut").mkdir()
+    Image.fromarray(pixels("set/a.png")[4:28, 4:28]).save("cut/a.png")
+    flags = ["--tasks", "denoise", "--nfe", "1", "--limit", "1", "--json"]
+    cropped = json.loads(dmps("eval", "--dataset", "set", "--image-size", "24", "--fit", "crop", *flags).out)
+    by_hand = json.loads(dmps("eval", "--dataset", "cut", *flags).out)
+    assert quality(cropped["rows"]) == quality(by_hand["rows"])
+    assert cropped["protocol"]["prepared"] == "their central 24 x 24 px"
+    small = dmps("eval", "--dataset", "cut", "--image-size", "32", "--fit", "crop", *flags)
+    assert (small.code, "24 x 24 px, smaller than --image-size 32" in small.err) == (1, True)
+    assert dmps("eval", "--dataset", "cut", "--image-size", "32").code == 2
+    plane = torch.from_numpy(np.linspace(-0.5, 0.5, 48, dtype=np.float32)).expand(1, 3, 40, 48)
+    halved = Fit(size=20, how="resize").apply(plane)
+    expected = plane[..., 4:44].unflatten(-1, (20, 2)).mean(-1)[..., :20, :]
+    assert halved.shape == (1, 3, 20, 20)
+    assert (halved - expected)[..., 2:-2].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shard", "3/2"], "--shard is '3/2'"),
+        (["--samples", "0"], "--samples is 0"),
+        (["--fit", "stretch", "--image-size", "8"], "--fit is 'stretch'"),
+        (["--nfe", "2,0"], "--nfe is 0"),
+        (["--sigma", "0.1,-1"], "--sigma is -1"),
+        (["run"], "folders are for --merge"),
+    ],
+)
+def test_a_wrong_option_is_exit_code_2(dmps: Dmps, photos: Path, arguments: list[str], said: str) -> None:
+    result = dmps("eval", "--dataset", "set", *arguments)
+    assert (result.code, result.out, said in result.err) == (2, "", True), result.err
+
+
+def test_without_a_data_set() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        app(["eval"])
+    assert stopped.value.code == 2
