@@ -164,13 +164,12 @@ def test_a_page_that_would_be_too_large_says_what_it_leaves_out() -> None:
     cases = [noise_case(f"{k}.png", task, 2, rng) for task in ("sr4", "cs") for k in range(3)]
     full = Page(html_page("t", [], cases=cases))
     assert len(full.pictures()) == 24 and all(p.shape == (256, 256, 3) for p in full.pictures())
-    limit = 100_000
+    limit = 150_000
     text = html_page("t", [], cases=cases, max_bytes=limit)
     small = Page(text)
     assert sum(len(str(image["src"])) for image in small.having("img")) <= limit
     rows = [data for tag, data in small.texts if tag == "th" and data.endswith(".png")]
-    assert rows == ["0.png", "1.png", "0.png", "1.png"][: len(rows)] or rows == ["0.png", "1.png", "0.png"]
-    assert 2 <= len(rows) < 6
+    assert rows == ["0.png", "1.png", "0.png"]  # the first of both tasks before the second of one
     assert all(max(p.shape) == 128 for p in small.pictures())
     notes = " ".join(data for tag, data in small.texts if tag == "p")
     left_out = [int(count) for count in re.findall(r"(\d+) of 3 images left out", notes)]
@@ -195,19 +194,14 @@ def test_dots_stand_where_the_axes_say() -> None:
         title="a < b",
         x_label="seconds",
         y_label="PSNR dB",
-        series=[Series(label="one", points=[(1.0, 10.0), (10.0, 20.0), (100.0, 30.0)])],
+        series=[Series(label="one", points=[(1.0, 30.0), (10.0, 40.0), (100.0, 50.0)])],
         log_x=True,
     )
     text = svg(chart)
     (x1, y1, _), (x2, y2, _), (x3, y3, _) = dots(text)
     places = tick_places(text)
-    for (x, y), x_text, y_text in zip(
-        [(x1, y1), (x2, y2), (x3, y3)], ("1", "10", "100"), ("10", "20", "30"), strict=True
-    ):
-        if x_text == y_text:
-            continue
-        assert y_text == "10" or places[y_text][1] - 4 == pytest.approx(y, abs=0.011)
-        assert x_text == "10" or places[x_text][0] == pytest.approx(x, abs=0.011)
+    assert (x1, x3) == pytest.approx((places["1"][0], places["100"][0]), abs=0.011)
+    assert (y1, y2) == pytest.approx((places["30"][1] - 4, places["40"][1] - 4), abs=0.011)  # 4 px: half a letter
     # 420 x 280 px, 1/20 of room: decades are 420 / 2.2 apart, 10 dB are 280 / 2.2 apart, upwards
     assert (x1, x2 - x1, x3 - x2) == pytest.approx((64 + 420 / 22, 420 / 2.2, 420 / 2.2), abs=0.011)
     assert (y1, y2 - y1, y3 - y2) == pytest.approx((34 + 280 - 280 / 22, -280 / 2.2, -280 / 2.2), abs=0.011)
@@ -221,17 +215,15 @@ def test_linear_axis_and_error_bars() -> None:
     series = Series(label="s", points=[(0.0, 1.0), (4.0, 3.0), (2.0, math.nan)], intervals=[None, 2.0])
     chart = Chart(title="", x_label="lambda", y_label="y", series=[series])
     x, y = scales(chart)
-    assert (
-        (x.low, x.high) == pytest.approx((-0.2, 4.2)) and (y.low, y.high) == pytest.approx((0.9, 5.1))
-    ) or y.high >= 5
+    assert (x.low, x.high, y.low, y.high) == pytest.approx((-0.2, 4.2, 0.8, 5.2))  # room for the bar too
     text = svg(chart)
-    assert [(cx, cy) for cx, cy, _ in dots(text)] == pytest.approx([(x.at(0), y.at(1)), (x.at(4), y.at(3))], abs=0.01)
-    bars = [
-        line
-        for line in ET.fromstring(text).iter(f"{SVG}line")
-        if line.get("stroke-width") and line.get("x1") == line.get("x2")
+    (first, second) = [(cx, cy) for cx, cy, _ in dots(text)]  # none for NaN
+    assert first == pytest.approx((x.at(0), y.at(1)), abs=0.01)
+    assert second == pytest.approx((x.at(4), y.at(3)), abs=0.01)
+    strokes = [line for line in ET.fromstring(text).iter(f"{SVG}line") if line.get("stroke-width")]
+    ((low, high),) = [
+        (float(bar.get("y1", "")), float(bar.get("y2", ""))) for bar in strokes if bar.get("x1") == bar.get("x2")
     ]
-    ((low, high),) = [(float(bar.get("y1", "")), float(bar.get("y2", ""))) for bar in bars]
     assert (low, high) == pytest.approx((y.at(1.0), y.at(5.0)), abs=0.01)
 
 
@@ -295,7 +287,7 @@ def test_sweep_has_a_line_per_noise_and_number_of_evaluations() -> None:
     assert [series.label for series in chart.series] == [
         f"sigma_y {sigma}, nfe {nfe}" for sigma in (0.05, 0.5) for nfe in (20, 50)
     ]
-    assert chart.series[0].points == pytest.approx([(1.0, 20.95), (2.0, 21.95)])
+    assert [*chart.series[0].points] == [(1.0, 20.95), (2.0, 21.95)]
     stems = [*charts(rows, ["psnr"])]
     assert stems == ["sr4_0.05_psnr_nfe", "sr4_0.5_psnr_nfe", "sr4_psnr_lambda"]
     assert "sr4_psnr_lambda" not in charts([row for row in rows if row["lambda"] == 1.0], ["psnr"])

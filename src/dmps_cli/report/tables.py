@@ -158,11 +158,14 @@ def console_table(rows: Sequence[Row], *, title: str | None = None, best_within:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     columns = {name: _starred_column(rows, name, marked) for name in shown_columns(rows)}
     for name, texts in columns.items():
-        widest = max(map(len, (heading(name), *texts)))
-        if is_numeric(rows, name):
-            table.add_column(Text(heading(name)), justify="right", no_wrap=True, min_width=widest)
+        head = heading(name)
+        widest = max(map(len, (head, *texts)))
+        if any(" ± " in text for text in texts):  # aligned already; rich would strip what stands behind
+            table.add_column(Text(head.rjust(len(texts[0]))), no_wrap=True, min_width=widest)
+        elif is_numeric(rows, name):
+            table.add_column(Text(head), justify="right", no_wrap=True, min_width=widest)
         else:
-            table.add_column(Text(heading(name)), overflow="fold", min_width=min(widest, _LEAST_TEXT))
+            table.add_column(Text(head), overflow="fold", min_width=min(widest, _LEAST_TEXT))
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, cells))  # Text: square brackets of file names are not markup
     return table
@@ -170,22 +173,16 @@ def console_table(rows: Sequence[Row], *, title: str | None = None, best_within:
 
 def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]]) -> list[str]:
     # the star in front: behind, it would push the digits out of line
-    texts = _aligned([full_text(row, name) for row in rows])
-    return [_starred(text, (index, name) in marked) for index, text in enumerate(texts)]
+    return _aligned(["*" * ((index, name) in marked) + full_text(row, name) for index, row in enumerate(rows)])
 
 
 def _aligned(texts: Sequence[str]) -> list[str]:
     """Cells 'mean ± interval (deviation)' with each part below its like; others as they are."""
     if not any(" ± " in text for text in texts):
         return [*texts]
-    parts = [(*text.split(" ", maxsplit=3), "", "", "", "")[:4] for text in texts]
+    parts = [(*text.split(" ", maxsplit=3), "", "", "")[:4] for text in texts]
     widths = [max(map(len, column)) for column in zip(*parts, strict=True)]
     return [" ".join(part.rjust(width) for part, width in zip(row, widths, strict=True)) for row in parts]
-
-
-def _starred(text: str, is_best: bool) -> str:
-    digits = text.lstrip(" ")
-    return f"{text[: len(text) - len(digits)]}{'*' * is_best}{digits}"
 
 
 def console_text(table: Table, stream: TextIO) -> str:
