@@ -68,8 +68,8 @@ class TimedPrior(Prior):
             del gradient
             self.backward += running.pop()()
 
-        x0.register_hook(begin)
-        x_t.register_hook(end)
+        x0.register_hook(begin)  # type: ignore[no-untyped-call]
+        x_t.register_hook(end)  # type: ignore[no-untyped-call]
 
 
 class TimedPosterior(Posterior):

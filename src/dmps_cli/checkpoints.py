@@ -454,7 +454,7 @@ def random_state(architecture: str, config: Mapping[str, object], where: str) ->
 
     def draw(name: str, shape: torch.Size) -> Tensor:
         if len(shape) > 1:
-            return torch.randn(shape, generator=generator) / shape[1:].numel() ** 0.5
+            return torch.randn(shape, generator=generator).div(float(shape[1:].numel()) ** 0.5)
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
 
     state = _on_meta(architecture, config, where).state_dict()

@@ -57,8 +57,9 @@ def restore(
 
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
-    network evaluation; instrument wraps the method, to watch it or to put another in its place. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
-    UsageError if the method cannot work with the operator, MemoryShortageError.
+    network evaluation; instrument wraps the method, to watch it or to put another in its place. Raises NumericsError if
+    a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
+    operator, MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
     height, width = prior.fitting(*op.in_shape[1:])

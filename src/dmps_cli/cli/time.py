@@ -183,15 +183,23 @@ class Bench:
 
     def memory_in_child(self, job: Job) -> float | None:
         """`memory_of` the job in a fresh process; None where the system does not say, or ended the process."""
-        from concurrent.futures import ProcessPoolExecutor
-        from concurrent.futures.process import BrokenProcessPool
-        from multiprocessing import get_context
+        import pickle
+        import subprocess
+        import sys
 
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
-                return pool.submit(child_memory, self, (job.sampling, job.unconditional)).result()
-            except BrokenProcessPool:
-                return None
+        # not multiprocessing: its child would run the command's own script again where that has no guard
+        code = "from dmps_cli.cli.time import answer_memory; answer_memory()"
+        content = pickle.dumps((self, (job.sampling, job.unconditional)))
+        done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=False)
+        return pickle.loads(done.stdout) if done.returncode == 0 else None  # our own process's answer
+
+
+def answer_memory() -> None:
+    """The child process of `Bench.memory_in_child`: reads what to run from stdin, writes the answer to stdout."""
+    import pickle
+    import sys
+
+    sys.stdout.buffer.write(pickle.dumps(child_memory(*pickle.load(sys.stdin.buffer))))
 
 
 def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
