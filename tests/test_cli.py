@@ -530,14 +530,39 @@ def test_lpips_that_cannot_be_had_is_left_out(dmps: Dmps, tmp_path: Path, monkey
     assert "LPIPS" not in result.out
 
 
-def test_time_counts_network_calls(dmps: Dmps) -> None:
-    result = dmps("time", "--task", "sr4", "--nfe", "3", "--image-size", "32", "--repeats", "1", "--json")
-    (row,) = json.loads(result.out)["rows"]
-    assert row["calls"] == 3
-    assert 0 < row["network"] < row["seconds"]
-    assert row["network"] + row["rest"] == pytest.approx(row["seconds"])
-    table = dmps("time", "--task", "sr4", "--nfe", "1", "--image-size", "16x24", "--repeats", "1", "--csv").out
+def test_time_has_the_prior_alone_first_and_parts_that_add_up(dmps: Dmps) -> None:
+    fast = ["--task", "sr4", "--nfe", "3", "--image-size", "32", "--repeats", "2", "--no-memory"]
+    content = json.loads(dmps("time", "--methods", "dmps,dps,ddrm", *fast, "--compare", "paper", "--json").out)
+    rows = {row["method"]: row for row in content["rows"]}
+    assert list(rows) == ["unconditional", "dmps", "dps", "ddrm"]
+    for row in rows.values():
+        assert row["calls"] == 3
+        assert 0 < row["network"] < row["seconds"]
+        assert sum(row[part] for part in ("network", "backward", "likelihood", "rest")) == pytest.approx(row["seconds"])
+        assert row["seconds"] == min(row["runs"]) and row["spread"] == max(row["runs"]) - min(row["runs"])
+        assert row["ratio"] == row["seconds"] / rows["dmps"]["seconds"]
+    assert rows["dps"]["backward"] > 0.2 * rows["dps"]["network"]
+    assert [rows[name]["backward"] for name in ("unconditional", "dmps", "ddrm")] == [0, 0, 0]
+    assert rows["unconditional"]["likelihood"] < 0.1 * rows["unconditional"]["seconds"]
+    assert [row["seconds"] for row in content["paper"]] == [67.02, 194.42, 182.35]
+    table = dmps("time", "--nfe", "1", "--image-size", "16x24", "--repeats", "1", "--csv", "--no-memory").out
     assert "16x24" in table
+
+
+def test_time_measures_memory_in_a_process_of_its_own(dmps: Dmps) -> None:
+    size = ["--image-size", "128", "--nfe", "2", "--repeats", "1"]
+    out = dmps("time", "--methods", "dps", *size, "--json").out
+    alone, dps = (row["peak_mib"] for row in json.loads(out)["rows"])
+    if sys.platform == "linux":
+        assert 1 < alone < 1000
+        assert dps > 1.5 * alone  # it keeps the network's activations
+
+
+def test_time_refuses_random_weights_of_a_network_that_only_its_file_describes(dmps: Dmps) -> None:
+    result = dmps("time", "--random-weights")
+    assert result.code == 2
+    assert "--random-weights: only its file gives the sizes of the network of 'natural'" in result.err
+    assert dmps("time", "--compare", "papers").code == 2
 
 
 def test_module_entry_point() -> None:

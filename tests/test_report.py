@@ -13,21 +13,33 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import stats
 
+from dmps_cli.metrics import Protocol
 from dmps_cli.report import (
     Picture,
     Row,
     SheetRow,
+    beside_paper,
     best,
     column_names,
+    console_report,
     console_table,
     console_text,
     contact_sheet,
     csv_text,
     json_text,
+    latex,
     markdown,
     means,
+    paper_notes,
+    paper_rows,
+    paper_seconds,
+    ranks,
     score_caption,
+    student_t,
+    summaries,
+    table_files,
 )
 
 ROWS: list[Row] = [
@@ -267,3 +279,239 @@ def test_a_long_name_is_broken_not_cut() -> None:
 def test_rows_must_fill_the_columns() -> None:
     with pytest.raises(ValueError, match="row 'sr4' has 1 pictures for 2 columns"):
         contact_sheet(["a", "b"], [SheetRow(label="sr4", pictures=[None])])
+
+
+# --- Statistics
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 10, 29, 30, 999, 1000])
+def test_student_t_is_scipys(degrees: int) -> None:
+    for confidence in (0.5, 0.9, 0.95, 0.99):
+        expected = stats.t.ppf((1 + confidence) / 2, degrees)
+        assert student_t(degrees, confidence) == pytest.approx(expected, rel=1e-11)
+
+
+def test_student_t_refuses_what_has_no_quantile() -> None:
+    for degrees, confidence in ((0, 0.95), (3, 1.0), (3, 0.0)):
+        with pytest.raises(ValueError, match=f"degrees is {degrees}"):
+            student_t(degrees, confidence)
+
+
+def test_summaries_are_numpys_and_scipys() -> None:
+    values = np.random.default_rng(0).normal(27.0, 2.0, 13)
+    rows: list[Row] = [{"task": "sr4", "image": f"{k}.png", "psnr": float(v)} for k, v in enumerate(values)]
+    (summary,) = summaries(rows, ["task"], ["psnr"])
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+    assert summary["n"] == 13
+    assert summary["psnr"] == pytest.approx(values.mean(), rel=1e-14)
+    assert summary["psnr_std"] == pytest.approx(values.std(ddof=1), rel=1e-12)
+    assert summary["psnr_ci95"] == pytest.approx((high - low) / 2, rel=1e-10)
+
+
+def test_samples_of_one_image_count_once() -> None:
+    rows: list[Row] = [
+        {"image": name, "seed": seed, "psnr": value + seed}
+        for name, value in (("a.png", 20.0), ("b.png", 24.0))
+        for seed in (-1, 0, 1)
+    ]
+    (summary,) = summaries(rows, [], ["psnr"])
+    assert (summary["n"], summary["psnr"]) == (2, 22.0)
+    assert summary["psnr_std"] == pytest.approx(math.sqrt(8))
+    assert summary["psnr_ci95"] == pytest.approx(2.0 * 12.706204736, rel=1e-9)  # t of one degree of freedom
+
+
+def test_one_image_has_no_spread_and_a_missing_value_no_mean() -> None:
+    assert summaries([{"image": "a", "psnr": 20.0}], [], ["psnr", "lpips"]) == [
+        {
+            "n": 1,
+            "psnr": 20.0,
+            "psnr_std": None,
+            "psnr_ci95": None,
+            "lpips": None,
+            "lpips_std": None,
+            "lpips_ci95": None,
+        }
+    ]
+
+
+# --- Ranks
+
+RANKED: list[Row] = [
+    {"task": "sr4", "method": "a_b", "n": 4, "psnr": 27.0, "lpips": 0.30, "psnr_std": 1.05, "psnr_ci95": 0.5},
+    {"task": "sr4", "method": "c&d", "n": 4, "psnr": 28.0, "lpips": 0.20, "psnr_std": 1.0, "psnr_ci95": 10.5},
+    {"task": "sr4", "method": "e", "n": 4, "psnr": 26.0, "lpips": 0.25, "psnr_std": None, "psnr_ci95": None},
+    {"task": "sr4", "method": "f", "n": 3, "psnr": 40.0, "lpips": 0.01},  # over other images
+    {"source": "paper, Table 1", "task": "sr4", "method": "dmps", "n": 4, "psnr": 50.0, "lpips": 0.001},
+    {"task": "cs", "method": "a_b", "n": 4, "psnr": 20.0, "lpips": 0.5},  # no rival
+    {"task": "denoise", "method": "a_b", "n": 4, "psnr": 20.0, "lpips": 0.5},
+    {"task": "denoise", "method": "e", "n": 4, "psnr": 21.0, "lpips": None},  # two: no second best
+]
+
+
+def test_first_and_second_among_rivals_only() -> None:
+    assert ranks(RANKED) == {
+        (0, "psnr"): 2,
+        (1, "psnr"): 1,
+        (1, "lpips"): 1,
+        (2, "lpips"): 2,
+        (7, "psnr"): 1,
+    }
+
+
+def test_no_second_behind_two_that_are_best() -> None:
+    rows: list[Row] = [{"psnr": 27.312}, {"psnr": 27.3149}, {"psnr": 27.30}, {"psnr": 27.29}]
+    assert ranks(rows) == {(0, "psnr"): 1, (1, "psnr"): 1}
+    assert ranks(rows[1:]) == {(0, "psnr"): 1, (1, "psnr"): 2}
+
+
+def test_markdown_marks_first_and_second_with_their_intervals() -> None:
+    lines = markdown(RANKED, best_within=["task", "n"]).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0] == ["task", "method", "n", "PSNR dB ↑", "LPIPS ↓", "source"]
+    assert [row[3] for row in cells[2:]] == [
+        "<u>27.00 ± 0.50 (1.05)</u>",
+        "**28.00 ± 10.50 (1.00)**",
+        "26.00",
+        "40.00",
+        "50.00",
+        "20.00",
+        "20.00",
+        "**21.00**",
+    ]
+    assert cells[6][5] == "paper, Table 1"
+
+
+def test_console_puts_means_intervals_and_deviations_below_their_like() -> None:
+    text = console_text(console_table(RANKED, best_within=["task", "n"]), Stream(is_terminal=False))
+    body = text.splitlines()[-8:]
+    assert "*28.00 ± 10.50 (1.00)" in body[1] and "27.00 ±  0.50 (1.05)" in body[0]
+    assert body[0].index("27.00") == body[1].index("28.00") == body[2].index("26.00")
+
+
+# --- LaTeX
+
+
+def latex_cells(text: str) -> list[list[str]]:
+    """Cells of the tabular, markup kept. Checks that braces, maths and environments are balanced and all is escaped."""
+    depth = 0
+    for token in re.findall(r"\\.|[{}]", text):
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text) == ["tabular"]
+    body = text.split("\\toprule\n")[1].split("\\bottomrule", maxsplit=1)[0]
+    shape = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert shape
+    lines = [line for line in body.splitlines() if line != r"\midrule"]
+    assert all(line.endswith(r" \\") for line in lines)
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))] for line in lines]
+    assert {len(row) for row in cells} == {len(shape[1])}
+    for cell in (cell for row in cells for cell in row):
+        assert not re.search(r"(?<!\\)[%#_^~]", cell.replace("\\textasciitilde", "").replace("\\textasciicircum", ""))
+    return cells
+
+
+def test_latex_is_balanced_escaped_and_marked() -> None:
+    text = latex(RANKED, best_within=["task", "n"], notes=["100 % of_a {b} \\ ~ ^ # $ < >"])
+    cells = latex_cells(text)
+    assert cells[0] == ["task", "method", "n", r"PSNR dB $\uparrow$", r"LPIPS $\downarrow$", "source"]
+    assert cells[1] == ["sr4", r"a\_b", "4", r"\underline{27.00 $\pm$ 0.50 (1.05)}", "0.3000", ""]
+    assert cells[2][1:5] == [r"c\&d", "4", r"\textbf{28.00 $\pm$ 10.50 (1.00)}", r"\textbf{0.2000}"]
+    assert cells[5][3] == "50.00"
+    assert text.count(r"\midrule") == 3  # under the heading, between three tasks
+    note = r"100 \% of\_a \{b\} \textbackslash{} \textasciitilde{} \textasciicircum{} \# \$ $<$ $>$"
+    assert note in text
+
+
+# --- The paper's figures, typed from SPEC section 7
+
+FFHQ = """
+dmps 27.63 .8450 .2071  27.26 .7644 .2222  21.09 .9592 .2738  27.81 .8777 .2435
+dps  26.78 .8391 .2329  26.50 .8151 .2248  11.53 .7923 .5755  27.22 .8969 .2428
+pgdm 27.60 .8345 .2077  26.65 .7458 .2196  12.15 .8920 .3969  27.60 .8682 .2425
+"""
+CELEBA = """
+dmps   28.29 .8011 .2329  26.21 .7235 .2637  23.31 .8861 .2901  29.04 .8166 .2821
+dps    28.05 .7754 .2266  22.64 .5787 .3403  20.92 .8061 .3335  27.93 .7465 .2882
+ot-ode 27.71 .7657 .2302  25.84 .7084 .2573  21.67 .8696 .3094  22.76 .3820 .4778
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "sampler", "nfe", "blur"), [(FFHQ, "ddpm", 1000, "deblur"), (CELEBA, "flow", 50, "deblur-gauss")]
+)
+def test_the_papers_quality_is_the_papers(table: str, sampler: str, nfe: int, blur: str) -> None:
+    tasks = ["sr4", blur, "colorize", "denoise"]
+    rows = {(row["task"], row["method"]): row for row in paper_rows(tasks, [sampler], "vgg")}
+    lines = [line.split() for line in table.split("\n") if line]
+    assert len(rows) == 12
+    for method, *numbers in lines:
+        for k, task in enumerate(tasks):
+            row = rows[task, method]
+            assert [row["psnr"], row["ssim"], row["lpips"]] == [*map(float, numbers[3 * k : 3 * k + 3])]
+            assert (row["nfe"], row["sampler"], row["sigma_y"]) == (nfe, sampler, 0.5 if task == "denoise" else 0.05)
+
+
+def test_the_papers_seconds_are_the_papers() -> None:
+    rows = {(row["sampler"], row["method"]): row for row in paper_seconds(["ddpm", "flow"])}
+    expected = {"dmps": 67.02, "dps": 194.42, "pgdm": 182.35}
+    assert {method: row["seconds"] for (sampler, method), row in rows.items() if sampler == "ddpm"} == expected
+    expected = {"dmps": 4.45, "dps": 8.04, "ot-ode": 6.44}
+    assert {method: row["seconds"] for (sampler, method), row in rows.items() if sampler == "flow"} == expected
+    assert rows["ddpm", "dps"]["ratio"] == pytest.approx(2.9, abs=0.01)  # SPEC: 2.9
+    assert all("V100" in str(row["source"]) for row in rows.values())
+
+
+def test_beside_the_paper_only_where_it_has_the_task_and_the_levels() -> None:
+    ours: list[Row] = [
+        {"task": "sr4", "method": "dmps", "sampler": "ddpm", "nfe": 20, "psnr": 24.0, "lpips": 0.3, "seconds": 1.0},
+        {"task": "inpaint", "method": "dmps", "sampler": "ddpm", "nfe": 20, "psnr": 20.0, "lpips": 0.4, "seconds": 1.0},
+        {"task": "deblur", "method": "dmps", "sampler": "flow", "nfe": 20, "psnr": 23.0, "lpips": 0.5, "seconds": 1.0},
+        {"task": "sr4", "method": "dps", "sampler": "ddpm", "nfe": 20, "psnr": 23.0, "lpips": 0.4, "seconds": 2.0},
+    ]
+    rows = beside_paper(ours, "alex")
+    assert [(row["task"], row["method"], bool(row["source"])) for row in rows] == [
+        ("sr4", "dmps", False),
+        ("sr4", "dps", False),
+        ("sr4", "dmps", True),
+        ("sr4", "dps", True),
+        ("sr4", "pgdm", True),
+        ("inpaint", "dmps", False),
+        ("deblur", "dmps", False),  # on flow levels the paper's blur is another
+    ]
+    assert [row["psnr"] for row in rows] == [24.0, 23.0, 27.63, 26.78, 27.60, 20.0, 23.0]
+    assert [row["lpips"] for row in rows[2:5]] == [None, None, None]
+    assert set(ranks(rows)) == {(0, "psnr"), (0, "lpips")}
+    vgg = beside_paper(ours, "vgg")
+    assert [row["lpips"] for row in vgg[2:5]] == [0.2071, 0.2329, 0.2077]
+    assert "VGG" in " ".join(paper_notes(rows, "alex")) and "VGG" not in " ".join(paper_notes(vgg, "vgg"))
+    assert not any("blur" in note for note in paper_notes(rows, "alex"))
+    blurred = beside_paper([{"task": "deblur", "sampler": "ddpm", "psnr": 1.0}], "vgg")
+    assert any("not the one that the paper states" in note for note in paper_notes(blurred, "vgg"))
+    assert paper_notes(ours, "alex") == []
+
+
+# --- The files of a run
+
+
+def test_every_file_names_the_protocol() -> None:
+    protocol = Protocol(metrics=("psnr",), lpips_net="alex", sigma_y=(0.05,), images=("a_1.png", "b.png"))
+    rows: list[Row] = [
+        {"task": "sr4", "method": "dmps", "image": name, "psnr": p} for name, p in (("a", 1.0), ("b", 2.0))
+    ]
+    summary = summaries(rows, ["task", "method"], ["psnr"])
+    files = table_files(rows, summary, protocol, {"seed": 3}, notes=["one of_mine"])
+    assert protocol.line() in files["table.md"] and "one of_mine." in files["table.md"]
+    assert "one of\\_mine" in files["table.tex"] and "sigma\\_y 0.05" in files["table.tex"]
+    latex_cells(files["table.tex"])
+    for name in ("rows.csv", "means.csv"):
+        first, *rest = files[name].splitlines()
+        assert first == f"# {protocol.line()}"
+        back = list(csv.DictReader(line for line in rest if not line.startswith("#")))
+        assert [float(row["psnr"]) for row in back] == ([1.0, 2.0] if name == "rows.csv" else [1.5])
+    content = json.loads(files["results.json"])
+    assert content["protocol"]["images_sha256"] == protocol.as_dict()["images_sha256"] and content["seed"] == 3
+    assert (content["rows"], content["means"], content["paper"]) == (rows, summary, [])
+    shown = console_report(summary, protocol, Stream(is_terminal=False))
+    assert shown.splitlines()[-1] == protocol.line() and "1.50 ± 6.35 (0.71)" in shown

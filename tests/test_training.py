@@ -35,10 +35,10 @@ from dmps_cli.crops import (
     held_out,
     random_crop,
 )
-from dmps_cli.curves import ticks
 from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
 from dmps_cli.images import GREY_WEIGHTS, load_rgb, to_grey
 from dmps_cli.nets.natural import Natural, NaturalConfig
+from dmps_cli.report import ticks
 from dmps_cli.training import (
     Files,
     Recipe,

@@ -444,6 +444,23 @@ def trainable_names(architecture: str, config: Mapping[str, object], where: str)
     return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
 
 
+def random_state(architecture: str, config: Mapping[str, object], where: str) -> dict[str, Tensor]:
+    """Weights of the architecture's shapes without a file: normal with variance 1 / fan-in, norms 1, biases 0.
+
+    Of fixed seed. Enough to time a network: its numbers stay finite, its pictures mean nothing. Raises OptionsError,
+    WeightsError for an architecture whose sizes only a file gives.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(name: str, shape: torch.Size) -> Tensor:
+        if len(shape) > 1:
+            return torch.randn(shape, generator=generator).div(float(shape[1:].numel()) ** 0.5)
+        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+
+    state = _on_meta(architecture, config, where).state_dict()
+    return {name: draw(name, value.shape) for name, value in state.items()}
+
+
 def _used(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries that the architecture reads."""
     unused = ARCHITECTURES[architecture].unused if architecture in ARCHITECTURES else frozenset()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.report import FAINT, HAIRLINE, INK, PAPER
+from dmps_cli.report import FAINT, HAIRLINE, INK, PAPER, ticks
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -45,16 +44,6 @@ def draw(rows: Sequence[Mapping[str, Any]], psnr_names: Sequence[str]) -> Image.
     for k, panel in enumerate(panels):
         _draw_panel(ImageDraw.Draw(sheet), panel, (MARGIN + k * (PANEL[0] + 2 * MARGIN), TOP))
     return sheet
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within low .. high."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _draw_panel(pen: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int]) -> None:

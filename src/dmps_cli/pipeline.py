@@ -11,6 +11,7 @@ from torch import Tensor
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
 from dmps_cli.methods import METHODS, Sampling, build_posterior
+from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
@@ -57,6 +58,7 @@ def restore(
     seed: int,
     keys: Sequence[Key],
     on_step: Callable[[], None] = lambda: None,
+    instrument: Callable[[Posterior], Posterior] = lambda method: method,
 ) -> Tensor:
     """A posterior sample x given y = A x + n for each item of the batch.
 
@@ -64,8 +66,9 @@ def restore(
 
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
-    network evaluation. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
-    UsageError if the method cannot work with the operator, MemoryShortageError.
+    network evaluation; instrument wraps the method, to watch it or to put another in its place. Raises NumericsError if
+    a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
+    operator, MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
     height, width = prior.fitting(*op.in_shape[1:])
@@ -75,7 +78,9 @@ def restore(
     check_memory(needed, min(size, len(y)), op.device, f"a picture of {width} x {height} px")
     with memory_errors():
         parts = [
-            _restore_together(y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step)
+            _restore_together(
+                y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step, instrument
+            )
             for i in range(0, len(y), size)
         ]
         return torch.cat(parts)
@@ -90,9 +95,11 @@ def _restore_together(
     seed: int,
     keys: Sequence[Key],
     on_step: Callable[[], None],
+    instrument: Callable[[Posterior], Posterior],
 ) -> Tensor:
     inside = Inside(op, (op.in_shape[0], *prior.fitting(*op.in_shape[1:])))
-    method = build_posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
+    chosen = build_posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
+    method = instrument(chosen)
     levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
     z = Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape)))
 

@@ -436,6 +436,35 @@ def load_prior(
     return LoadedPrior(name=name, prior=prior, sha256=sha256, dtype=dtype, aligned_faces=entry.aligned_faces)
 
 
+def random_prior(
+    name: str, device: torch.device, dtype: str = "float32", *, override: Path | None = None, batch: int = 1
+) -> LoadedPrior:
+    """The network of a name or path with random weights and no file, for timing; sha256 ''.
+
+    Raises UsageError for an unknown name, or one whose network's sizes only its file gives.
+    """
+    from dmps_cli import checkpoints
+    from dmps_cli.device import DTYPES
+    from dmps_cli.windows import WindowedPrior
+
+    entry = card(name, override)
+    if entry.architecture not in checkpoints.ARCHITECTURES:
+        raise UsageError(f"--random-weights: only its file gives the sizes of the network of '{name}'")
+    prior = checkpoints.build_prior(
+        entry.architecture,
+        entry.config,
+        checkpoints.random_state(entry.architecture, entry.config, name),
+        where=name,
+        device=device,
+        dtype=DTYPES[dtype],
+        clip_denoised=entry.clip_denoised,
+        schedule=entry.schedule,
+    )
+    if entry.image_size is not None:
+        prior = WindowedPrior(prior, entry.image_size, batch=batch)
+    return LoadedPrior(name=name, prior=prior, sha256="", dtype=dtype, aligned_faces=entry.aligned_faces)
+
+
 def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
     """(a diffusers folder, the sha256 of its weights)."""
     from dmps_cli.nets.diffusers_unet import weights_path

@@ -1,214 +1,20 @@
-"""Rows of numbers as a console table, CSV, JSON and Markdown; pictures side by side as a contact sheet.
-
-A row is a flat mapping from column name to value. What people read labels and rounds metrics as METRICS says; CSV and
-JSON hold every digit. None is a value that is not there: an empty cell, null.
-"""
+"""Pictures side by side, labelled: contact sheets, of pictures in memory or of a run's files."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from io import StringIO
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, TextIO
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmps_cli.metrics import METRICS
+from dmps_cli.report.tables import Row
 
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
-
-Value = str | int | float | None
-Row = Mapping[str, Value]
-
-_LEAST_TEXT = 12  # characters of a text column that a narrow terminal leaves
-_ANY_WIDTH = 100_000
-
-
-# --- Rows
-
-
-def column_names(rows: Sequence[Row]) -> list[str]:
-    """Every column, in the order of first appearance."""
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def means(rows: Sequence[Row], by: Sequence[str], values: Sequence[str]) -> list[dict[str, Value]]:
-    """One row per group: its key, n = how many rows it has, the arithmetic mean of each of `values`.
-
-    by: columns that make a group; none for one group of all. What a row lacks of them is None. A value that some row of
-    the group lacks has no mean (None), so that every mean is over n rows. Groups come in the order of first appearance.
-    """
-    groups: dict[tuple[Value, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
-    return [
-        {**dict(zip(by, key, strict=True)), "n": len(members), **{name: _mean(members, name) for name in values}}
-        for key, members in groups.items()
-    ]
-
-
-def _mean(rows: Sequence[Row], name: str) -> float | None:
-    numbers = [value for row in rows if isinstance(value := row.get(name), int | float)]
-    return fmean(numbers) if len(numbers) == len(rows) else None
-
-
-def best(rows: Sequence[Row], within: Sequence[str]) -> set[tuple[int, str]]:
-    """(row, metric) of each metric's best among the rows that agree in the columns `within`.
-
-    All that look equal to the best as printed are best. A row without a rival is not.
-    """
-    groups: dict[tuple[Value, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(tuple(row.get(name) for name in within), []).append(index)
-    return {place for group in groups.values() for name in METRICS for place in _best_of(rows, group, name)}
-
-
-def _best_of(rows: Sequence[Row], group: Sequence[int], name: str) -> Iterator[tuple[int, str]]:
-    numbers = {index: value for index in group if isinstance(value := rows[index].get(name), int | float)}
-    if len(numbers) < 2:
-        return
-    top = (max if METRICS[name].higher_is_better else min)(numbers.values())
-    yield from ((index, name) for index, value in numbers.items() if cell_text(name, value) == cell_text(name, top))
-
-
-def heading(name: str) -> str:
-    """A column's heading: 'PSNR dB' for psnr, other names as they are."""
-    metric = METRICS.get(name)
-    return f"{metric.label} {metric.unit}".rstrip() if metric else name
-
-
-def cell_text(name: str, value: Value) -> str:
-    """A value as people read it: a metric with its digits, another float with four figures."""
-    if value is None:
-        return ""
-    if not isinstance(value, float):
-        return str(value)
-    if name in METRICS:
-        return METRICS[name].text(value)
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-
-
-def _is_numeric(rows: Sequence[Row], name: str) -> bool:
-    return all(isinstance(row.get(name), int | float | None) for row in rows)
-
-
-# --- Formats
-
-
-def console_table(rows: Sequence[Row], *, title: str | None = None, best_within: Sequence[str] | None = None) -> Table:
-    """A rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
-
-    best_within: with these columns equal, the best of each metric is marked with a star (see `best`).
-    """
-    marked = set() if best_within is None else best(rows, best_within)
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    columns = {name: _starred_column(rows, name, marked) for name in column_names(rows)}
-    for name, texts in columns.items():
-        widest = max(map(len, (heading(name), *texts)))
-        if _is_numeric(rows, name):
-            table.add_column(Text(heading(name)), justify="right", no_wrap=True, min_width=widest)
-        else:
-            table.add_column(Text(heading(name)), overflow="fold", min_width=min(widest, _LEAST_TEXT))
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*map(Text, cells))  # Text: square brackets of file names are not markup
-    return table
-
-
-def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]]) -> list[str]:
-    # the star in front: behind, it would push the digits out of line
-    return ["*" * ((index, name) in marked) + cell_text(name, row.get(name)) for index, row in enumerate(rows)]
-
-
-def console_text(table: Table, stream: TextIO) -> str:
-    """The table as it is to be written to the stream, without the last line end.
-
-    On a terminal: in its colours and width; if its numbers need more, the terminal will break the lines. Elsewhere:
-    plain, and as wide as the table is. Nothing is ever cut.
-    """
-    console = Console(file=stream)
-    needed = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table)
-    console.width = max(console.width, needed.minimum) if stream.isatty() else needed.maximum
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
-
-
-def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV with a header (RFC 4180, but lines end in a bare line feed), floats in full.
-
-    What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan.
-    """
-    text = StringIO()
-    writer = csv.DictWriter(text, column_names(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def json_text(content: Mapping[str, Any]) -> str:
-    """One strict JSON object, floats in full, without the last line end.
-
-    Infinity and NaN, which JSON lacks, are the strings 'inf', '-inf' and 'nan': what CSV says and float() reads back.
-    """
-    return json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False)
-
-
-def _strict(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return value
-
-
-def markdown(rows: Sequence[Row], *, best_within: Sequence[str] | None = None) -> str:
-    """The rows as a GitHub table, padded to be read as text too; the best (see `best`) in bold.
-
-    An arrow in the heading of a metric says which way is better.
-    """
-    marked = set() if best_within is None else best(rows, best_within)
-    columns = []
-    for name in column_names(rows):
-        texts = [_markdown_cell(name, row.get(name), (index, name) in marked) for index, row in enumerate(rows)]
-        columns.append(_markdown_column(_markdown_heading(name), texts, to_the_right=_is_numeric(rows, name)))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True))
-
-
-def _markdown_heading(name: str) -> str:
-    metric = METRICS.get(name)
-    return _escape(heading(name)) + ("" if metric is None else " ↑" if metric.higher_is_better else " ↓")
-
-
-def _markdown_cell(name: str, value: Value, is_best: bool) -> str:
-    text = _escape(cell_text(name, value))
-    return f"**{text}**" if is_best else text
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def _markdown_column(head: str, texts: Sequence[str], *, to_the_right: bool) -> list[str]:
-    width = max(3, *map(len, (head, *texts)))
-    rule = "-" * (width - 1) + ":" if to_the_right else "-" * width
-    pad = str.rjust if to_the_right else str.ljust
-    return [pad(head, width), rule, *(pad(text, width) for text in texts)]
-
-
-# --- Contact sheet
 
 INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
 
@@ -234,6 +40,67 @@ def score_caption(row: Row, names: Sequence[str] = ("psnr", "lpips")) -> str:
     """'PSNR 27.31 dB  LPIPS 0.1234': the metrics that the row has."""
     parts = [(METRICS[name], value) for name in names if isinstance(value := row.get(name), int | float)]
     return "  ".join(f"{metric.label} {metric.text(value)} {metric.unit}".rstrip() for metric, value in parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A picture of a run: a file (or the picture itself), and the row of scores that belongs to it, if any."""
+
+    picture: Path | Image.Image
+    row: Row = field(default_factory=dict)
+
+    def opened(self) -> Image.Image | None:
+        """The picture; None where its file is not there or is no picture (a measurement without an image's shape)."""
+        from PIL import Image, UnidentifiedImageError
+
+        if not isinstance(self.picture, Path):
+            return self.picture
+        try:
+            with Image.open(self.picture) as image:
+                return image.convert("RGB")
+        except (FileNotFoundError, UnidentifiedImageError):
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image of one task: the truth, the measurement, the restorations under the labels of their columns."""
+
+    task: str
+    image: str
+    truth: Shot | None
+    measurement: Shot | None
+    restored: Mapping[str, Shot]
+
+
+def case_columns(cases: Sequence[Case]) -> list[str]:
+    """Labels of the columns: truth, measurement, then every restoration's in the order of first appearance."""
+    return ["truth", "measurement", *dict.fromkeys(label for case in cases for label in case.restored)]
+
+
+def case_shots(case: Case, columns: Sequence[str]) -> list[Shot | None]:
+    """The pictures of a case under these columns; None where it has none."""
+    return [case.truth, case.measurement, *(case.restored.get(label) for label in columns[2:])]
+
+
+def task_sheet(
+    cases: Sequence[Case], *, metrics: Sequence[str] = ("psnr", "lpips"), cell: int | None = None, footnote: str = ""
+) -> Image.Image:
+    """One task's contact sheet: a row per image; truth, measurement and each method with its scores under it.
+
+    A cell whose file is missing stays empty.
+    """
+    columns = case_columns(cases)
+
+    def picture(shot: Shot | None) -> Picture | None:
+        image = shot and shot.opened()
+        return Picture(image=image, caption=score_caption(shot.row, metrics)) if shot and image else None
+
+    rows = [
+        SheetRow(label=case.task, note=case.image, pictures=[*map(picture, case_shots(case, columns))])
+        for case in cases
+    ]
+    return contact_sheet(columns, rows, cell=cell, footnote=footnote)
 
 
 def contact_sheet(

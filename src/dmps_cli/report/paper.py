@@ -1,0 +1,147 @@
+"""The paper's own figures, to stand beside ours; never ranked with them: other priors, other images.
+
+Source: Meng & Kabashima, "Diffusion Model Based Posterior Sampling for Noisy Linear Inverse Problems" (ACML 2024):
+Tables 1 and 2 for quality, Figure 3 for seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dmps_cli.report.tables import SOURCE, Row, Value
+
+Scores = tuple[float, float, float]
+
+PAPER_LPIPS_NET = "vgg"
+OURS = ""  # in the column `source`
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One of the paper's tables. scores: method -> task -> (PSNR dB, SSIM, LPIPS of VGG); seconds: per image, V100."""
+
+    label: str
+    data: str
+    sampler: str
+    nfe: int
+    num_images: int
+    scores: dict[str, dict[str, Scores]]
+    seconds: dict[str, float]
+
+
+def _by_task(tasks: Sequence[str], **methods: Sequence[Scores]) -> dict[str, dict[str, Scores]]:
+    return {name.replace("_", "-"): dict(zip(tasks, scores, strict=True)) for name, scores in methods.items()}
+
+
+PAPER_TABLES = (
+    PaperTable(
+        label="paper, Table 1",
+        data="FFHQ 256 x 256, DDPM prior",
+        sampler="ddpm",
+        nfe=1000,
+        num_images=1000,
+        scores=_by_task(
+            ("sr4", "deblur", "colorize", "denoise"),
+            dmps=[(27.63, 0.8450, 0.2071), (27.26, 0.7644, 0.2222), (21.09, 0.9592, 0.2738), (27.81, 0.8777, 0.2435)],
+            dps=[(26.78, 0.8391, 0.2329), (26.50, 0.8151, 0.2248), (11.53, 0.7923, 0.5755), (27.22, 0.8969, 0.2428)],
+            pgdm=[(27.60, 0.8345, 0.2077), (26.65, 0.7458, 0.2196), (12.15, 0.8920, 0.3969), (27.60, 0.8682, 0.2425)],
+        ),
+        seconds={"dmps": 67.02, "dps": 194.42, "pgdm": 182.35},
+    ),
+    PaperTable(
+        label="paper, Table 2",
+        data="CelebA-HQ 256 x 256, rectified flow",
+        sampler="flow",
+        nfe=50,
+        num_images=1000,
+        scores=_by_task(
+            ("sr4", "deblur-gauss", "colorize", "denoise"),
+            dmps=[(28.29, 0.8011, 0.2329), (26.21, 0.7235, 0.2637), (23.31, 0.8861, 0.2901), (29.04, 0.8166, 0.2821)],
+            dps=[(28.05, 0.7754, 0.2266), (22.64, 0.5787, 0.3403), (20.92, 0.8061, 0.3335), (27.93, 0.7465, 0.2882)],
+            ot_ode=[(27.71, 0.7657, 0.2302), (25.84, 0.7084, 0.2573), (21.67, 0.8696, 0.3094), (22.76, 0.3820, 0.4778)],
+        ),
+        seconds={"dmps": 4.45, "dps": 8.04, "ot-ode": 6.44},
+    ),
+)
+PAPER_SIGMA = {"denoise": 0.5}  # the other tasks: 0.05, on [-1, 1]
+PAPER_MACHINE = "paper, Figure 3: one V100"
+
+
+def _sigma(task: str) -> float:
+    return PAPER_SIGMA.get(task, 0.05)
+
+
+def paper_rows(tasks: Sequence[str], samplers: Sequence[str], lpips_net: str) -> list[dict[str, Value]]:
+    """The paper's rows for these tasks and samplers; LPIPS only beside LPIPS of the same network."""
+    has_lpips = lpips_net == PAPER_LPIPS_NET
+    return [
+        {
+            SOURCE: table.label,
+            "task": task,
+            "method": method,
+            "sampler": table.sampler,
+            "nfe": table.nfe,
+            "sigma_y": _sigma(task),
+            "n": table.num_images,
+            "psnr": psnr,
+            "ssim": ssim,
+            "lpips": lpips if has_lpips else None,
+        }
+        for task in tasks
+        for table in PAPER_TABLES
+        if table.sampler in samplers
+        for method, scores in table.scores.items()
+        if task in scores
+        for psnr, ssim, lpips in [scores[task]]
+    ]
+
+
+def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
+    """The rows (of `summaries`, by task, sampler, ...), each task followed by the paper's rows for its samplers.
+
+    A column `source` comes first: empty for ours. Columns are those of `rows`; what the paper does not give is None.
+    """
+    columns = dict.fromkeys(name for row in rows for name in row)
+    done: list[dict[str, Value]] = []
+    for task in dict.fromkeys(str(row.get("task")) for row in rows):
+        ours = [row for row in rows if str(row.get("task")) == task]
+        theirs = paper_rows([task], [str(row.get("sampler")) for row in ours], lpips_net)
+        done += [{SOURCE: OURS, **row} for row in ours]
+        done += [{SOURCE: row[SOURCE], **{name: row.get(name) for name in columns}} for row in theirs]
+    return done
+
+
+def paper_notes(rows: Sequence[Row], lpips_net: str) -> list[str]:
+    """Footnotes to the rows of `beside_paper`; none where none of them is the paper's."""
+    theirs = [row for row in rows if row.get(SOURCE)]
+    used = [table for table in PAPER_TABLES if any(row[SOURCE] == table.label for row in theirs)]
+    if not used:
+        return []
+    notes = [
+        "; ".join(f"{table.label}: {table.data}, NFE {table.nfe}, {table.num_images} images" for table in used)
+        + "; rows of the paper are not ranked: other images, other priors"
+    ]
+    if lpips_net != PAPER_LPIPS_NET:
+        notes.append(f"the paper's LPIPS is of the VGG net; left blank beside LPIPS of {lpips_net}")
+    if any(str(row.get("task")).startswith("deblur") for row in theirs):
+        notes.append("the paper's deblurring figures come from code whose blur is not the one that the paper states")
+    return notes
+
+
+def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
+    """The paper's seconds per image for these samplers, with the ratio to its DMPS; `source` names the machine."""
+    return [
+        {
+            SOURCE: PAPER_MACHINE,
+            "method": method,
+            "sampler": table.sampler,
+            "nfe": table.nfe,
+            "size": "256x256",
+            "seconds": seconds,
+            "ratio": seconds / table.seconds["dmps"],
+        }
+        for table in PAPER_TABLES
+        if table.sampler in samplers
+        for method, seconds in table.seconds.items()
+    ]

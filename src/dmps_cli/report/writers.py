@@ -1,0 +1,74 @@
+"""A run's tables as the files of its folder, each with the sentence that says how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from dmps_cli.metrics import Protocol
+from dmps_cli.report.latex import latex
+from dmps_cli.report.tables import (
+    CELL_NOTE,
+    SOURCE,
+    WITHIN,
+    Row,
+    console_table,
+    console_text,
+    csv_text,
+    has_intervals,
+    json_text,
+    markdown,
+)
+
+ROWS, MEANS, RESULTS, MARKDOWN, LATEX = "rows.csv", "means.csv", "results.json", "table.md", "table.tex"
+
+
+def table_notes(summary: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
+    """The sentences under a table: how a cell is read, the protocol, the caller's."""
+    return [*([CELL_NOTE] if has_intervals(summary) else []), protocol.line(), *notes]
+
+
+def table_files(
+    rows: Sequence[Row],
+    summary: Sequence[Row],
+    protocol: Protocol,
+    facts: Mapping[str, Any],
+    *,
+    notes: Sequence[str] = (),
+    within: Sequence[str] = WITHIN,
+) -> dict[str, str]:
+    """File name -> text: every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
+
+    summary: of `summaries`, or of `beside_paper`. facts: go into the JSON, which has the protocol too.
+    """
+    line = [protocol.line(), *notes]
+    foot = "\n\n".join(f"{note}." for note in table_notes(summary, protocol, notes))
+    content = {
+        **facts,
+        "protocol": protocol.as_dict(),
+        "protocol_line": protocol.line(),
+        "notes": [*notes],
+        "means": [row for row in summary if not row.get(SOURCE)],
+        "paper": [row for row in summary if row.get(SOURCE)],
+        "rows": [*rows],
+    }
+    return {
+        ROWS: csv_text(rows, notes=[protocol.line()]),
+        MEANS: csv_text(summary, notes=line),
+        RESULTS: json_text(content) + "\n",
+        MARKDOWN: f"{markdown(summary, best_within=within)}\n\n{foot}\n",
+        LATEX: latex(summary, best_within=within, notes=line),
+    }
+
+
+def console_report(
+    summary: Sequence[Row],
+    protocol: Protocol,
+    stream: TextIO,
+    *,
+    notes: Sequence[str] = (),
+    within: Sequence[str] = WITHIN,
+) -> str:
+    """What the terminal is shown: the table with stars for the best, and the sentences under it."""
+    table = console_text(console_table(summary, best_within=within), stream)
+    return "\n".join([table, *table_notes(summary, protocol, notes)])
