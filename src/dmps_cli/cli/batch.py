@@ -137,13 +137,14 @@ def plan_outputs(
     for path in inputs:
         with batch.item(path):
             target = _target(path, f"{path.stem}{tag}.png", flags.output, is_folder=folder)
-            files = [os.path.realpath(file) for file in written(target)]
+            names = written(target)
+            files = [os.path.realpath(name) for name in names]
             if taken := [guarded[file] for file in files if file in guarded]:
                 raise UsageError(f"{path}: the output {target} would replace the input {taken[0]}; choose another -o")
             if others := [claimed[file] for file in files if file in claimed]:
                 raise OutputError(f"{path} and {others[0]} would both be written to {target}; rename one of them")
             check_writable(target.parent)
-            for name in written(target):
+            for name in names:
                 check_name(name)
             claimed |= dict.fromkeys(files, path)
             planned.append((path, target))

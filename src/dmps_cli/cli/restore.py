@@ -61,6 +61,7 @@ class Job:
     """One input, checked as far as that goes without torch."""
 
     path: Path
+    sha256: str
     targets: tuple[Target, ...]
     input: InputPlan
     sampling: Sampling
@@ -137,10 +138,11 @@ def restore(
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
             input_plan = plan_input(path, task, operator, sigma, console)
-            names = enumerate(sample_names(target, samples))
-            if targets := tuple(unfinished(names, sha256_file(path), output, console)):
+            names, input_sha256 = enumerate(sample_names(target, samples)), sha256_file(path)
+            if targets := tuple(unfinished(names, input_sha256, output, console)):
                 job = Job(
                     path=path,
+                    sha256=input_sha256,
                     targets=targets,
                     input=input_plan,
                     sampling=sampling.resolve(entry, input_plan.plan.task),
@@ -432,7 +434,7 @@ class Writer:
         return {
             "kind": RESTORATION_KIND,
             "input": str(job.path),
-            "input_sha256": sha256_file(job.path),
+            "input_sha256": job.sha256,
             "task": job.plan.task,
             "operator": dict(job.plan.params),
             "sigma_y": unit.ready.sigma_y,

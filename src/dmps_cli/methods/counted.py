@@ -44,9 +44,7 @@ class CountedDmps(ModewisePosterior):
 
     def start(self, z: Tensor, level: Level) -> Tensor:
         """The state at the first level: the measurement where it is less noisy than the level."""
-        q, modes_of_z = level.sigma / level.alpha, self.modes.Vt(z)
-        known = self.yh * self.inverse + (q**2 - self.spread**2).clamp_min(0.0).sqrt() * modes_of_z
-        return level.alpha * self.replaced(q * z, torch.where(self.spread < q, known, q * modes_of_z))
+        return self.informed_start(z, level)
 
     def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
         """The formula above; k (yh - c) as k / s (U^T y - s c), so that a small s divides nothing."""

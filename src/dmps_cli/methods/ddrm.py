@@ -23,10 +23,7 @@ class Ddrm(ModewisePosterior):
 
     def start(self, z: Tensor, level: Level) -> Tensor:
         """The state at the first level: the measurement where it is less noisy than the level."""
-        q = level.sigma / level.alpha
-        known = self.yh * self.inverse + (q**2 - self.spread**2).clamp_min(0.0).sqrt() * self.modes.Vt(z)
-        coefficients = torch.where(self.spread < q, known, q * self.modes.Vt(z))
-        return level.alpha * self.replaced(q * z, coefficients)
+        return self.informed_start(z, level)
 
     def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
         """The three cases above; (yh - c) / ss = (U^T y - s c) / sigma_y, so that a small s divides nothing."""

@@ -58,6 +58,12 @@ class ModewisePosterior(Posterior):
         """The prior's own: the measurement enters in the step, which draws no learned noise."""
         return self.prior.predict(x_t, cur, nxt)[0], None
 
+    def informed_start(self, z: Tensor, level: Level) -> Tensor:
+        """A state with the measurement where it is less noisy than the level: the start of DDRM. z: standard normal."""
+        q, modes_of_z = level.sigma / level.alpha, self.modes.Vt(z)
+        known = self.yh * self.inverse + (q**2 - self.spread**2).clamp_min(0.0).sqrt() * modes_of_z
+        return level.alpha * self.replaced(q * z, torch.where(self.spread < q, known, q * modes_of_z))
+
     def replaced(self, x: Tensor, coefficients: Tensor) -> Tensor:
         """x with its measured modes replaced. x: (B, C, H, W); coefficients: (B, *spectrum)."""
         return x + self.modes.V(torch.where(self.modes.measured, coefficients - self.modes.Vt(x), 0.0))
