@@ -162,11 +162,16 @@ def test_the_schedule() -> None:
 
 
 def test_noise_levels_are_uniform_in_their_logarithm() -> None:
-    s = NoiseLevels().draw(np.random.default_rng(0), 200_000)
-    assert np.mean(s > 10.0) == pytest.approx(0.12, abs=0.003)
-    for low, high, part in ((0.005, 10.0, s[s <= 10.0]), (10.0, 200.0, s[s > 10.0])):
-        u = np.sort((np.log(part) - math.log(low)) / math.log(high / low))
-        assert abs(u - (np.arange(len(u)) + 0.5) / len(u)).max() <= 2.0 / math.sqrt(len(u))  # Kolmogorov
+    levels = NoiseLevels()
+    s = levels.draw(np.random.default_rng(0), 200_000)
+    spans = {(10.0, 200.0): levels.share_high, (0.05, 0.8): levels.focus}
+    spans[(0.005, 10.0)] = 1.0 - sum(spans.values())
+    grid = np.exp(np.linspace(math.log(0.005), math.log(200.0), 400))
+    expected = sum(
+        share * np.clip(np.log(grid / low) / math.log(high / low), 0.0, 1.0) for (low, high), share in spans.items()
+    )
+    found = np.searchsorted(np.sort(s), grid) / len(s)
+    assert abs(found - expected).max() <= 2.0 / math.sqrt(len(s))  # Kolmogorov
 
 
 def test_crops_are_parts_of_the_photograph_in_all_eight_positions() -> None:

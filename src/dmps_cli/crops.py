@@ -6,6 +6,7 @@ is resumed goes on with the crops that it would have had.
 
 from __future__ import annotations
 
+import math
 import hashlib
 import os
 import queue
@@ -206,18 +207,27 @@ CROPS, ORDER, NOISE = range(3)  # purposes of draws: streams that must never coi
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseLevels:
-    """The distribution of s in training: ln s uniform over low .. middle, a share of it over middle .. high."""
+    """The distribution of s in training: ln s uniform over low .. middle, a share of it over middle .. high.
+
+    focus: a share of the draws is kept for ln s uniform over focus_low .. focus_high, the noise of photographs and of
+    the last steps of a restoration, where the details are made (docs/training.md).
+    """
 
     low: float = 0.005
     middle: float = 10.0
     high: float = 200.0
     share_high: float = 0.12
+    focus: float = 0.4
+    focus_low: float = 0.05
+    focus_high: float = 0.8
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """(count,) of float64."""
-        is_high, u = rng.random(count) < self.share_high, rng.random(count)
-        low, middle, high = np.log([self.low, self.middle, self.high])
-        logs: np.ndarray = np.where(is_high, middle + u * (high - middle), low + u * (middle - low))
+        kind, u = rng.random(count), rng.random(count)
+        is_high, is_focus = kind < self.share_high, kind >= 1.0 - self.focus
+        begin = np.select([is_high, is_focus], np.log([self.middle, self.focus_low]), math.log(self.low))
+        end = np.select([is_high, is_focus], np.log([self.high, self.focus_high]), math.log(self.middle))
+        logs: np.ndarray = begin + u * (end - begin)
         return np.exp(logs)  # type: ignore[no-any-return]
 
 
