@@ -6,8 +6,8 @@ is resumed goes on with the crops that it would have had.
 
 from __future__ import annotations
 
-import math
 import hashlib
+import math
 import os
 import queue
 import threading
