@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dmps_cli import pipeline
 from dmps_cli.cli.main import app
@@ -148,7 +150,7 @@ def test_ctrl_c_keeps_rows(
     assert dmps("eval", *PROBLEMS, "--out", "run", "--no-images").code == 0
     assert results("run") == whole
     assert {path.name for path in Path("run").iterdir()} == {
-        "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json",
+        "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json", "table.md", "table.tex", "report.html",
     }  # fmt: skip
 
 
@@ -309,6 +311,47 @@ def test_coverage_of_a_gaussian() -> None:
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 
+def test_the_reports_say_what_the_rows_say(dmps: Dmps, photos: Path) -> None:
+    """Means by hand; the truth's pixels on the sheet; the paper's rows beside, and its settings with them."""
+    problems = ["--dataset", "set", "--tasks", "sr4", "--methods", "dmps,ddrm", "--nfe", "2,3", "--compare", "paper"]
+    result = dmps("eval", *problems, "--out", "run")
+    assert result.code == 0, result.err
+    rows = lines("run/rows.jsonl")
+    assert {(row["spacing"], row.get("cap", "absent")) for row in rows} == {("uniform", None), ("uniform", "absent")}
+    table = [
+        [cell.strip(" *").removeprefix("<u>").removesuffix("</u>") for cell in line.split("|")[1:-1]]
+        for line in Path("run/table.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    head = {name: place for place, name in enumerate(table[0])}
+    ours = [cells for cells in table[2:] if not cells[head["source"]]]
+    assert len(ours) == 4 and len(table) - 2 - len(ours) == 3  # of Table 1: dmps, dps, pgdm
+    for cells in ours:
+        same = [r["psnr"] for r in rows if (r["method"], str(r["nfe"])) == (cells[head["method"]], cells[head["nfe"]])]
+        expected = f"{np.mean(same):.2f} ± {3.1824 * np.std(same, ddof=1) / 2:.2f} ({np.std(same, ddof=1):.2f})"
+        assert cells[head["PSNR dB ↑"]] == expected and cells[head["n"]] == "4"  # t of 3 degrees at 97.5 %: 3.1824
+    text = Path("run/table.md").read_text()
+    assert "cap none" in text and "lambda 1.75" in text and "27.63" in text
+    sheet = np.asarray(Image.open("run/sheets/sr4.png"))
+    truth = np.asarray(Image.open(photos / "a.png")).repeat(4, 0).repeat(4, 1)
+    found = [
+        (top, left)
+        for top, left in np.argwhere((sheet[:-127, :-127] == truth[0, 0]).all(-1))
+        if (sheet[top : top + 128, left : left + 128] == truth).all()
+    ]
+    assert len(found) == 1  # 32 px enlarged to the least cell of 128
+    page = Path("run/report.html").read_text()
+    assert page.count("<svg") == 4 and page.count('<img src="data:') == 4 * 6 and "http" not in page.split("</head>")[1]
+
+
+def test_shards_keep_their_pictures_in_the_merged_reports(dmps: Dmps, photos: Path) -> None:
+    for share in ("1/2", "2/2"):
+        result = dmps("eval", "--dataset", "set", "--tasks", "sr2", "--nfe", "1", "--out", share[0], "--shard", share)
+        assert result.code == 0, result.err
+    assert dmps("eval", "--merge", "1", "2", "--out", "all").code == 0
+    assert Path("all/report.html").read_text().count('<img src="data:') == 4 * 3
+
+
 def test_which_pictures_are_taken(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
     def images(*arguments: str) -> list[str]:
         flags = ["--tasks", "denoise", "--nfe", "1", "--json", "-q"]
@@ -321,7 +364,7 @@ def test_which_pictures_are_taken(dmps: Dmps, photos: Path, tmp_path: Path) -> N
     photo(photos / ".h.png")
     (tmp_path / "names").write_text("d.png\n\n./deep/c.png\nd.png\n")
     assert images("--dataset", "set", "--list", "names", "--out", "set/run") == ["d.png", "deep/c.png"]
-    assert len([*(photos / "run").rglob("*.png")]) == 4
+    assert len([*(photos / "run").rglob("*.png")]) == 7  # truth, measurement, restored of two, and a sheet
     assert images("--dataset", "set", "--limit", "3") == ["a.png", "b.png", "d.png"]
     assert images("--dataset", "set", "--limit", "9") == sorted(NAMES)  # without those of set/run
     (tmp_path / "names").write_text("gone.png\n")

@@ -285,11 +285,11 @@ def test_sweep_has_a_line_per_noise_and_number_of_evaluations() -> None:
     ]
     chart = sweep_chart(rows, "psnr")
     assert [series.label for series in chart.series] == [
-        f"sigma_y {sigma}, nfe {nfe}" for sigma in (0.05, 0.5) for nfe in (20, 50)
+        f"sigma_y {sigma}, NFE {nfe}" for sigma in (0.05, 0.5) for nfe in (20, 50)
     ]
     assert [*chart.series[0].points] == [(1.0, 20.95), (2.0, 21.95)]
     stems = [*charts(rows, ["psnr"])]
-    assert stems == ["sr4_0.05_psnr_nfe", "sr4_0.5_psnr_nfe", "sr4_psnr_lambda"]
+    assert stems == ["sr4_0.05_psnr_nfe", "sr4_0.5_psnr_nfe", "sr4_psnr_sigma_y", "sr4_psnr_lambda"]
     assert "sr4_psnr_lambda" not in charts([row for row in rows if row["lambda"] == 1.0], ["psnr"])
 
 

@@ -70,9 +70,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One restoration. measurement: (C, h, w) to look at; restored: (num_samples, C, H, W), not clipped."""
+    """One restoration, not clipped. truth: (C, H, W); measurement: (C, h, w), to look at; restored: (K, C, H, W)."""
 
     rows: list[Row]
+    truth: Tensor
     measurement: Tensor
     restored: Tensor
 
@@ -155,7 +156,9 @@ def _solve(
             continue
         restored = torch.cat(samples)
         over_all = of_samples(restored, x, scorer) if plan.num_samples > 1 else {}
-        yield Outcome(rows=[{**row, **over_all} for row in rows], measurement=op.to_image(y)[0], restored=restored)
+        yield Outcome(
+            rows=[{**row, **over_all} for row in rows], truth=x[0], measurement=op.to_image(y)[0], restored=restored
+        )
 
 
 def of_samples(samples: Tensor, x: Tensor, scorer: Scorer) -> dict[str, float]:

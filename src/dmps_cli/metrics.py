@@ -162,6 +162,15 @@ METRICS = {
 }
 
 
+OF_SAMPLES = {
+    "psnr_of_mean": "PSNR dB of the mean",
+    "std": "std of samples",
+    "coverage": "coverage of mean ± 1.645 std",
+}
+"""Headings of the columns over all samples of an image: PSNR of their mean, their standard deviation on [-1, 1], and
+coverage of its 90 % interval, that of a Gaussian with the samples' mean and standard deviation."""
+
+
 def _lpips_network(name: str) -> torch.nn.Module:
     """The `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""
     source = LPIPS_NETS[name].torchvision

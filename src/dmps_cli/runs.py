@@ -21,17 +21,15 @@ from dmps_cli.errors import InputError, OutputError
 from dmps_cli.files import atomic_write, check_writable, sha256_bytes
 from dmps_cli.measurements import EVALUATION_KIND, json_bytes, versions
 from dmps_cli.methods import KNOBS
-from dmps_cli.metrics import METRICS
+from dmps_cli.metrics import METRICS, OF_SAMPLES
 
 Row = dict[str, Any]
 
 CONFIG = "config.json"
 FORMAT = 1
 TABLES = ("rows.csv", "means.csv", "results.json")
-PICTURES = ("measurements", "restored", "spread")
-OF_SAMPLES = ("psnr_of_mean", "std", "coverage")
-"""Columns over all samples of an image: PSNR of their mean, their standard deviation, coverage of its 90 % interval."""
-
+REPORTS = ("table.md", "table.tex", "report.html")
+PICTURES = ("truth", "measurements", "restored", "mean", "spread", "sheets", "plots")
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
@@ -206,7 +204,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises OutputError or InputError for what can be refused before the configuration is complete."""
     check_writable(folder)
     if read_config(folder) is None and not overwrite:
-        existing = [folder / name for name in TABLES if (folder / name).exists()]
+        existing = [folder / name for name in (*TABLES, *REPORTS) if (folder / name).exists()]
         if existing := existing or _row_files(folder):
             raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
 
@@ -229,7 +227,7 @@ def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any], 
     if content is not None:  # the pictures are ours
         for name in PICTURES:
             shutil.rmtree(folder / name, ignore_errors=True)
-    for name in TABLES:
+    for name in (*TABLES, *REPORTS):
         (folder / name).unlink(missing_ok=True)
     head = {"kind": EVALUATION_KIND, "format": FORMAT, "config_sha256": config_hash(config)}
     content = {**head, "config": dict(config), "facts": dict(facts), "versions": versions()}
@@ -262,6 +260,11 @@ def read_runs(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Row], list[
 # --- Pictures
 
 
+def truth_file(row: Row) -> Path:
+    """Where the part of a row's photograph that was used is, relative to the folder."""
+    return Path("truth") / str(row["task"]) / png_name(row["image"])
+
+
 def measurement_file(row: Row) -> Path:
     """Where the measurement of a row is, relative to the folder."""
     return Path("measurements") / _problem(row) / png_name(row["image"])
@@ -272,6 +275,11 @@ def restored_file(row: Row) -> Path:
     name = png_name(row["image"])
     sample = f"_{row['sample']}" if "sample" in row else ""
     return Path("restored") / _problem(row) / _method(row) / f"{name.removesuffix('.png')}{sample}.png"
+
+
+def mean_file(row: Row) -> Path:
+    """Where the mean of the samples of a row's image is, relative to the folder."""
+    return Path("mean") / _problem(row) / _method(row) / png_name(row["image"])
 
 
 def spread_file(row: Row) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,18 +29,16 @@ from dmps_cli.cli.options import (
     numbers,
     split,
 )
+from dmps_cli.cli.results import Results
 from dmps_cli.datasets import FITS, Fit, list_pictures, share
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, sha256_file
-from dmps_cli.methods import KNOBS
-from dmps_cli.metrics import LPIPS_NETS, Protocol, list_hash
+from dmps_cli.metrics import LPIPS_NETS, list_hash
 from dmps_cli.runs import (
-    OF_SAMPLES,
-    TABLES,
     Row,
     RowLog,
     check_folder,
-    config_hash,
+    mean_file,
     measurement_file,
     open_run,
     ordered,
@@ -51,6 +49,7 @@ from dmps_cli.runs import (
     row_key,
     rows_file,
     spread_file,
+    truth_file,
     unique,
 )
 from dmps_cli.tasks import OperatorOptions, crop_box, task
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
     from dmps_cli.metrics import Scorer
     from dmps_cli.weights import LoadedPrior
 
-GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
+PAPER = "paper"
 MAX_SAMPLES = 10_000
 
 
@@ -128,8 +127,8 @@ class FolderFlags:
             "--out",
             "-o",
             metavar="FOLDER",
-            help=f"Write rows.jsonl as images finish, pictures, and {', '.join(TABLES)} at the end. Started again, an "
-            "evaluation goes on where it was.",
+            help="Write rows.jsonl and pictures as images finish, at the end tables (CSV, JSON, Markdown, LaTeX), contact "
+            "sheets, plots, report.html. Started again, an evaluation goes on where it was.",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew what is in --out.")] = False
@@ -155,6 +154,10 @@ def evaluate(
     merge: Annotated[
         bool, typer.Option("--merge", help="Join the FOLDERs of one configuration: their tables as one.")
     ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar=PAPER, help="Add the paper's own rows, not ranked; --preset is then paper."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -167,9 +170,13 @@ def evaluate(
     Example: dmps eval --dataset samples --tasks sr4,deblur --methods dmps,ddrm --limit 1 --nfe 20
     """
     console = Console(quiet=quiet, as_json=as_json)
+    if compare not in (None, PAPER):
+        raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
     if merge:
-        merge_folders(folders or [], target, console)
+        merge_folders(folders or [], target, console, compare=compare is not None)
         return
+    if compare is not None and sampling.preset is None:
+        sampling = replace(sampling, preset=PAPER)
     if folders:
         raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
     entry = compute.check()
@@ -219,6 +226,7 @@ def evaluate(
             target=target,
             config=config,
             facts=facts,
+            compare=compare is not None,
             batch=Batch(console=console),
         )
         worker.run()
@@ -300,6 +308,7 @@ class Worker:
     target: FolderFlags
     config: dict[str, Any]
     facts: Mapping[str, Any]
+    compare: bool
     batch: Batch
 
     def run(self) -> None:
@@ -320,7 +329,14 @@ class Worker:
         failures = dist.gather_rows([(name, str(error)) for name, error in self.batch.failures])
         failed = {"failures": [{"input": name, "error": error} for name, error in failures]}
         if not dist.rank() and (rows or not interrupted):
-            report(ordered(rows, self.config), self.config, {**self.facts, **failed}, self.batch.console, self.target)
+            out = self.target.out
+            Results(
+                rows=ordered(rows, self.config),
+                config=self.config,
+                facts={**self.facts, **failed},
+                folders=[] if out is None else [out],
+                compare=self.compare,
+            ).report(self.batch.console, out)
         if interrupted:
             raise interrupted[0]
         dist.barrier()  # or torchrun would end the first while it writes
@@ -401,9 +417,10 @@ class Worker:
         if self.target.no_images or self.target.out is None:
             return
         first = outcome.rows[0]
-        pictures = {measurement_file(first): outcome.measurement}
+        pictures = {truth_file(first): outcome.truth, measurement_file(first): outcome.measurement}
         pictures |= {restored_file(row): x for row, x in zip(outcome.rows, outcome.restored, strict=True)}
         if len(outcome.rows) > 1:
+            pictures[mean_file(first)] = outcome.restored.mean(0)
             pictures[spread_file(first)] = heat_map(outcome.restored)
         for name, x in pictures.items():
             path = self.target.out / name
@@ -417,8 +434,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console) -> None:
-    """Prints the tables of folders of one configuration as one; --out: makes a folder of their rows, not pictures."""
+def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console, *, compare: bool) -> None:
+    """Prints the tables of folders of one configuration as one; --out: makes a folder of rows, tables and sheets."""
     if not folders:
         raise UsageError("--merge joins folders; name them: dmps eval --merge runs/*")
     if target.overwrite and target.out is not None and target.out.resolve() in [path.resolve() for path in folders]:
@@ -439,45 +456,5 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
         with RowLog(rows_file(target.out, 0, (1, 1))).opened() as log:
             log.append([row for row in rows if row_key(row) not in there])
     facts = {**content["facts"], "merged": [str(path) for path in folders], "failures": []}
-    report(rows, config, facts, console, target)
-
-
-def report(
-    rows: list[Row], config: Mapping[str, Any], facts: Mapping[str, Any], console: Console, target: FolderFlags
-) -> None:
-    """Prints the means; writes rows and means where --out says."""
-    from dmps_cli.report import column_names, csv_text, json_text, means
-
-    protocol = Protocol(
-        metrics=tuple(config["metrics"]),
-        lpips_net=config["lpips_net"],
-        sigma_y=tuple(sorted({problem["sigma_y"] for problem in config["problems"]})),
-        images=tuple(dict.fromkeys(row["image"] for row in rows)),
-        channels=config["channels"],
-        prepared=config["prepared"],
-    )
-    present = column_names(rows)
-    knobs = [knob.label for knob in KNOBS.values() if knob.label in present]
-    of_samples = [name for name in OF_SAMPLES if name in present]
-    averaged = means(rows, (*GROUP, *knobs), (*protocol.metrics, *of_samples, "seconds"))
-    content = {
-        "version": __version__,
-        "command": "eval",
-        **facts,
-        "model_sha256": config["model_sha256"],
-        "operators": {problem["task"]: problem["operator"] for problem in config["problems"]},
-        "config_sha256": config_hash(config),
-        "config": config,
-        "protocol": protocol.as_dict(),
-        "means": averaged,
-        "rows": rows,
-    }
-    if target.out is not None and rows:
-        texts = (csv_text(rows), csv_text(averaged), json_text(content) + "\n")
-        for name, text in zip(TABLES, texts, strict=True):
-            atomic_write(target.out / name, text.encode(errors="surrogateescape"), overwrite=True)
-            console.note(f"wrote {target.out / name}")
-    console.object(content)
-    if rows and not console.as_json:
-        console.table(averaged)
-        console.result(protocol.line())
+    results = Results(rows=rows, config=config, facts=facts, folders=folders, compare=compare)
+    results.report(console, target.out)

@@ -4,6 +4,7 @@ from dmps_cli.report.latex import latex
 from dmps_cli.report.page import MAX_BYTES, Section, html_page
 from dmps_cli.report.paper import PAPER_LPIPS_NET, PAPER_TABLES, beside_paper, paper_notes, paper_rows, paper_seconds
 from dmps_cli.report.plots import Chart, Series, charts, quality_chart, scales, svg, sweep_chart, ticks
+from dmps_cli.report.settings import compact, method_name, problem_name, setting_names, setting_notes, varies_within
 from dmps_cli.report.sheets import (
     FAINT,
     HAIRLINE,
@@ -37,7 +38,7 @@ from dmps_cli.report.tables import (
     means,
     ranks,
 )
-from dmps_cli.report.writers import console_report, table_files, table_notes
+from dmps_cli.report.writers import console_report, results_object, table_files, table_notes
 
 __all__ = [
     "CELL_NOTE",
@@ -64,6 +65,7 @@ __all__ = [
     "cell_text",
     "charts",
     "column_names",
+    "compact",
     "console_report",
     "console_table",
     "console_text",
@@ -76,13 +78,18 @@ __all__ = [
     "latex",
     "markdown",
     "means",
+    "method_name",
     "paper_notes",
     "paper_rows",
     "paper_seconds",
+    "problem_name",
     "quality_chart",
     "ranks",
+    "results_object",
     "scales",
     "score_caption",
+    "setting_names",
+    "setting_notes",
     "student_t",
     "summaries",
     "svg",
@@ -91,4 +98,5 @@ __all__ = [
     "table_notes",
     "task_sheet",
     "ticks",
+    "varies_within",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from dmps_cli.metrics import METRICS
+from dmps_cli.report.settings import label, setting_names, varies_within
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
 from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, cell_text, grouped, heading
 
@@ -203,21 +203,28 @@ def quality_chart(rows: Sequence[Row], metric: str, against: str, *, title: str 
 
 
 def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title: str | None = None) -> Chart:
-    """A metric over a knob, a line per noise level, method, sampler and number of evaluations as far as they differ."""
+    """A metric over a knob or the noise level, which is logarithmic; a line per whatever else differs."""
     ours = [row for row in rows if not row.get(SOURCE) and _number(row, metric) and _number(row, knob)]
-    varying = [name for name in ("method", "sampler", "sigma_y", "nfe") if len({row.get(name) for row in ours}) > 1]
+    names = [name for name in ("method", "sampler", "sigma_y", "nfe", *setting_names(ours)) if name != knob]
+    first, *others = names
+    by = [first] if len({row.get(first) for row in ours}) > 1 else []
+    for name in others:  # settings that follow from the method make no line of their own
+        if varies_within(ours, name, [*by, knob]):
+            by.append(name)
     return Chart(
         title=title or f"{heading(metric)} against {knob}",
-        x_label=knob,
+        x_label=f"{knob}, logarithmic" if knob == "sigma_y" else knob,
         y_label=arrow_heading(metric),
-        series=_series(ours, metric, knob, varying),
+        series=_series(ours, metric, knob, by or ["method"]),
+        log_x=knob == "sigma_y" and all(_value(row, knob) > 0 for row in ours),
     )
 
 
 def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
     """File stem -> chart, per task (and noise level, where there are several) and metric.
 
-    quality against evaluations and against seconds; a sweep over lambda where it takes several values for one method.
+    quality against evaluations and against seconds, and over the noise level and each knob that takes several values
+    for one method.
     """
     found: dict[str, Chart] = {}
     for key, members in grouped([row for row in rows if not row.get(SOURCE)], ["task"]):
@@ -228,11 +235,12 @@ def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> d
                 where = f"{task}, sigma_y {cell_text('sigma_y', level['sigma_y'])}" if len(levels) > 1 else task
                 stem = where.replace(", sigma_y ", "_")
                 for against in ("nfe", "seconds"):
-                    chart = quality_chart(same, metric, against)
-                    found[f"{stem}_{metric}_{against}"] = _titled(chart, where)
-            by_method = grouped([row for row in members if _number(row, "lambda")], ["method", "sampler"])
-            if any(len({row["lambda"] for row in same}) > 1 for _, same in by_method):
-                found[f"{task}_{metric}_lambda"] = _titled(sweep_chart(members, metric), task)
+                    if len({row.get(against) for row in same}) > 1:
+                        found[f"{stem}_{metric}_{against}"] = _titled(quality_chart(same, metric, against), where)
+            for knob in ("sigma_y", *setting_names(members)):
+                having = [row for row in members if _number(row, knob)]
+                if varies_within(having, knob, ("method", "sampler", "nfe")):
+                    found[f"{task}_{metric}_{knob}"] = _titled(sweep_chart(having, metric, knob), task)
     return {stem: chart for stem, chart in found.items() if chart.series}
 
 
@@ -246,19 +254,9 @@ def _number(row: Row, name: str) -> bool:
 
 def _distinguishing(rows: Sequence[Row]) -> list[str]:
     """Columns that make a line of its own: method, sampler, settings that vary at one number of evaluations."""
-    plain = {"task", "method", "sampler", "n", "nfe", "seconds", "image", "seed", *METRICS}
     first = ["method", *(["sampler"] if len({row.get("sampler") for row in rows}) > 1 else [])]
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if _is_setting(name, plain)]
-    return [*first, *(name for name in names if _varies_within(rows, name))]
-
-
-def _is_setting(name: str, plain: set[str]) -> bool:
-    return name not in plain and not any(name.startswith(f"{value}_") for value in ("seconds", *METRICS))
-
-
-def _varies_within(rows: Sequence[Row], name: str) -> bool:
-    """Whether a setting differs between rows of one method, sampler and number of evaluations."""
-    return any(len({row.get(name) for row in same}) > 1 for _, same in grouped(rows, ["method", "sampler", "nfe"]))
+    by = ("method", "sampler", "nfe")
+    return [*first, *(name for name in setting_names(rows) if varies_within(rows, name, by))]
 
 
 def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -> list[Series]:
@@ -267,7 +265,7 @@ def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -
         ordered = sorted(members, key=lambda row: _value(row, "nfe") if against == "seconds" else _value(row, against))
         lines.append(
             Series(
-                label=_label(key),
+                label=label(key),
                 points=[(_value(row, against), _value(row, metric)) for row in ordered],
                 intervals=[_value(row, metric + CI) if _number(row, metric + CI) else None for row in ordered],
             )
@@ -278,13 +276,3 @@ def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -
 def _value(row: Row, name: str) -> float:
     value = row.get(name)
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _label(key: Mapping[str, object]) -> str:
-    bare = [str(value) for name, value in key.items() if name in ("method", "sampler") and value is not None]
-    named = [
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in key.items()
-        if name not in ("method", "sampler") and value is not None
-    ]
-    return ", ".join([*bare, *named])

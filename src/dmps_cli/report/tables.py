@@ -21,7 +21,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dmps_cli.metrics import METRICS
+from dmps_cli.metrics import METRICS, OF_SAMPLES
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -121,13 +121,14 @@ def full_text(row: Row, name: str) -> str:
 
 def has_intervals(rows: Sequence[Row]) -> bool:
     """Whether CELL_NOTE belongs under the table."""
-    return shown_columns(rows) != column_names(rows)
+    spreads = [name for name in column_names(rows) if name not in shown_columns(rows)]
+    return any(row.get(name) is not None for row in rows for name in spreads)
 
 
 def heading(name: str) -> str:
     """A column's heading: 'PSNR dB' for psnr, other names as they are."""
     metric = METRICS.get(name)
-    return f"{metric.label} {metric.unit}".rstrip() if metric else name
+    return f"{metric.label} {metric.unit}".rstrip() if metric else OF_SAMPLES.get(name, name)
 
 
 def cell_text(name: str, value: Value) -> str:

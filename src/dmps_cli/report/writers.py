@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from dmps_cli.metrics import Protocol
 from dmps_cli.report.latex import latex
+from dmps_cli.report.settings import compact, setting_notes
 from dmps_cli.report.tables import (
     CELL_NOTE,
     SOURCE,
@@ -39,11 +40,33 @@ def table_files(
 ) -> dict[str, str]:
     """File name -> text: every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
 
-    summary: of `summaries`, or of `beside_paper`. facts: go into the JSON, which has the protocol too.
+    summary: of `summaries`, or of `beside_paper`; for Markdown and LaTeX it is made `compact`. facts: go into the JSON,
+    which has the protocol too.
     """
     line = [protocol.line(), *notes]
-    foot = "\n\n".join(f"{note}." for note in table_notes(summary, protocol, notes))
-    content = {
+    sentences = [*notes, *setting_notes(summary)]
+    foot = "\n\n".join(f"{note}." for note in table_notes(summary, protocol, sentences))
+    narrow = compact(summary)
+    content = results_object(rows, summary, protocol, facts, notes=notes)
+    return {
+        ROWS: csv_text(rows, notes=[protocol.line()]),
+        MEANS: csv_text(summary, notes=line),
+        RESULTS: json_text(content) + "\n",
+        MARKDOWN: f"{markdown(narrow, best_within=within)}\n\n{foot}\n",
+        LATEX: latex(narrow, best_within=within, notes=[protocol.line(), *sentences]),
+    }
+
+
+def results_object(
+    rows: Sequence[Row],
+    summary: Sequence[Row],
+    protocol: Protocol,
+    facts: Mapping[str, Any],
+    *,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The run as one JSON object: the facts, the protocol, the summaries, every row."""
+    return {
         **facts,
         "protocol": protocol.as_dict(),
         "protocol_line": protocol.line(),
@@ -51,13 +74,6 @@ def table_files(
         "means": [row for row in summary if not row.get(SOURCE)],
         "paper": [row for row in summary if row.get(SOURCE)],
         "rows": [*rows],
-    }
-    return {
-        ROWS: csv_text(rows, notes=[protocol.line()]),
-        MEANS: csv_text(summary, notes=line),
-        RESULTS: json_text(content) + "\n",
-        MARKDOWN: f"{markdown(summary, best_within=within)}\n\n{foot}\n",
-        LATEX: latex(summary, best_within=within, notes=line),
     }
 
 
@@ -69,6 +85,6 @@ def console_report(
     notes: Sequence[str] = (),
     within: Sequence[str] = WITHIN,
 ) -> str:
-    """What the terminal is shown: the table with stars for the best, and the sentences under it."""
-    table = console_text(console_table(summary, best_within=within), stream)
+    """What the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
+    table = console_text(console_table(compact(summary), best_within=within), stream)
     return "\n".join([table, *table_notes(summary, protocol, notes)])

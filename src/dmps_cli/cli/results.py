@@ -1,0 +1,154 @@
+"""What `dmps eval` makes of its rows: the table on the console; files, contact sheets, plots and a page in --out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmps_cli import __version__
+from dmps_cli.files import atomic_write
+from dmps_cli.methods import KNOBS
+from dmps_cli.metrics import OF_SAMPLES, Protocol
+from dmps_cli.runs import Row, config_hash, mean_file, measurement_file, restored_file, spread_file, truth_file
+
+if TYPE_CHECKING:
+    from dmps_cli.cli.console import Console
+    from dmps_cli.report import Case
+    from dmps_cli.report import Row as TableRow
+
+GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
+SHEET_IMAGES, PAGE_IMAGES = 8, 24
+"""So many images, the first by name, are on a task's contact sheet and on the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Rows of an evaluation and where its pictures are. facts: for the JSON; compare: whether beside the paper's."""
+
+    rows: list[Row]
+    config: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    folders: Sequence[Path] = ()
+    compare: bool = False
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the numbers came about."""
+        return Protocol(
+            metrics=tuple(self.config["metrics"]),
+            lpips_net=self.config["lpips_net"],
+            sigma_y=tuple(sorted({problem["sigma_y"] for problem in self.config["problems"]})),
+            images=tuple(dict.fromkeys(row["image"] for row in self.rows)),
+            channels=self.config["channels"],
+            prepared=self.config["prepared"],
+        )
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Means, standard deviations and intervals by task, noise, method and knobs; the paper's rows if wanted."""
+        from dmps_cli.report import beside_paper, column_names, summaries
+
+        present = column_names(self.rows)
+        knobs = [knob.label for knob in KNOBS.values() if knob.label in present]
+        values = (*self.config["metrics"], *(name for name in OF_SAMPLES if name in present), "seconds")
+        named = [row | {"cap": "none"} if row.get("cap", 0) is None else row for row in self.rows]
+        ours = [*summaries(named, (*GROUP, *knobs), values)]
+        return beside_paper(ours, self.config["lpips_net"]) if self.compare else ours
+
+    def described(self) -> dict[str, Any]:
+        """For the JSON: all that the numbers depend on."""
+        return {
+            "version": __version__,
+            "command": "eval",
+            **self.facts,
+            "model_sha256": self.config["model_sha256"],
+            "operators": {problem["task"]: problem["operator"] for problem in self.config["problems"]},
+            "config_sha256": config_hash(self.config),
+            "config": self.config,
+        }
+
+    def report(self, console: Console, out: Path | None) -> None:
+        """Prints the table, or with --json all; writes everything to `out`."""
+        from dmps_cli.report import console_report, paper_notes, results_object
+
+        summary = self.summary()
+        notes = paper_notes(summary, self.config["lpips_net"])
+        if out is not None and self.rows:
+            for name, data in self._files(summary, notes):
+                atomic_write(out / name, data, overwrite=True)
+            console.note(f"wrote tables, sheets, plots and {out / 'report.html'}")
+        if console.as_json:
+            console.object(results_object(self.rows, summary, self.protocol, self.described(), notes=notes))
+        elif self.rows and sys.stdout is not None:
+            console.result(console_report(summary, self.protocol, sys.stdout, notes=notes))
+
+    def _files(self, summary: Sequence[TableRow], notes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """(path relative to the folder, content), the tables first."""
+        from dmps_cli.images import png_bytes
+        from dmps_cli.report import Section, charts, compact, html_page, setting_notes, svg, table_files, task_sheet
+
+        protocol = self.protocol
+        for name, text in table_files(self.rows, summary, protocol, self.described(), notes=notes).items():
+            yield name, text.encode(errors="surrogateescape")
+        plots = charts(summary, [name for name in ("psnr", "lpips") if name in protocol.metrics])
+        for stem, chart in plots.items():
+            yield f"plots/{stem}.svg", svg(chart).encode()
+        cases = self._cases(PAGE_IMAGES)
+        for task in dict.fromkeys(case.task for case in cases):
+            here = [case for case in cases if case.task == task]
+            left = len(protocol.images) - len(here[:SHEET_IMAGES])
+            footnote = protocol.line() + (f"; {left} more images are not shown" if left > 0 else "")
+            sheet = task_sheet(here[:SHEET_IMAGES], footnote=footnote)
+            yield f"sheets/{task.replace(', sigma_y ', '_')}.png", png_bytes(sheet)
+        sections = [
+            Section(title=task, rows=compact([row for row in summary if row["task"] == task]))
+            for task in dict.fromkeys(str(row["task"]) for row in summary)
+        ]
+        left = len(protocol.images) - PAGE_IMAGES
+        sentences = [protocol.line(), *notes, *setting_notes(summary)]
+        if cases and left > 0:
+            sentences.append(f"pictures of the first {PAGE_IMAGES} images; {left} more are in the folder")
+        page = html_page(
+            f"dmps eval: {self.facts.get('dataset')}, prior {self.facts.get('model')}",
+            sections,
+            notes=sentences,
+            cases=cases,
+            charts=[*plots.values()],
+            facts=self.config,
+        )
+        yield "report.html", page.encode(errors="replace")
+
+    def _cases(self, limit: int) -> list[Case]:
+        """The pictures of the first images of every task, as far as they are in the folders."""
+        from dmps_cli.report import Case, Shot, method_name, problem_name
+
+        problem, method = problem_name(self.rows), method_name(self.rows)
+        names = [*dict.fromkeys(row["image"] for row in self.rows)][:limit]
+        found: dict[tuple[str, str], Case] = {}
+        for row in self.rows:
+            if row["image"] not in names or row.get("sample", 1) != 1:
+                continue
+            key = (problem(row), row["image"])
+            if key not in found:
+                truth, measurement = self._path(truth_file(row)), self._path(measurement_file(row))
+                found[key] = Case(
+                    task=key[0],
+                    image=row["image"],
+                    truth=Shot(picture=truth) if truth else None,
+                    measurement=Shot(picture=measurement) if measurement else None,
+                    restored={},
+                )
+            shots: dict[str, tuple[Path, dict[str, Any]]] = {method(row): (restored_file(row), row)}
+            if "sample" in row:
+                shots[f"{method(row)}, mean"] = (mean_file(row), {"psnr": row.get("psnr_of_mean")})
+                shots[f"{method(row)}, std"] = (spread_file(row), {})
+            there = {name: (self._path(path), scores) for name, (path, scores) in shots.items()}
+            more = {name: Shot(picture=path, row=scores) for name, (path, scores) in there.items() if path}
+            found[key] = replace(found[key], restored={**found[key].restored, **more})
+        return [case for case in found.values() if case.truth or case.restored]
+
+    def _path(self, name: Path) -> Path | None:
+        """The file, in the first of the folders that has it."""
+        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
