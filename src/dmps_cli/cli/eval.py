@@ -127,8 +127,8 @@ class FolderFlags:
             "--out",
             "-o",
             metavar="FOLDER",
-            help="Write rows.jsonl and pictures as images finish, at the end tables (CSV, JSON, Markdown, LaTeX), contact "
-            "sheets, plots, report.html. Started again, an evaluation goes on where it was.",
+            help="Write rows.jsonl and pictures as images finish, at the end tables (CSV, JSON, Markdown, LaTeX), "
+            "contact sheets, plots, report.html. Started again, an evaluation goes on where it was.",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew what is in --out.")] = False

@@ -200,14 +200,12 @@ def console_text(table: Table, stream: TextIO) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
 
-def csv_text(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
+def csv_text(rows: Sequence[Row]) -> str:
     """The rows as CSV with a header (RFC 4180, but lines end in a bare line feed), floats in full.
 
-    What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan. notes: sentences that go before the
-    header as lines that begin with '# '.
+    What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan.
     """
     text = StringIO()
-    text.writelines(f"# {' '.join(note.split())}\n" for note in notes)
     writer = csv.DictWriter(text, column_names(rows), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -43,14 +43,14 @@ def table_files(
     summary: of `summaries`, or of `beside_paper`; for Markdown and LaTeX it is made `compact`. facts: go into the JSON,
     which has the protocol too.
     """
-    line = [protocol.line(), *notes]
+    about = {"protocol": protocol.line()}  # a column: a line of comment would not be read as CSV
     sentences = [*notes, *setting_notes(summary)]
     foot = "\n\n".join(f"{note}." for note in table_notes(summary, protocol, sentences))
     narrow = compact(summary)
     content = results_object(rows, summary, protocol, facts, notes=notes)
     return {
-        ROWS: csv_text(rows, notes=[protocol.line()]),
-        MEANS: csv_text(summary, notes=line),
+        ROWS: csv_text([{**row, **about} for row in rows]),
+        MEANS: csv_text([{**row, **about} for row in summary]),
         RESULTS: json_text(content) + "\n",
         MARKDOWN: f"{markdown(narrow, best_within=within)}\n\n{foot}\n",
         LATEX: latex(narrow, best_within=within, notes=[protocol.line(), *sentences]),
