@@ -219,6 +219,46 @@ def test_bundled_file_reproduces_the_float32_weights(pair: int) -> None:
     assert 20.0 * math.log10(1.0 + distance / GOLDEN_RMSE[pair]) <= 0.01
 
 
+def published_denoiser(state: dict[str, Tensor], z: Tensor, s: float) -> Tensor:
+    """D(z; s) of docs/natural.md written down once more, one operation a line."""
+    w = {name: value.to(z.dtype) for name, value in state.items()}
+    conv, v = torch.nn.functional.conv2d, s**2 + 0.25
+    phases = math.log(min(s, 200.0)) / 4.0 * w["fr"]
+    e = torch.cat([phases.sin(), phases.cos()])
+    e = torch.nn.functional.silu(w["emb.0.weight"] @ e + w["emb.0.bias"])
+    e = torch.nn.functional.silu(w["emb.2.weight"] @ e + w["emb.2.bias"])
+
+    def block(x: Tensor, name: str) -> Tensor:
+        h = conv(x, w[f"{name}.c1.weight"], w[f"{name}.c1.bias"], padding=1)
+        h = h / (h.pow(2).mean(1, keepdim=True) + 1e-4).sqrt()
+        p, q = (w[f"{name}.aff.weight"] @ e + w[f"{name}.aff.bias"])[:, None, None].chunk(2)
+        h = torch.nn.functional.silu(h * (1 + p) + q)
+        return x + conv(h, w[f"{name}.c2.weight"], w[f"{name}.c2.bias"], padding=1)
+
+    height, width = z.shape[-2:]
+    u = torch.nn.functional.pad(z / v**0.5, (0, -width % 16, 0, -height % 16), mode="replicate")
+    x = conv(torch.nn.functional.pixel_unshuffle(u, 2), w["inp.weight"], w["inp.bias"], padding=1)
+    skips = []
+    for level in range(4):
+        x = block(block(x, f"enc.{level}.0"), f"enc.{level}.1")
+        if level < 3:
+            skips.append(x)
+            x = conv(x, w[f"down.{level}.weight"], w[f"down.{level}.bias"], stride=2)
+    x = block(block(x, "mid.0"), "mid.1")
+    for j in range(3):
+        x = torch.nn.functional.conv_transpose2d(x, w[f"up.{j}.weight"], w[f"up.{j}.bias"], stride=2) + skips[2 - j]
+        x = block(block(x, f"dec.{j}.0"), f"dec.{j}.1")
+    f = torch.nn.functional.pixel_shuffle(conv(x, w["out.weight"], w["out.bias"], padding=1), 2)
+    return 0.25 / v * z + 0.5 * s / v**0.5 * f[:, :, :height, :width]
+
+
+@pytest.mark.parametrize("pair", GOLDEN_RMSE)
+def test_natural_is_what_the_card_says(pair: int) -> None:
+    data = golden("nets/natural")
+    z, s = data[f"{pair}.x"].double(), float(data[f"{pair}.sigma"])
+    assert rel(bundled(torch.float64).denoise(z, s), published_denoiser(load_file(BUNDLED), z, s)) <= 1e-7
+
+
 def test_bundled_file_says_what_it_is() -> None:
     with safe_open(BUNDLED, "pt") as file:
         facts = file.metadata()
