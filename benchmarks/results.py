@@ -1,0 +1,157 @@
+"""Makes the figures of docs/results.md: evaluations of every method, then tables and plots from their rows.
+
+    python benchmarks/results.py [RUN ...] [--out runs] [--dry-run] [-- OPTIONS OF dmps eval]
+
+Each RUN is one `dmps eval`, printed before it starts; killed and started again it goes on where it was. Without names
+all are run. At the end the tables between the marks of docs/results.md are written anew, and the plots beside it, from what is
+in --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from dmps_cli.metrics import METRICS
+from dmps_cli.report import Chart, Series, svg
+
+DOCS = Path(__file__).parents[1] / "docs"
+TASKS = "sr4,deblur,colorize,denoise,inpaint,cs"
+WITHOUT_JACOBIAN = "dmps,dmps-tweedie,ddrm,ddnm,diffpir"
+IMAGES = Path(__file__).parent / "results.txt"
+COMMON = f"eval --dataset samples --list {shlex.quote(str(IMAGES))} --dtype bfloat16 --no-images"
+RUNS = {
+    "ddpm": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,pgdm --sampler ddpm --nfe 20,50",
+    "flow": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,ot-ode --sampler flow --nfe 20,50",
+    "fast": f"--tasks {TASKS} --methods dmps --preset fast --nfe 20,50",
+    "ddpm-100": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,pgdm --sampler ddpm --nfe 100 --limit 1",
+    "flow-100": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,ot-ode --sampler flow --nfe 100 --limit 1",
+    "fast-100": f"--tasks {TASKS} --methods dmps --preset fast --nfe 100 --limit 1",
+    "paper-1000": "--tasks sr4 --methods dmps,dps,pgdm --preset paper --nfe 1000",
+    "dmps-1000": "--tasks sr4,deblur,inpaint,cs --methods dmps --nfe 1000",
+}
+Row = dict[str, Any]
+
+
+def arguments_of(name: str, out: Path, more: list[str]) -> list[str]:
+    """Of `dmps` for a run."""
+    return [*shlex.split(f"{COMMON} {RUNS[name]}"), *more, "--out", str(out / name)]
+
+
+def rows_of(out: Path) -> list[Row]:
+    """All rows of the runs that are there, each with the name of its run."""
+    found = []
+    for name in RUNS:
+        path = out / name / "results.json"
+        if path.exists():
+            found += [{"run": name, **row} for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    return found
+
+
+def method_of(row: Row) -> str:
+    """The method as the tables name it."""
+    preset = row["run"].split("-")[0]
+    return f"{row['method']}, {preset}" if preset in ("fast", "paper") and row["method"] == "dmps" else row["method"]
+
+
+def cell(rows: list[Row]) -> str:
+    """'24.00 / .336', means over the images; empty where there are none."""
+    if not rows:
+        return ""
+    psnr, lpips = (fmean(row[name] for row in rows) for name in ("psnr", "lpips"))
+    return f"{psnr:.2f} / {lpips:.3f}".replace(" 0.", " .")
+
+
+def table(rows: list[Row], sampler: str, nfes: tuple[int, ...], images: int) -> str:
+    """A table of tasks by methods: PSNR / LPIPS at each number of evaluations; the best PSNR of a column bold."""
+    ours = [row for row in rows if row["sampler"] == sampler and row["nfe"] in nfes]
+    names = sorted({row["image"] for row in ours})[:images]
+    ours = [row for row in ours if row["image"] in names and row["run"] != "dmps-1000"]
+    lines = [
+        f"| task | method | {' | '.join(f'NFE {nfe}' for nfe in nfes)} |",
+        f"|---|---|{'---|' * len(nfes)}",
+    ]
+    for task in dict.fromkeys(row["task"] for row in ours):
+        here = [row for row in ours if row["task"] == task]
+        columns = {
+            method: [[row for row in here if (method_of(row), row["nfe"]) == (method, nfe)] for nfe in nfes]
+            for method in dict.fromkeys(map(method_of, here))
+        }
+        top = [
+            max((fmean(r["psnr"] for r in cells[k]) for cells in columns.values() if cells[k]), default=0.0)
+            for k in range(len(nfes))
+        ]
+        for method, cells in columns.items():
+            texts = [
+                f"**{cell(rows)}**" if rows and fmean(row["psnr"] for row in rows) == best else cell(rows)
+                for rows, best in zip(cells, top, strict=True)
+            ]
+            lines.append(f"| {task} | {method} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], task: str, metric: str) -> str:
+    """The metric over evaluations on DDPM levels, a line per method, of the images that every point has."""
+    here = [row for row in rows if row["task"] == task and row["sampler"] == "ddpm" and row["nfe"] <= 100]
+    first = min(row["image"] for row in here)
+    series = []
+    for method in dict.fromkeys(map(method_of, here)):
+        mine = sorted((row["nfe"], row[metric]) for row in here if method_of(row) == method and row["image"] == first)
+        series.append(Series(label=method, points=mine))
+    label = METRICS[metric].label
+    chart = Chart(
+        title=f"{task}: {label} of {first}", x_label="network evaluations", y_label=label, series=series, log_x=True
+    )
+    return svg(chart)
+
+
+def write(rows: list[Row]) -> None:
+    """The tables between the marks of docs/results.md, and the plots."""
+    tables = {
+        "ddpm": table(rows, "ddpm", (20, 50), 2),
+        "flow": table(rows, "flow", (20, 50), 2),
+        "ddpm-100": table(rows, "ddpm", (100,), 1),
+        "flow-100": table(rows, "flow", (100,), 1),
+        "paper-1000": table([row for row in rows if row["run"] == "paper-1000"], "ddpm", (1000,), 2),
+        "dmps-1000": table([row | {"run": "1000"} for row in rows if row["run"] == "dmps-1000"], "ddpm", (1000,), 2),
+    }
+    page = DOCS / "results.md"
+    text = page.read_text(encoding="utf-8")
+    for name, content in tables.items():
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.DOTALL
+        )
+    page.write_text(text, encoding="utf-8")
+    (DOCS / "results").mkdir(exist_ok=True)
+    for task in dict.fromkeys(row["task"] for row in rows if row["sampler"] == "ddpm"):
+        for metric in ("psnr", "lpips"):
+            (DOCS / "results" / f"{task}_{metric}.svg").write_text(plot(rows, task, metric), encoding="utf-8")
+
+
+def main() -> None:
+    """Runs and writes."""
+    own, _, more = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--dry-run", action="store_true", help="print the commands only")
+    parser.add_argument("--tables-only", action="store_true", help="of what is in --out")
+    arguments = parser.parse_args(shlex.split(own))
+    for name in [] if arguments.tables_only else arguments.runs or RUNS:
+        command = arguments_of(name, arguments.out, shlex.split(more))
+        print(f"$ dmps {shlex.join(command)}", flush=True)
+        if not arguments.dry_run:
+            subprocess.run([sys.executable, "-m", "dmps_cli", *command], check=True)
+    if not arguments.dry_run:
+        write(rows_of(arguments.out))
+
+
+if __name__ == "__main__":
+    main()
