@@ -3,8 +3,8 @@
     python benchmarks/results.py [RUN ...] [--out runs] [--dry-run] [-- OPTIONS OF dmps eval]
 
 Each RUN is one `dmps eval`, printed before it starts; killed and started again it goes on where it was. Without names
-all are run. At the end the tables between the marks of docs/results.md are written anew, and the plots beside it, from what is
-in --out.
+all are run. At the end the tables between the marks of docs/results.md are written anew, and the plots beside it, from
+what is in --out.
 """
 
 from __future__ import annotations
