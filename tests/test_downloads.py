@@ -841,7 +841,7 @@ def test_a_cache_that_cannot_be_written(host: Host, get: Fetcher, monkeypatch: p
         get(host.put())
     assert host.seen == []
     get.target.write_bytes(CONTENT)
-    monkeypatch.setattr(downloads, "_locked", lambda _: pytest.fail("locked"))
+    monkeypatch.setattr(downloads, "locked", lambda *_: pytest.fail("locked"))
     monkeypatch.setattr(downloads, "atomic_write", lambda *_, **__: (_ for _ in ()).throw(OutputError("read-only")))
     assert get(host.put(), sha256=sha(CONTENT)).path == get.target
     assert get.names() == ["net.pt"]

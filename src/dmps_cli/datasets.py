@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files import IMAGE_SUFFIXES, is_picture
+from dmps_cli.hub_datasets import DataCard, Link, data_cards, row_pictures
 from dmps_cli.measurements import is_evaluation, sidecar_kind
 
 if TYPE_CHECKING:
@@ -25,19 +26,33 @@ def image_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big")
 
 
-def list_pictures(dataset: str, listed: Path | None = None, limit: int | None = None) -> dict[str, Path]:
-    """Name in the data set -> file, by name; the name is the path relative to the folder.
+def list_pictures(
+    dataset: str, listed: Path | None = None, limit: int | None = None, link: Link | None = None
+) -> dict[str, Path]:
+    """Name in the data set -> file, by name; the name is the path relative to the folder, or a row's number.
 
-    listed: a file of the names wanted, one a line; limit: the first so many by name. Raises InputError for a data set
-    without pictures and for a name that is not in it.
+    dataset: SAMPLES, a name of the table of data sets, or else a folder; listed: a file of the names wanted, one a
+    line; limit: the first so many by name; link: how what is not in the cache is fetched. Raises InputError for a data
+    set without pictures and for a name that is not in it, and as `row_pictures`.
     """
-    found = _samples() if dataset == SAMPLES else _below(Path(dataset))
-    if listed is not None:
-        wanted = _names(listed)
+    wanted = None if listed is None else _names(listed)
+    table = {} if dataset == SAMPLES else data_cards()
+    if dataset in table:
+        found = _named(table[dataset], wanted, limit, link or Link())
+    else:
+        found = _samples() if dataset == SAMPLES else _below(Path(dataset), table)
+    if wanted is not None:
         if missing := [name for name in wanted if name not in found]:
             raise InputError(f"{listed}: '{missing[0]}' is no picture of {dataset}; names are relative to it")
         found = {name: found[name] for name in wanted}
     return dict(sorted(found.items())[:limit])
+
+
+def _named(card: DataCard, wanted: Sequence[str] | None, limit: int | None, link: Link) -> dict[str, Path]:
+    """The pictures of a named data set; all of those listed, so that a wrong name is found."""
+    if Path(card.name).is_dir():
+        link.note(f"{card.name} is the data set of that name; the folder is ./{card.name}")
+    return row_pictures(card, link, wanted, None if wanted is not None else limit)
 
 
 def share(pictures: Mapping[str, Path], index: int, count: int) -> dict[str, Path]:
@@ -52,10 +67,10 @@ def _samples() -> dict[str, Path]:
     return {path.name: path for path in photo_paths()}
 
 
-def _below(root: Path) -> dict[str, Path]:
+def _below(root: Path, names: Iterable[str]) -> dict[str, Path]:
     """The pictures of a folder and its subfolders, without hidden ones and results of dmps; links are not descended."""
     if not root.is_dir():
-        raise InputError(f"the data set {root} is not a folder; name one, or {SAMPLES}")
+        raise InputError(f"the data set {root} is not a folder; name one, or {', '.join([SAMPLES, *names])}")
     found: dict[str, Path] = {}
 
     def fail(exc: OSError) -> None:

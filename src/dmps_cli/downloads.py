@@ -1,4 +1,4 @@
-"""Checkpoint files from the network into the cache: whole, checked, and once.
+"""Checkpoints and data sets from the network into the cache: whole, checked, and once.
 
 A source says where a file lies: on the Hub, under a URL, on Google Drive. Whichever it is, the bytes come the same
 way, through httpx2, which huggingface_hub brings: into a temporary file beside the target that a later run goes on
@@ -20,10 +20,11 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from urllib.parse import quote
 
 from dmps_cli import __version__
 from dmps_cli.errors import InputError, OutputError, WeightsError
@@ -49,12 +50,31 @@ _BUSY = (408, 429, 500, 502, 503, 504)  # statuses that may be another a moment 
 class Hub:
     """A file of a repository on the Hugging Face Hub."""
 
+    kind: ClassVar[str] = "model"
     repo: str
     file: str
     revision: str = "main"
 
     def __str__(self) -> str:
         return f"Hub {self.repo}/{self.file}{'' if self.revision == 'main' else '@' + self.revision[:12]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubData(Hub):
+    """A file of a data set on the Hub."""
+
+    kind: ClassVar[str] = "dataset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubListing:
+    """What the Hub says of a data set, as JSON: the commit (`sha`), and name, size and sha256 of its files."""
+
+    repo: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"Hub {self.repo}{'' if self.revision == 'main' else '@' + self.revision[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +97,7 @@ class Drive:
         return f"Google Drive {self.gdrive}"
 
 
-Source = Hub | Web | Drive
+Source = Hub | HubListing | Web | Drive
 
 
 def parse_source(mapping: Mapping[str, Any]) -> Source:
@@ -97,7 +117,7 @@ def _parsed(kind: type[Hub | Web | Drive], mapping: Mapping[str, Any]) -> Source
     try:
         return kind(**mapping)
     except TypeError as exc:
-        keys = ", ".join(kind.__dataclass_fields__)
+        keys = ", ".join(item.name for item in fields(kind))
         raise InputError(f"a source has the keys {', '.join(mapping)}; it takes {keys}") from exc
 
 
@@ -194,7 +214,7 @@ def fetch(
         raise WeightsError(
             f"{target} is not there and {why}; run `{command}` on a machine with network and copy the file to that path"
         )
-    with _locked(order):
+    with locked(target, note):
         return _at_hand(order, ()) or _from_any(order, sources)  # another process may have been faster
 
 
@@ -220,7 +240,7 @@ def in_hub_cache(source: Source) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision, repo_type=source.kind)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -343,18 +363,21 @@ def _in_hub_cache(order: _Order, source: Hub) -> Fetched | None:
 
 
 @contextlib.contextmanager
-def _locked(order: _Order) -> Iterator[None]:
-    """One process at a time; the folder is made. The system frees the lock of a process that dies."""
+def locked(target: Path, note: Note) -> Iterator[None]:
+    """One process at a time makes `target`; its folder is made. The system frees the lock of a process that dies.
+
+    Raises OutputError.
+    """
     from filelock import FileLock, Timeout
 
-    folder = order.target.parent
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(order.target.with_name(f"{order.target.name}.lock"))
+        lock = FileLock(target.with_name(f"{target.name}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            order.note(f"another process downloads {order.target.name}; waiting for it")
+            note(f"another process downloads {target.name}; waiting for it")
             lock.acquire()
     except OSError as exc:
         raise _unwritable(folder, exc) from exc
@@ -628,6 +651,8 @@ def _address(source: Source, client: httpx2.Client) -> tuple[str, dict[str, str]
             return url, {}
         case Hub():
             return _hub_url(source), _hub_token()
+        case HubListing():
+            return _listing_url(source), _hub_token()
         case Drive():
             return _drive_url(source, client), {}
 
@@ -635,8 +660,21 @@ def _address(source: Source, client: httpx2.Client) -> tuple[str, dict[str, str]
 def _hub_url(source: Hub) -> str:
     from huggingface_hub import hf_hub_url
 
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None  # the library reads it once, when imported
-    return hf_hub_url(source.repo, source.file, revision=source.revision, endpoint=endpoint)
+    return hf_hub_url(
+        source.repo, source.file, repo_type=source.kind, revision=source.revision, endpoint=_hub_endpoint()
+    )
+
+
+def _listing_url(source: HubListing) -> str:
+    """As HfApi.dataset_info(files_metadata=True) asks."""
+    return f"{_hub_endpoint()}/api/datasets/{source.repo}/revision/{quote(source.revision, safe='')}?blobs=true"
+
+
+def _hub_endpoint() -> str:
+    """HF_ENDPOINT as it is now: the library reads it once, when imported."""
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
 
 
 def _hub_token() -> dict[str, str]:
@@ -695,14 +733,16 @@ def _check_status(response: httpx2.Response, source: Source, patience: Patience)
 
 def _explained(response: httpx2.Response, source: Source) -> str:
     status = response.status_code
-    if not isinstance(source, Hub):
+    if not isinstance(source, Hub | HubListing):
         return {404: ", no such file", 401: ", a login is needed", 403: ", access refused"}.get(status, "")
     code = response.headers.get("X-Error-Code", "")
     if code == "GatedRepo":
-        return f", the repository is gated; accept its terms on https://huggingface.co/{source.repo}, then set HF_TOKEN"
+        page = source.repo if type(source) is Hub else f"datasets/{source.repo}"
+        return f", the repository is gated; accept its terms on https://huggingface.co/{page}, then set HF_TOKEN"
     if status in (401, 403):
         return ", the repository does not exist or is private; if private, set HF_TOKEN to a token that may read it"
-    return f", no such file at revision {source.revision}" if status == 404 else ""
+    what = "file" if isinstance(source, Hub) else "data set, or none"
+    return f", no such {what} at revision {source.revision}" if status == 404 else ""
 
 
 def _retry_after(value: str) -> float | None:

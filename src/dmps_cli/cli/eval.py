@@ -33,6 +33,7 @@ from dmps_cli.cli.results import Results
 from dmps_cli.datasets import FITS, Fit, list_pictures, share
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, sha256_file
+from dmps_cli.hub_datasets import Link
 from dmps_cli.metrics import LPIPS_NETS, list_hash
 from dmps_cli.runs import (
     Row,
@@ -73,7 +74,11 @@ class PictureFlags:
 
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER|samples", help="Photographs, subfolders included; samples: the bundled ones."),
+        typer.Option(
+            metavar="FOLDER|NAME|samples",
+            help="Photographs, subfolders included; samples: the bundled ones; ffhq, celebahq and other names of "
+            "docs/datasets.md: downloaded. A name goes before a folder; ./ffhq is the folder.",
+        ),
     ] = None
     listed: Annotated[
         Path | None,
@@ -103,13 +108,15 @@ class PictureFlags:
             raise UsageError(f"--shard is '{self.shard}'; it must be I/N with I from 1 to N, 1/4 for instance")
         return int(index), int(count)
 
-    def pictures(self) -> dict[str, Path]:
-        """Name -> file, of all shares. Raises UsageError, InputError."""
+    def pictures(self, console: Console, *, offline: bool) -> dict[str, Path]:
+        """Name -> file, of all shares, downloaded if need be. Raises UsageError, InputError, WeightsError."""
         if self.dataset is None:
-            raise UsageError("name a --dataset: a folder, or samples")
+            raise UsageError("name a --dataset: a folder, ffhq or another name of docs/datasets.md, or samples")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is {self.limit}; it must be at least 1")
-        found = list_pictures(self.dataset, self.listed, self.limit)
+        with console.transfer(self.dataset) as told:
+            link = Link(offline=offline, progress=told, note=console.note)
+            found = list_pictures(self.dataset, self.listed, self.limit, link)
         written: dict[str, str] = {}
         for name in found:
             if (other := written.setdefault(png_name(name), name)) != name:
@@ -193,9 +200,9 @@ def evaluate(
     ]
     if not plans:
         raise UsageError("--tasks names no task")
-    pictures = source.pictures()
     if target.out is not None:
         check_folder(target.out, overwrite=target.overwrite)
+    pictures = source.pictures(console, offline=compute.offline)
 
     device = dist.own_device(compute.start())
     from dmps_cli.evaluation import Plan

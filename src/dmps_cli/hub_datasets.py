@@ -1,0 +1,386 @@
+"""The table of named data sets, `datasets.toml`, and how rows of one become picture files in the cache.
+
+A data set lies on the Hub as parquet files, its shards, in which a picture is a file's bytes. A shard is downloaded
+whole, in the order of the rows, and only if a row of it is wanted or may be; the wanted rows are then written as they
+are, each once, under their row's number. What a later run needs is read from those files, without shard or network.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dmps_cli.downloads import HubData, HubListing, Note, Progress, cache_dir, fetch, is_offline, locked
+from dmps_cli.errors import InputError
+from dmps_cli.files import atomic_write
+
+_BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
+_BATCH = 64  # rows in memory at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """One table of datasets.toml: which rows of which data set on the Hub, and on what terms.
+
+    column: of the pictures; rows: (first, last) of the split; files: a pattern of the shards' names, where they do
+    not follow from the split; where: column -> the value that a row must have; source: an address to read about it.
+    """
+
+    name: str
+    about: str
+    repo: str
+    split: str
+    column: str = "image"
+    rows: tuple[int, int] | None = None
+    revision: str = "main"
+    files: str | None = None
+    where: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = "not stated"
+    source: str = ""
+
+    @property
+    def location(self) -> Path:
+        """Its folder in the cache: another for other pictures under the same name."""
+        pictures = (self.repo, self.revision, self.split, self.column, self.files, sorted(self.where.items()))
+        return cache_dir() / "datasets" / f"{self.name}-{hashlib.sha256(repr(pictures).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """How the Hub is asked, and whom to tell."""
+
+    offline: bool = False
+    progress: Progress = lambda done, total: None
+    note: Note = lambda text: None
+
+
+# The table
+
+
+def data_cards() -> dict[str, DataCard]:
+    """Every data set by name: those that dmps knows, and over them those of the file that DMPS_DATASETS names.
+
+    Raises InputError for a table that cannot be read, naming the data set and what is wrong with it.
+    """
+    named = os.environ.get("DMPS_DATASETS")
+    return _read(_BUILTIN) | (_read(Path(named).expanduser()) if named else {})
+
+
+def _read(path: Path) -> dict[str, DataCard]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InputError(f"cannot read the data sets of {path}: {exc}") from exc
+    return {name: _card(name, table, f"{path}, [{name}]") for name, table in tables.items()}
+
+
+def _card(name: str, table: object, where: str) -> DataCard:
+    if not isinstance(table, dict):
+        raise InputError(f"{where}: a table is needed, not {table!r}")
+    known = {item.name for item in fields(DataCard)} - {"name"}
+    if unknown := table.keys() - known:
+        raise InputError(f"{where}: unknown key {min(unknown)}; known are {', '.join(sorted(known))}")
+    if missing := {"about", "repo", "split"} - table.keys():
+        raise InputError(f"{where}: {min(missing)} is missing")
+    for key, value in table.items():
+        if not _FITS.get(key, _is_text)(value):
+            raise InputError(f"{where}: {key} is {value!r}")
+    if not re.fullmatch(r"\w[\w.-]*", name) or name == "samples":
+        raise InputError(f"{where}: its name must be letters, digits, dots, _ and -, and not 'samples'")
+    rows = tuple(table["rows"]) if "rows" in table else None
+    return DataCard(**{**table, "name": name, "rows": rows})
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_repo(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value) is not None
+
+
+def _is_range(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(row, int) and not isinstance(row, bool) for row in value)
+        and 0 <= value[0] <= value[1]
+    )
+
+
+def _is_condition(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(wanted, str | int | bool) for wanted in value.values())
+
+
+_FITS: dict[str, Callable[[object], bool]] = {"repo": _is_repo, "rows": _is_range, "where": _is_condition}
+"""Whether a key's value is of its kind; a text where none is named."""
+
+
+# Its pictures
+
+
+def row_pictures(
+    card: DataCard, link: Link, names: Sequence[str] | None = None, limit: int | None = None
+) -> dict[str, Path]:
+    """Name -> file of the pictures of a data set, in the order of the rows; names are row numbers, 00012.png.
+
+    names: those wanted; limit: the first so many rows; only the shards that hold them are downloaded. Raises
+    InputError for what is no picture or not in the data set, WeightsError for what cannot be downloaded, OutputError.
+    """
+    wanted = None if names is None else {_wanted_row(card, name) for name in names}
+    ends = [*([card.rows[1]] if card.rows else []), *([max(wanted)] if wanted else [])]
+    found: dict[int, Path] = {}
+    start = 0
+    for shard in _shards(card, link):
+        if start > min(ends, default=start) or (limit is not None and len(found) >= limit):
+            break
+        index = _index(card, shard, link)
+        chosen = _chosen(card, index, start, wanted)[: None if limit is None else limit - len(found)]
+        found |= _files(card, shard, start, chosen, link)
+        start += index.rows
+    if not found and wanted is None:
+        raise InputError(
+            f"the data set {card.name} has none of the rows that its table asks for; it has {start} in all"
+        )
+    return {found[row].name: found[row] for row in sorted(found)}
+
+
+def _wanted_row(card: DataCard, name: str) -> int:
+    """The row that a name means. Raises InputError, before a download, for one that cannot be there."""
+    row = _row_of(name)
+    first, last = card.rows or (0, row or 0)
+    if row is None or not first <= row <= last:
+        raise InputError(f"'{name}' is no picture of {card.name}; they are named by their rows, {first:05d}.png")
+    return row
+
+
+def _row_of(name: str) -> int | None:
+    match = _PICTURE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+_PICTURE = re.compile(r"(\d{5,12})\.(png|jpg|webp|gif|bmp|tif)")
+
+
+def _chosen(card: DataCard, index: _Index, start: int, wanted: Collection[int] | None) -> list[int]:
+    """The rows of a shard that are meant; start: of its first."""
+    first, last = card.rows or (0, start + index.rows)
+    rows = range(start, start + index.rows) if index.kept is None else [start + row for row in index.kept]
+    return [row for row in rows if first <= row <= last and (wanted is None or row in wanted)]
+
+
+def _files(card: DataCard, shard: _Shard, start: int, rows: Sequence[int], link: Link) -> dict[int, Path]:
+    """The files of these rows of a shard, which are written where they are not there yet."""
+    folder = card.location / "pictures"
+    there = _written(folder)
+    if any(row not in there for row in rows):
+        parquet = _fetched(card, shard, link)
+        with locked(folder, link.note):
+            there = _written(folder)  # by another process, meanwhile
+            _write(card, parquet, start, [row for row in rows if row not in there], folder)
+        there = _written(folder)
+    return {row: there[row] for row in rows}
+
+
+def _written(folder: Path) -> dict[int, Path]:
+    """Row -> its picture, of those that are there; each is whole, or is not there."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names alone
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise InputError(f"cannot read {folder}: {exc.strerror}") from exc
+    return {row: folder / name for name in names if (row := _row_of(name)) is not None}
+
+
+# Its shards
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shard:
+    """A parquet file of the data set, as the Hub lists it at a commit."""
+
+    file: str
+    size: int | None
+    sha256: str | None
+    commit: str
+
+
+def _shards(card: DataCard, link: Link) -> list[_Shard]:
+    """The shards in the order of their rows. The listing is kept: a branch that moves on does not move the rows."""
+    source = HubListing(repo=card.repo, revision=card.revision)
+    path = fetch([source], card.location / "hub.json", **_how(card, link)).path
+    try:
+        listing = json.loads(path.read_bytes())
+        shards = [
+            _Shard(
+                file=each["rfilename"],
+                size=each.get("size"),
+                sha256=(each.get("lfs") or {}).get("sha256"),
+                commit=listing["sha"],
+            )
+            for each in listing["siblings"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise InputError(f"{path} is no listing of the Hub; delete it and run again") from exc
+    return _of_split(card, shards)
+
+
+def _of_split(card: DataCard, shards: Sequence[_Shard]) -> list[_Shard]:
+    """Those of the split: SPLIT-00000-of-00015*.parquet, SPLIT.parquet, SPLIT/*.parquet; or as `files` says."""
+    split = re.escape(card.split)
+    usual = re.compile(rf"(.*/)?({split}(-\d+-of-\d+[^/]*)?\.parquet|{split}/[^/]+\.parquet)")
+    tables = [each for each in shards if each.file.endswith(".parquet") and ".." not in each.file.split("/")]
+    found = sorted(
+        (
+            each
+            for each in tables
+            if (fnmatch.fnmatchcase(each.file, card.files) if card.files else usual.fullmatch(each.file))
+        ),
+        key=lambda each: each.file,
+    )
+    where = f"the data set {card.name}, {card.repo} at {card.revision},"
+    if not found:
+        has = ", ".join(each.file for each in tables[:3]) + (", ..." if len(tables) > 3 else "")
+        raise InputError(f"{where} has no shards of the split '{card.split}'; its parquet files: {has or 'none'}")
+    if len({Path(each.file).parent for each in found}) > 1:
+        raise InputError(f"{where} has several kinds of '{card.split}'; say with the key `files` which are meant")
+    numbers = [match for each in found if (match := re.search(r"-(\d+)-of-(\d+)", each.file))]
+    if numbers and [int(n[1]) for n in numbers] != [*range(int(numbers[0][2]))] and not card.files:
+        raise InputError(f"{where} lists {len(found)} of {int(numbers[0][2])} shards of '{card.split}'")
+    return found
+
+
+def _how(card: DataCard, link: Link) -> dict[str, Any]:
+    """For `fetch`."""
+    command = f"dmps eval --dataset {card.name}"
+    return {"command": command, "offline": link.offline, "progress": link.progress, "note": link.note}
+
+
+def _fetched(card: DataCard, shard: _Shard, link: Link) -> Path:
+    """The shard on the disk, downloaded if need be. Raises InputError without pyarrow, before the download."""
+    _pyarrow(card.name)
+    target = card.location / shard.file
+    if not (target.exists() or link.offline or is_offline()):
+        size = "" if shard.size is None else f" ({shard.size / 1e6:.0f} MB)"
+        link.note(f"{card.name}: {card.repo}/{shard.file}{size}; {card.licence}")
+    source = HubData(repo=card.repo, file=shard.file, revision=shard.commit)
+    return fetch([source], target, size=shard.size, sha256=shard.sha256, **_how(card, link)).path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """What is to be remembered of a shard: how many rows it has, and which of them `where` keeps (None: all)."""
+
+    rows: int
+    kept: list[int] | None
+
+
+def _index(card: DataCard, shard: _Shard, link: Link) -> _Index:
+    """From the shard's footer, once; kept beside it, so that the shard may be deleted."""
+    path = card.location / f"{shard.file}.rows.json"
+    try:
+        noted = json.loads(path.read_bytes())
+        return _Index(rows=int(noted["rows"]), kept=noted["kept"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or no longer readable
+        pass
+    parquet = _fetched(card, shard, link)
+    with _opened(card, parquet) as file:
+        index = _Index(rows=file.metadata.num_rows, kept=_kept(card, file, parquet) if card.where else None)
+    atomic_write(path, json.dumps({"rows": index.rows, "kept": index.kept}).encode(), overwrite=True)
+    return index
+
+
+# Parquet
+
+
+def _pyarrow(name: str) -> Any:
+    """The package. Raises InputError without it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise InputError(f"the data set {name} needs pyarrow to read parquet files: pip install pyarrow") from exc
+    return pyarrow
+
+
+@contextmanager
+def _opened(card: DataCard, path: Path) -> Iterator[Any]:
+    """A ParquetFile. Raises InputError for what cannot be read, on opening or later."""
+    pyarrow = _pyarrow(card.name)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (OSError, pyarrow.ArrowException) as exc:
+        reason = str(exc).strip().partition("\n")[0].rstrip(".")
+        raise InputError(f"cannot read the parquet file {path}: {reason}; delete it to download it again") from exc
+
+
+def _check_column(card: DataCard, file: Any, column: str, path: Path) -> None:
+    names = file.schema_arrow.names
+    if column not in names:
+        raise InputError(
+            f"the data set {card.name} has no column '{column}' in {path.name}; it has {', '.join(names)}; correct its "
+            "table (docs/datasets.md)"
+        )
+
+
+def _kept(card: DataCard, file: Any, path: Path) -> list[int]:
+    """The rows of a shard that have what `where` asks for, from 0."""
+    for column in card.where:
+        _check_column(card, file, column, path)
+    rows = file.read(columns=list(card.where)).to_pylist()
+    return [k for k, row in enumerate(rows) if row == dict(card.where)]
+
+
+def _write(card: DataCard, parquet: Path, start: int, rows: Sequence[int], folder: Path) -> None:
+    """Writes the pictures of rows as they are in the shard, byte for byte; start: the shard's first row."""
+    with _opened(card, parquet) as file:
+        _check_column(card, file, card.column, parquet)
+        for row, cell in _cells(file, card.column, {row - start for row in rows}):
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            suffix = _suffix(content) if isinstance(content, bytes) else None
+            if content is None or suffix is None:
+                raise InputError(f"row {start + row} of the data set {card.name} is no picture in '{card.column}'")
+            atomic_write(folder / f"{start + row:05d}{suffix}", content, overwrite=True)
+
+
+def _cells(file: Any, column: str, rows: Collection[int]) -> Iterator[tuple[int, Any]]:
+    """(row, cell) of the rows wanted; of the others no more than a batch is in memory."""
+    at = 0
+    for group in range(file.num_row_groups):
+        num_rows = file.metadata.row_group(group).num_rows
+        if not any(row in rows for row in range(at, at + num_rows)):
+            at += num_rows
+            continue
+        for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
+            values = batch.column(0)
+            yield from ((at + k, values[k].as_py()) for k in range(len(values)) if at + k in rows)
+            at += len(values)
+
+
+def _suffix(content: bytes) -> str | None:
+    """The suffix of a picture's file, by its first bytes; None for what is no picture."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), None)
+
+
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+}
