@@ -29,13 +29,12 @@ IMAGES = Path(__file__).parent / "results.txt"
 COMMON = f"eval --dataset samples --list {shlex.quote(str(IMAGES))} --dtype bfloat16 --no-images"
 RUNS = {
     "ddpm": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,pgdm --sampler ddpm --nfe 20,50",
-    "flow": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,ot-ode --sampler flow --nfe 20,50",
     "fast": f"--tasks {TASKS} --methods dmps --preset fast --nfe 20,50",
     "ddpm-100": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,pgdm --sampler ddpm --nfe 100 --limit 1",
-    "flow-100": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,ot-ode --sampler flow --nfe 100 --limit 1",
     "fast-100": f"--tasks {TASKS} --methods dmps --preset fast --nfe 100 --limit 1",
-    "paper-1000": "--tasks sr4 --methods dmps,dps,pgdm --preset paper --nfe 1000",
-    "dmps-1000": "--tasks sr4,deblur,inpaint,cs --methods dmps --nfe 1000",
+    "dmps-1000": "--tasks deblur,inpaint,cs --methods dmps --nfe 1000 --limit 1",
+    "flow": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,ot-ode --sampler flow --nfe 20,50,100 --limit 1",
+    "paper-1000": "--tasks sr4 --methods dmps,dps,pgdm --preset paper",
 }
 Row = dict[str, Any]
 
@@ -116,11 +115,10 @@ def write(rows: list[Row]) -> None:
     """The tables between the marks of docs/results.md, and the plots."""
     tables = {
         "ddpm": table(rows, "ddpm", (20, 50), 2),
-        "flow": table(rows, "flow", (20, 50), 2),
+        "flow": table(rows, "flow", (20, 50, 100), 1),
         "ddpm-100": table(rows, "ddpm", (100,), 1),
-        "flow-100": table(rows, "flow", (100,), 1),
         "paper-1000": table([row for row in rows if row["run"] == "paper-1000"], "ddpm", (1000,), 2),
-        "dmps-1000": table([row | {"run": "1000"} for row in rows if row["run"] == "dmps-1000"], "ddpm", (1000,), 2),
+        "dmps-1000": table([row | {"run": "1000"} for row in rows if row["run"] == "dmps-1000"], "ddpm", (1000,), 1),
     }
     page = DOCS / "results.md"
     text = page.read_text(encoding="utf-8")
