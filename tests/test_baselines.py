@@ -599,11 +599,13 @@ def test_the_papers_preset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "knob"),
-    [("sr4", {"zeta": 0.25}), ("deblur", {"zeta": 0.1}), ("motion", {"zeta": 0.1}), (None, {"zeta": 0.25})],
+    ("task", "weight"),
+    [("sr4", 1.75), ("deblur", 1.0), ("motion", 1.0), (None, 1.75)],
 )
-def test_defaults_by_task(task: str | None, knob: dict[str, float]) -> None:
-    assert resolve_sampling(task=task, method="diffpir").knobs == knob
+def test_defaults_by_task(task: str | None, weight: float) -> None:
+    assert resolve_sampling(task=task, method="dmps").knobs["weight"] == weight
+    assert resolve_sampling(task=task, method="diffpir").knobs == {"zeta": 1.0}
+    assert resolve_sampling(task=task, method="diffpir", preset="paper").knobs == {"zeta": 0.25}
 
 
 def test_zeta_follows_the_number_of_evaluations() -> None:

@@ -254,8 +254,8 @@ TASK_DEFAULTS: dict[tuple[str, str], Values] = {
 
 ANY_TASK = "*"
 BY_NFE: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {
-    # DPS's zeta for images of 256 x 256 px. At 1000 evaluations its authors'; on DDPM levels the rest is climbed to by PSNR
-    # with benchmarks/tune_zeta.py on a validation photograph; on flow levels on two of 128 x 128 px, and doubled.
+    # DPS's zeta for images of 256 x 256 px: at 1000 evaluations its authors'; on DDPM levels the rest is climbed to by
+    # PSNR with benchmarks/tune_zeta.py on a validation photograph; on flow levels on two of 128 x 128 px, and doubled.
     ("dps", "ddpm", ANY_TASK): {"zeta": {20: 48.0, 50: 22.6, 100: 12.8, 1000: 0.3}},
     **{("dps", "ddpm", blur): {"zeta": {20: 48.1, 50: 45.3, 100: 30.7, 1000: 0.3}} for blur in BLURS},
     ("dps", "ddpm", "inpaint"): {"zeta": {20: 28.3, 50: 13.2, 100: 9.46, 1000: 0.5}},
