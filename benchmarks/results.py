@@ -1,6 +1,6 @@
 """Makes the figures of docs/results.md: evaluations of every method, then tables and plots from their rows.
 
-    python benchmarks/results.py [RUN ...] [--out runs] [--dry-run] [-- OPTIONS OF dmps eval]
+    python benchmarks/results.py [RUN ...] [--out runs] [--dry-run] [--eval "OPTIONS OF dmps eval"]
 
 Each RUN is one `dmps eval`, printed before it starts; killed and started again it goes on where it was. Without names
 all are run. At the end the tables between the marks of docs/results.md are written anew, and the plots beside it, from
@@ -123,27 +123,31 @@ def write(rows: list[Row]) -> None:
     page = DOCS / "results.md"
     text = page.read_text(encoding="utf-8")
     for name, content in tables.items():
+        if content.count("\n") < 2:  # its run is not there: what the page says stays
+            continue
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.DOTALL
         )
     page.write_text(text, encoding="utf-8")
     (DOCS / "results").mkdir(exist_ok=True)
-    for task in dict.fromkeys(row["task"] for row in rows if row["sampler"] == "ddpm"):
+    for task in dict.fromkeys(row["task"] for row in rows if row["sampler"] == "ddpm" and row["nfe"] <= 100):
         for metric in ("psnr", "lpips"):
             (DOCS / "results" / f"{task}_{metric}.svg").write_text(plot(rows, task, metric), encoding="utf-8")
 
 
 def main() -> None:
     """Runs and writes."""
-    own, _, more = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=", ".join(RUNS))
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"one of {', '.join(RUNS)}; all by default")
+    parser.add_argument("--eval", default="", metavar="OPTIONS", help="more options for dmps eval")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     parser.add_argument("--tables-only", action="store_true", help="of what is in --out")
-    arguments = parser.parse_args(shlex.split(own))
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.runs if name not in RUNS]:
+        parser.error(f"no run is called {unknown[0]}; there are {', '.join(RUNS)}")
     for name in [] if arguments.tables_only else arguments.runs or RUNS:
-        command = arguments_of(name, arguments.out, shlex.split(more))
+        command = arguments_of(name, arguments.out, shlex.split(arguments.eval))
         print(f"$ dmps {shlex.join(command)}", flush=True)
         if not arguments.dry_run:
             subprocess.run([sys.executable, "-m", "dmps_cli", *command], check=True)

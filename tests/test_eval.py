@@ -151,6 +151,7 @@ def test_ctrl_c_keeps_rows(
     assert results("run") == whole
     assert {path.name for path in Path("run").iterdir()} == {
         "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json", "table.md", "table.tex", "report.html",
+        "plots",
     }  # fmt: skip
 
 
@@ -350,6 +351,41 @@ def test_shards_keep_their_pictures_in_the_merged_reports(dmps: Dmps, photos: Pa
         assert result.code == 0, result.err
     assert dmps("eval", "--merge", "1", "2", "--out", "all").code == 0
     assert Path("all/report.html").read_text().count('<img src="data:') == 4 * 3
+    assert dmps("eval", "--dataset", "set", "--tasks", "sr2", "--nfe", "1", "--out", "all").code == 0
+    assert Path("all/report.html").read_text().count('<img src="data:') == 4 * 3
+    assert {path.name for path in Path("all/truth/sr2").rglob("*.png")} == {Path(name).name for name in NAMES}
+
+
+def test_what_is_missing_is_said_in_every_report(dmps: Dmps, photos: Path) -> None:
+    (photos / "e.png").write_bytes(b"no picture")
+    result = dmps("eval", "--dataset", "set", "--tasks", "denoise", "--nfe", "1", "--out", "run", "--samples", "2")
+    assert result.code == 1
+    content = json.loads(Path("run/results.json").read_text(encoding="utf-8"))
+    assert content["failures"][0]["input"] == "e.png"
+    for name in ("table.md", "table.tex", "report.html"):
+        text = Path("run", name).read_text(encoding="utf-8")
+        assert "8 of 10 restorations are there" in text and "2 posterior samples of each" in text, name
+    assert "8 of 10 restorations" in result.out
+    merged = dmps("eval", "--merge", "run", "--json")
+    assert [failure["input"] for failure in json.loads(merged.out)["failures"]] == ["e.png"]
+
+
+def test_a_sheet_is_named_by_the_configuration_not_by_what_is_done(dmps: Dmps, photos: Path) -> None:
+    arguments = ["--dataset", "set", "--tasks", "denoise", "--nfe", "1", "--sigma", "0.1,0.2", "--out", "run"]
+    assert dmps("eval", *arguments).code == 0
+    assert {path.name for path in Path("run/sheets").iterdir()} == {"denoise_0.1.png", "denoise_0.2.png"}
+
+
+def test_an_option_goes_to_the_methods_that_take_it(dmps: Dmps, photos: Path) -> None:
+    arguments = ["--dataset", "set", "--limit", "1", "--tasks", "denoise", "--nfe", "1", "--json"]
+    result = dmps("eval", *arguments, "--methods", "dmps,ddrm", "--eta", "0.5,1")
+    assert [(row["method"], row.get("eta")) for row in json.loads(result.out)["rows"]] == [
+        ("dmps", None), ("ddrm", 0.5), ("ddrm", 1.0),
+    ]  # fmt: skip
+    alone = dmps("eval", *arguments, "--methods", "dmps,dps", "--eta", "0.5")
+    assert (alone.code, "--eta belongs to --score-at x0" in alone.err) == (2, True)
+    wrong = dmps("eval", *arguments, "--methods", "dps,diffpir", "--zeta", "2")
+    assert (wrong.code, "diffpir: --zeta is 2" in wrong.err) == (2, True)
 
 
 def test_which_pictures_are_taken(dmps: Dmps, photos: Path, tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ def test_json_is_strict_and_in_full() -> None:
     assert back["nested"] == {"pair": [1, 0.1]}
 
 
+def test_json_of_a_name_that_is_no_utf8_is_json() -> None:
+    name = b"\xff.png".decode(errors="surrogateescape")
+    assert json.loads(json_text({"image": name}).encode())["image"] == name
+    assert json_text({"image": "é.png"}).encode() == b'{\n "image": "\xc3\xa9.png"\n}'
+
+
 def test_markdown_is_a_table_of_equal_columns() -> None:
     lines = markdown(ROWS, best_within=["task"]).splitlines()
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]

@@ -165,7 +165,7 @@ METRICS = {
 OF_SAMPLES = {
     "psnr_of_mean": "PSNR dB of the mean",
     "std": "std of samples",
-    "coverage": "coverage of mean ± 1.645 std",
+    "coverage": "coverage of the 90 % Gaussian interval (mean ± 1.645 std)",
 }
 """Headings of the columns over all samples of an image: PSNR of their mean, their standard deviation on [-1, 1], and
 coverage of its 90 % interval, that of a Gaussian with the samples' mean and standard deviation."""
@@ -339,7 +339,8 @@ class Protocol:
     """How the numbers of a table came about; every table names it.
 
     metrics: those that have a column; sigma_y: every noise level in the table, on [-1, 1]; images: names of the files
-    scored, one per image (not per sample); channels: 1 or 3; prepared: what of them is used, if not all.
+    scored, one per image (not per sample); channels: 1 or 3; prepared: what of them is used, if not all; samples:
+    posterior samples of each.
     """
 
     metrics: tuple[str, ...]
@@ -348,6 +349,7 @@ class Protocol:
     images: tuple[str, ...]
     channels: int = 3
     prepared: str = ""
+    samples: int = 1
 
     @property
     def _colour(self) -> str:
@@ -364,6 +366,7 @@ class Protocol:
             "sigma_y": list(self.sigma_y),
             "sigma_y_255": [sigma * GREY_LEVELS for sigma in self.sigma_y],
             "num_images": len(self.images),
+            "samples": self.samples,
             "images_sha256": list_hash(self.images),
             "prepared": self.prepared or None,
         }
@@ -374,6 +377,7 @@ class Protocol:
         noise = ", ".join(map(both_scales, self.sigma_y))
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
         count += f", {self.prepared}" if self.prepared else ""
+        count += f", {self.samples} posterior samples of each" if self.samples > 1 else ""
         return (
             f"{measured}; {self._colour}, clipped to [-1, 1], per image, then averaged; "
             f"sigma_y {noise}; {count}, list sha256 {list_hash(self.images)[:12]}"

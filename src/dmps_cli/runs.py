@@ -29,7 +29,9 @@ CONFIG = "config.json"
 FORMAT = 1
 TABLES = ("rows.csv", "means.csv", "results.json")
 REPORTS = ("table.md", "table.tex", "report.html")
-PICTURES = ("truth", "measurements", "restored", "mean", "spread", "sheets", "plots")
+RESULTS = "results.json"
+REPORT_FOLDERS = ("sheets", "plots")
+PICTURES = ("truth", "measurements", "restored", "mean", "spread")
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
@@ -225,7 +227,7 @@ def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any], 
     for path in _row_files(folder):
         path.unlink()
     if content is not None:  # the pictures are ours
-        for name in PICTURES:
+        for name in (*PICTURES, *REPORT_FOLDERS):
             shutil.rmtree(folder / name, ignore_errors=True)
     for name in (*TABLES, *REPORTS):
         (folder / name).unlink(missing_ok=True)
@@ -255,6 +257,30 @@ def read_runs(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Row], list[
         notes += cut
     config = contents[0]["config"]
     return contents[0], ordered(unique(rows), config), notes
+
+
+def read_failures(folders: Sequence[Path]) -> list[dict[str, str]]:
+    """The failures that the last report of each folder names."""
+    found: list[dict[str, str]] = []
+    for folder in folders:
+        try:
+            found += json.loads((folder / RESULTS).read_text(encoding="utf-8"))["failures"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def copy_pictures(folders: Sequence[Path], target: Path) -> None:
+    """Copies what the folders have of pictures into the target. Raises OutputError, InputError."""
+    for folder in folders:
+        if folder.resolve() == target.resolve():
+            continue
+        for path in (path for name in PICTURES for path in (folder / name).rglob("*.png")):
+            try:
+                data = path.read_bytes()
+            except OSError as exc:
+                raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+            atomic_write(target / path.relative_to(folder), data, overwrite=True)
 
 
 # --- Pictures

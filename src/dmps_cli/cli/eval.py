@@ -39,11 +39,13 @@ from dmps_cli.runs import (
     Row,
     RowLog,
     check_folder,
+    copy_pictures,
     mean_file,
     measurement_file,
     open_run,
     ordered,
     png_name,
+    read_failures,
     read_rows,
     read_runs,
     restored_file,
@@ -163,7 +165,11 @@ def evaluate(
     ] = False,
     compare: Annotated[
         str | None,
-        typer.Option(metavar=PAPER, help="Add the paper's own rows, not ranked; --preset is then paper."),
+        typer.Option(
+            metavar=PAPER,
+            help="Add the paper's own rows, not ranked; --preset is then paper. When done before: --merge FOLDER "
+            "--compare paper.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     quiet: Quiet = False,
@@ -442,7 +448,7 @@ def _duration(seconds: float) -> str:
 
 
 def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console, *, compare: bool) -> None:
-    """Prints the tables of folders of one configuration as one; --out: makes a folder of rows, tables and sheets."""
+    """Prints the tables of folders of one configuration as one; --out: makes a folder of all, pictures too."""
     if not folders:
         raise UsageError("--merge joins folders; name them: dmps eval --merge runs/*")
     if target.overwrite and target.out is not None and target.out.resolve() in [path.resolve() for path in folders]:
@@ -451,9 +457,6 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
     config = content["config"]
     for note in notes:
         console.note(note)
-    due = config["num_images"] * config["samples"] * sum(len(problem["samplings"]) for problem in config["problems"])
-    if len(rows) < due:
-        console.note(f"{len(rows)} of {due} restorations are there")
     if target.out is not None:
         check_folder(target.out, overwrite=target.overwrite)
         open_run(target.out, config, content["facts"], overwrite=target.overwrite)
@@ -462,6 +465,9 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
         there = {row_key(row) for row in known}
         with RowLog(rows_file(target.out, 0, (1, 1))).opened() as log:
             log.append([row for row in rows if row_key(row) not in there])
-    facts = {**content["facts"], "merged": [str(path) for path in folders], "failures": []}
-    results = Results(rows=rows, config=config, facts=facts, folders=folders, compare=compare)
+        if not target.no_images:
+            copy_pictures(folders, target.out)
+    facts = {**content["facts"], "merged": [str(path) for path in folders], "failures": read_failures(folders)}
+    places = folders if target.out is None else [target.out, *folders]
+    results = Results(rows=rows, config=config, facts=facts, folders=places, compare=compare)
     results.report(console, target.out)

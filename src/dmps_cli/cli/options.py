@@ -354,16 +354,29 @@ class SamplingFlags(SamplingChoices):
         for name in names:
             defined = samplers_of(name)
             pairs += [(name, ladder) for ladder in ladders if ladder in defined] or [(name, (ladders or [None])[0])]
-        return [self._one_of_many(entry, task, *pair, is_alone=len(pairs) == 1) for pair in pairs]
+        shared = {knob for knob in self.knobs() if len(set(takers(knob)) & set(names)) > 1}
+        return [self._one_of_many(entry, task, *pair, shared=shared, is_alone=len(pairs) == 1) for pair in pairs]
 
-    def _one_of_many(self, entry: Card, task: str, method: str, sampler: str | None, *, is_alone: bool) -> Sampling:
+    def _one_of_many(
+        self, entry: Card, task: str, method: str, sampler: str | None, *, shared: set[str], is_alone: bool
+    ) -> Sampling:
         """The choice for one of several methods and samplers, without the options that are for others of them."""
         foreign = dict.fromkeys(name for name in KNOBS if name not in METHODS[method].knobs)
         flags = replace(self, method=method, sampler=sampler or self.sampler, **foreign)
-        levels = SAMPLERS[replace(flags, spacing=None).resolve(entry, task).sampler]
-        if not is_alone and self.spacing in SPACINGS and self.spacing not in levels.spacings:
+        bare = replace(flags, spacing=None, **dict.fromkeys(KNOBS))
+        levels = SAMPLERS[bare.resolve(entry, task).sampler]
+        if is_alone:
+            return flags.resolve(entry, task)
+        if self.spacing in SPACINGS and self.spacing not in levels.spacings:
             flags = replace(flags, spacing=None)
-        return flags.resolve(entry, task)
+        if method == DEFAULT_METHOD and "eta" in shared:
+            plain = replace(flags, eta=None)
+            if plain.resolve(entry, task).knobs["score_at"] != "x0":  # they are for the other methods
+                flags = plain
+        try:
+            return flags.resolve(entry, task)
+        except UsageError as exc:
+            raise UsageError(f"{method}: {exc}") from exc
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,16 @@ from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import OF_SAMPLES, Protocol
-from dmps_cli.runs import Row, config_hash, mean_file, measurement_file, restored_file, spread_file, truth_file
+from dmps_cli.runs import (
+    REPORT_FOLDERS,
+    Row,
+    config_hash,
+    mean_file,
+    measurement_file,
+    restored_file,
+    spread_file,
+    truth_file,
+)
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
@@ -44,17 +54,32 @@ class Results:
             images=tuple(dict.fromkeys(row["image"] for row in self.rows)),
             channels=self.config["channels"],
             prepared=self.config["prepared"],
+            samples=self.config["samples"],
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is missing: restorations not done yet, pictures that failed."""
+        settings = sum(len(problem["samplings"]) for problem in self.config["problems"])
+        due = self.config["num_images"] * self.config["samples"] * settings
+        failed = sorted({failure["input"] for failure in self.facts.get("failures", ())})
+        notes = [f"{len(self.rows)} of {due} restorations are there"] if len(self.rows) < due else []
+        return notes + ([f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else [])
+
+    @property
+    def named(self) -> list[Row]:
+        """The rows, with a cap of none said so: an empty cell is what a method does not have."""
+        return [row | {"cap": "none"} if row.get("cap", 0) is None else row for row in self.rows]
 
     def summary(self) -> list[dict[str, Any]]:
         """Means, standard deviations and intervals by task, noise, method and knobs; the paper's rows if wanted."""
         from dmps_cli.report import beside_paper, column_names, summaries
 
-        present = column_names(self.rows)
+        rows = self.named
+        present = column_names(rows)
         knobs = [knob.label for knob in KNOBS.values() if knob.label in present]
         values = (*self.config["metrics"], *(name for name in OF_SAMPLES if name in present), "seconds")
-        named = [row | {"cap": "none"} if row.get("cap", 0) is None else row for row in self.rows]
-        ours = [*summaries(named, (*GROUP, *knobs), values)]
+        ours = [*summaries(rows, (*GROUP, *knobs), values)]
         return beside_paper(ours, self.config["lpips_net"]) if self.compare else ours
 
     def described(self) -> dict[str, Any]:
@@ -74,13 +99,17 @@ class Results:
         from dmps_cli.report import console_report, paper_notes, results_object
 
         summary = self.summary()
-        notes = paper_notes(summary, self.config["lpips_net"])
+        notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"])]
         if out is not None and self.rows:
-            for name, data in self._files(summary, notes):
-                atomic_write(out / name, data, overwrite=True)
-            console.note(f"wrote tables, sheets, plots and {out / 'report.html'}")
+            for name in REPORT_FOLDERS:  # of an earlier report on fewer rows
+                shutil.rmtree(out / name, ignore_errors=True)
+            for path, data in self._files(summary, notes):
+                atomic_write(out / path, data, overwrite=True)
+            console.note(f"wrote tables and {out / 'report.html'}")
         if console.as_json:
-            console.object(results_object(self.rows, summary, self.protocol, self.described(), notes=notes))
+            for note in self.notes:
+                console.note(note)
+            console.object(results_object(self.named, summary, self.protocol, self.described(), notes=notes))
         elif self.rows and sys.stdout is not None:
             console.result(console_report(summary, self.protocol, sys.stdout, notes=notes))
 
@@ -90,8 +119,8 @@ class Results:
         from dmps_cli.report import Section, charts, compact, html_page, setting_notes, svg, table_files, task_sheet
 
         protocol = self.protocol
-        for name, text in table_files(self.rows, summary, protocol, self.described(), notes=notes).items():
-            yield name, text.encode(errors="surrogateescape")
+        for name, text in table_files(self.named, summary, protocol, self.described(), notes=notes).items():
+            yield name, text.encode(errors="backslashreplace")
         plots = charts(summary, [name for name in ("psnr", "lpips") if name in protocol.metrics])
         for stem, chart in plots.items():
             yield f"plots/{stem}.svg", svg(chart).encode()
@@ -102,8 +131,9 @@ class Results:
             footnote = protocol.line() + (f"; {left} more images are not shown" if left > 0 else "")
             sheet = task_sheet(here[:SHEET_IMAGES], footnote=footnote)
             yield f"sheets/{task.replace(', sigma_y ', '_')}.png", png_bytes(sheet)
+        narrow = compact(summary)
         sections = [
-            Section(title=task, rows=compact([row for row in summary if row["task"] == task]))
+            Section(title=task, rows=[row for row in narrow if row["task"] == task])
             for task in dict.fromkeys(str(row["task"]) for row in summary)
         ]
         left = len(protocol.images) - PAGE_IMAGES
@@ -124,10 +154,11 @@ class Results:
         """The pictures of the first images of every task, as far as they are in the folders."""
         from dmps_cli.report import Case, Shot, method_name, problem_name
 
-        problem, method = problem_name(self.rows), method_name(self.rows)
+        levels = [{"task": problem["task"], "sigma_y": problem["sigma_y"]} for problem in self.config["problems"]]
+        problem, method = problem_name(levels), method_name(self.named)
         names = [*dict.fromkeys(row["image"] for row in self.rows)][:limit]
         found: dict[tuple[str, str], Case] = {}
-        for row in self.rows:
+        for stored, row in zip(self.rows, self.named, strict=True):
             if row["image"] not in names or row.get("sample", 1) != 1:
                 continue
             key = (problem(row), row["image"])
@@ -140,10 +171,10 @@ class Results:
                     measurement=Shot(picture=measurement) if measurement else None,
                     restored={},
                 )
-            shots: dict[str, tuple[Path, dict[str, Any]]] = {method(row): (restored_file(row), row)}
+            shots: dict[str, tuple[Path, dict[str, Any]]] = {method(row): (restored_file(stored), row)}
             if "sample" in row:
-                shots[f"{method(row)}, mean"] = (mean_file(row), {"psnr": row.get("psnr_of_mean")})
-                shots[f"{method(row)}, std"] = (spread_file(row), {})
+                shots[f"{method(row)}, mean"] = (mean_file(stored), {"psnr": row.get("psnr_of_mean")})
+                shots[f"{method(row)}, std"] = (spread_file(stored), {})
             there = {name: (self._path(path), scores) for name, (path, scores) in shots.items()}
             more = {name: Shot(picture=path, row=scores) for name, (path, scores) in there.items() if path}
             found[key] = replace(found[key], restored={**found[key].restored, **more})

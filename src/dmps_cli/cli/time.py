@@ -136,10 +136,16 @@ def time(
     runs = [[run.seconds for run in timing.runs] for timing in timings]
     full = [{**row, "runs": seconds} for row, seconds in zip(rows, runs, strict=True)]
     console.object({**facts, "rows": full} | ({"paper": paper} if compare else {}))
+    about = versions(device)
+    where = {"dmps": __version__, "dtype": compute.dtype, "batch": compute.batch_size, "device_name": describe(device)}
     if as_csv:
-        console.result(csv_text([*rows, *paper]).rstrip("\n"))
+        console.result(csv_text([*({**row, **where, **about} for row in rows), *paper]).rstrip("\n"))
     elif not as_json:
         console.table([*map(shown, rows), *paper])
+        console.result(
+            f"{describe(device)}, {compute.dtype}, batch {compute.batch_size}; median of {repeats}; "
+            f"dmps {__version__}, torch {about['torch']}, python {about['python']}, {about['machine']}"
+        )
 
 
 class Bench:

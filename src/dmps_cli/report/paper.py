@@ -112,7 +112,7 @@ def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
     return done
 
 
-def paper_notes(rows: Sequence[Row], lpips_net: str) -> list[str]:
+def paper_notes(rows: Sequence[Row], lpips_net: str, channels: int = 3) -> list[str]:
     """Footnotes to the rows of `beside_paper`; none where none of them is the paper's."""
     theirs = [row for row in rows if row.get(SOURCE)]
     used = [table for table in PAPER_TABLES if any(row[SOURCE] == table.label for row in theirs)]
@@ -120,8 +120,10 @@ def paper_notes(rows: Sequence[Row], lpips_net: str) -> list[str]:
         return []
     notes = [
         "; ".join(f"{table.label}: {table.data}, NFE {table.nfe}, {table.num_images} images" for table in used)
-        + "; rows of the paper are not ranked: other images, other priors"
+        + "; sigma_y 0.05 (denoise: 0.5); rows of the paper are not ranked: other images, other priors"
     ]
+    if channels == 1:
+        notes.append("the paper's figures are of RGB pictures, the others of greyscale")
     if lpips_net != PAPER_LPIPS_NET:
         notes.append(f"the paper's LPIPS is of the VGG net; left blank beside LPIPS of {lpips_net}")
     if any(str(row.get("task")).startswith("deblur") for row in theirs):

@@ -211,12 +211,13 @@ def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title
     for name in others:  # settings that follow from the method make no line of their own
         if varies_within(ours, name, [*by, knob]):
             by.append(name)
+    log_x = knob == "sigma_y" and all(_value(row, knob) > 0 for row in ours)
     return Chart(
         title=title or f"{heading(metric)} against {knob}",
-        x_label=f"{knob}, logarithmic" if knob == "sigma_y" else knob,
+        x_label=f"{knob}, logarithmic" if log_x else knob,
         y_label=arrow_heading(metric),
         series=_series(ours, metric, knob, by or ["method"]),
-        log_x=knob == "sigma_y" and all(_value(row, knob) > 0 for row in ours),
+        log_x=log_x,
     )
 
 
@@ -235,8 +236,7 @@ def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> d
                 where = f"{task}, sigma_y {cell_text('sigma_y', level['sigma_y'])}" if len(levels) > 1 else task
                 stem = where.replace(", sigma_y ", "_")
                 for against in ("nfe", "seconds"):
-                    if len({row.get(against) for row in same}) > 1:
-                        found[f"{stem}_{metric}_{against}"] = _titled(quality_chart(same, metric, against), where)
+                    found[f"{stem}_{metric}_{against}"] = _titled(quality_chart(same, metric, against), where)
             for knob in ("sigma_y", *setting_names(members)):
                 having = [row for row in members if _number(row, knob)]
                 if varies_within(having, knob, ("method", "sampler", "nfe")):

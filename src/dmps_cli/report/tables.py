@@ -217,7 +217,12 @@ def json_text(content: Mapping[str, Any]) -> str:
 
     Infinity and NaN, which JSON lacks, are the strings 'inf', '-inf' and 'nan': what CSV says and float() reads back.
     """
-    return json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file's name that is no UTF-8: escaped, as Python reads it back
+        return json.dumps(_strict(content), indent=1, allow_nan=False)
+    return text
 
 
 def _strict(value: object) -> object:
