@@ -349,6 +349,8 @@ def test_shards_keep_their_pictures_in_the_merged_reports(dmps: Dmps, photos: Pa
     for share in ("1/2", "2/2"):
         result = dmps("eval", "--dataset", "set", "--tasks", "sr2", "--nfe", "1", "--out", share[0], "--shard", share)
         assert result.code == 0, result.err
+    refused = dmps("eval", "--merge", "1", "2", "--limit", "1")
+    assert (refused.code, "--limit belongs to an evaluation" in refused.err) == (2, True)
     assert dmps("eval", "--merge", "1", "2", "--out", "all").code == 0
     assert Path("all/report.html").read_text().count('<img src="data:') == 4 * 3
     assert dmps("eval", "--dataset", "set", "--tasks", "sr2", "--nfe", "1", "--out", "all").code == 0

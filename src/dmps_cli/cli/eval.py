@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,6 +186,9 @@ def evaluate(
     if compare not in (None, PAPER):
         raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
     if merge:
+        for name in (field.name for field in fields(source) if getattr(source, field.name) is not None):
+            option = {"listed": "list"}.get(name, name.replace("_", "-"))
+            raise UsageError(f"--{option} belongs to an evaluation; --merge joins folders as they are")
         merge_folders(folders or [], target, console, compare=compare is not None)
         return
     if compare is not None and sampling.preset is None:

@@ -144,7 +144,7 @@ def time(
         console.table([*map(shown, rows), *paper])
         console.result(
             f"{describe(device)}, {compute.dtype}, batch {compute.batch_size}; median of {repeats}; "
-            f"dmps {__version__}, torch {about['torch']}, python {about['python']}, {about['machine']}"
+            f"dmps {__version__}, torch {about['torch']}, python {about['python']}"
         )
 
 
