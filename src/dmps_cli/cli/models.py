@@ -72,24 +72,38 @@ def facts(entry: Card) -> dict[str, Any]:
 
 
 def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) -> None:
-    """Show all that is known of a checkpoint, and its model card if it has one.
+    """Show all that is known of a checkpoint, what its file says of itself, and its model card if it has one.
 
     Example: dmps models show natural
     """
     entry = card(name, weights_file)
+    entry_metadata = metadata(entry)
     content = {
         **{key: value for key, value in asdict(entry).items() if value not in (None, "", (), {})},
         "sources": [str(source) for source in entry.sources],
         "state": state(entry),
         "location": str(entry.location),
+        "metadata": entry_metadata,
     }
     console = Console(as_json=as_json)
     console.object(content)
     for key, value in content.items():
-        if value not in ([], {}):
+        if key == "metadata":
+            for name, text in entry_metadata.items():
+                console.result(f"{name} (its file): {text}")
+        elif value not in ([], {}):
             console.result(f"{key}: {_text(value)}")
     if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
         console.result("\n" + text().rstrip())
+
+
+def metadata(entry: Card) -> dict[str, str]:
+    """What a safetensors file says of itself: of a trained prior steps, photographs, validation, versions."""
+    if not (entry.location.is_file() and entry.location.suffix == ".safetensors"):
+        return {}
+    from dmps_cli.checkpoints import read_safetensors
+
+    return dict(sorted(read_safetensors(entry.location)[1].items()))
 
 
 def _text(value: object) -> str:
