@@ -72,7 +72,7 @@ def facts(entry: Card) -> dict[str, Any]:
 
 
 def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) -> None:
-    """Show all that is known of a checkpoint, what its file says of itself, and its model card if it has one.
+    """Show what is known of a checkpoint, what its file says of itself, and its model card if it has one.
 
     Example: dmps models show natural
     """
