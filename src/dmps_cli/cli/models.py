@@ -89,8 +89,8 @@ def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) 
     console.object(content)
     for key, value in content.items():
         if key == "metadata":
-            for field, text in entry_metadata.items():
-                console.result(f"{field} (its file): {text}")
+            for field, said in entry_metadata.items():
+                console.result(f"{field} (its file): {said}")
         elif value not in ([], {}):
             console.result(f"{key}: {_text(value)}")
     if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
