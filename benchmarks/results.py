@@ -10,7 +10,6 @@ what is in --out.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 from dmps_cli.metrics import METRICS
 from dmps_cli.report import Chart, Series, svg
+from dmps_cli.runs import read_rows
 
 DOCS = Path(__file__).parents[1] / "docs"
 TASKS = "sr4,deblur,colorize,denoise,inpaint,cs"
@@ -48,9 +48,8 @@ def rows_of(out: Path) -> list[Row]:
     """All rows of the runs that are there, each with the name of its run."""
     found = []
     for name in RUNS:
-        path = out / name / "results.json"
-        if path.exists():
-            found += [{"run": name, **row} for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+        if (out / name).is_dir():
+            found += [{"run": name, **row} for row in read_rows(out / name)[0]]
     return found
 
 
@@ -71,8 +70,13 @@ def cell(rows: list[Row]) -> str:
 def table(rows: list[Row], sampler: str, nfes: tuple[int, ...], images: int) -> str:
     """A table of tasks by methods: PSNR / LPIPS at each number of evaluations; the best PSNR of a column bold."""
     ours = [row for row in rows if row["sampler"] == sampler and row["nfe"] in nfes]
-    names = sorted({row["image"] for row in ours})[:images]
-    ours = [row for row in ours if row["image"] in names and row["run"] != "dmps-1000"]
+    ours = [row for row in ours if row["run"] != "dmps-1000"]
+    cells_of: dict[str, set[tuple[str, str, int]]] = {}
+    for row in ours:
+        cells_of.setdefault(row["image"], set()).add((row["task"], method_of(row), row["nfe"]))
+    everything = set().union(*cells_of.values())
+    names = sorted(image for image, cells in cells_of.items() if cells == everything)[:images]  # done with every method
+    ours = [row for row in ours if row["image"] in names]
     lines = [
         f"| task | method | {' | '.join(f'NFE {nfe}' for nfe in nfes)} |",
         f"|---|---|{'---|' * len(nfes)}",
@@ -84,12 +88,12 @@ def table(rows: list[Row], sampler: str, nfes: tuple[int, ...], images: int) -> 
             for method in dict.fromkeys(map(method_of, here))
         }
         top = [
-            max((fmean(r["psnr"] for r in cells[k]) for cells in columns.values() if cells[k]), default=0.0)
+            max((round(fmean(r["psnr"] for r in cells[k]), 2) for cells in columns.values() if cells[k]), default=0.0)
             for k in range(len(nfes))
         ]
         for method, cells in columns.items():
             texts = [
-                f"**{cell(rows)}**" if rows and fmean(row["psnr"] for row in rows) == best else cell(rows)
+                f"**{cell(rows)}**" if rows and round(fmean(row["psnr"] for row in rows), 2) == best else cell(rows)
                 for rows, best in zip(cells, top, strict=True)
             ]
             lines.append(f"| {task} | {method} | {' | '.join(texts)} |")
