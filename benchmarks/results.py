@@ -10,7 +10,6 @@ what is in --out.
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import subprocess
 import sys
@@ -129,9 +128,9 @@ def write(rows: list[Row]) -> None:
     for name, content in tables.items():
         if content.count("\n") < 2:  # its run is not there: what the page says stays
             continue
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.DOTALL
-        )
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{content}\n{end}{rest.partition(end)[2]}"
     page.write_text(text, encoding="utf-8")
     (DOCS / "results").mkdir(exist_ok=True)
     for task in dict.fromkeys(row["task"] for row in rows if row["sampler"] == "ddpm" and row["nfe"] <= 100):
