@@ -27,9 +27,10 @@ Row = dict[str, Any]
 
 CONFIG = "config.json"
 FORMAT = 1
-TABLES = ("rows.csv", "means.csv", "results.json")
-REPORTS = ("table.md", "table.tex", "report.html")
-RESULTS = "results.json"
+ROWS, MEANS, RESULTS, MARKDOWN, LATEX = "rows.csv", "means.csv", "results.json", "table.md", "table.tex"
+PAGE = "report.html"
+TABLES = (ROWS, MEANS, RESULTS)
+REPORTS = (MARKDOWN, LATEX, PAGE)
 REPORT_FOLDERS = ("sheets", "plots")
 PICTURES = ("truth", "measurements", "restored", "mean", "spread")
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}

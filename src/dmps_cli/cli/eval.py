@@ -16,6 +16,7 @@ from dmps_cli.cli.batch import Batch, failure_list
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import (
+    PAPER,
     ComputeFlags,
     LpipsNet,
     Methods,
@@ -26,6 +27,7 @@ from dmps_cli.cli.options import (
     checked,
     checked_sigma,
     command_options,
+    is_compared,
     numbers,
     split,
 )
@@ -66,7 +68,6 @@ if TYPE_CHECKING:
     from dmps_cli.metrics import Scorer
     from dmps_cli.weights import LoadedPrior
 
-PAPER = "paper"
 MAX_SAMPLES = 10_000
 
 
@@ -183,15 +184,14 @@ def evaluate(
     Example: dmps eval --dataset samples --tasks sr4,deblur --methods dmps,ddrm --limit 1 --nfe 20
     """
     console = Console(quiet=quiet, as_json=as_json)
-    if compare not in (None, PAPER):
-        raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
+    with_paper = is_compared(compare)
     if merge:
         for name in (field.name for field in fields(source) if getattr(source, field.name) is not None):
             option = {"listed": "list"}.get(name, name.replace("_", "-"))
             raise UsageError(f"--{option} belongs to an evaluation; --merge joins folders as they are")
-        merge_folders(folders or [], target, console, compare=compare is not None)
+        merge_folders(folders or [], target, console, compare=with_paper)
         return
-    if compare is not None and sampling.preset is None:
+    if with_paper and sampling.preset is None:
         sampling = replace(sampling, preset=PAPER)
     if folders:
         raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
@@ -242,7 +242,7 @@ def evaluate(
             target=target,
             config=config,
             facts=facts,
-            compare=compare is not None,
+            compare=with_paper,
             batch=Batch(console=console),
         )
         worker.run()

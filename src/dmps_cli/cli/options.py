@@ -363,10 +363,10 @@ class SamplingFlags(SamplingChoices):
         """The choice for one of several methods and samplers, without the options that are for others of them."""
         foreign = dict.fromkeys(name for name in KNOBS if name not in METHODS[method].knobs)
         flags = replace(self, method=method, sampler=sampler or self.sampler, **foreign)
-        bare = replace(flags, spacing=None, **dict.fromkeys(KNOBS))
-        levels = SAMPLERS[bare.resolve(entry, task).sampler]
         if is_alone:
             return flags.resolve(entry, task)
+        bare = replace(flags, spacing=None, **dict.fromkeys(KNOBS))
+        levels = SAMPLERS[bare.resolve(entry, task).sampler]
         if self.spacing in SPACINGS and self.spacing not in levels.spacings:
             flags = replace(flags, spacing=None)
         if method == DEFAULT_METHOD and "eta" in shared:
@@ -404,6 +404,16 @@ class SweepFlags(SamplingChoices):
         combinations = [flags.compared(entry, methods, samplers, task) for flags in self.each()]
         choices = [choice for of_one_method in zip(*combinations, strict=True) for choice in of_one_method]
         return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]
+
+
+PAPER = "paper"  # what --compare takes
+
+
+def is_compared(compare: str | None) -> bool:
+    """Whether --compare asks for the paper's figures. Raises UsageError for anything else it may say."""
+    if compare not in (None, PAPER):
+        raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
+    return compare is not None
 
 
 def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any]:

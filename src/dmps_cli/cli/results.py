@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import OF_SAMPLES, Protocol
 from dmps_cli.runs import (
+    PAGE,
     REPORT_FOLDERS,
     Row,
     config_hash,
@@ -44,7 +46,7 @@ class Results:
     folders: Sequence[Path] = ()
     compare: bool = False
 
-    @property
+    @cached_property
     def protocol(self) -> Protocol:
         """How the numbers came about."""
         return Protocol(
@@ -66,7 +68,7 @@ class Results:
         notes = [f"{len(self.rows)} of {due} restorations are there"] if len(self.rows) < due else []
         return notes + ([f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else [])
 
-    @property
+    @cached_property
     def named(self) -> list[Row]:
         """The rows, with a cap of none said so: an empty cell is what a method does not have."""
         return [row | {"cap": "none"} if row.get("cap", 0) is None else row for row in self.rows]
@@ -105,7 +107,7 @@ class Results:
                 shutil.rmtree(out / name, ignore_errors=True)
             for path, data in self._files(summary, notes):
                 atomic_write(out / path, data, overwrite=True)
-            console.note(f"wrote tables and {out / 'report.html'}")
+            console.note(f"wrote tables and {out / PAGE}")
         if console.as_json:
             for note in self.notes:
                 console.note(note)
@@ -116,7 +118,17 @@ class Results:
     def _files(self, summary: Sequence[TableRow], notes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(path relative to the folder, content), the tables first."""
         from dmps_cli.images import png_bytes
-        from dmps_cli.report import Section, charts, compact, html_page, setting_notes, svg, table_files, task_sheet
+        from dmps_cli.report import (
+            Section,
+            charts,
+            compact,
+            file_stem,
+            html_page,
+            setting_notes,
+            svg,
+            table_files,
+            task_sheet,
+        )
 
         protocol = self.protocol
         for name, text in table_files(self.named, summary, protocol, self.described(), notes=notes).items():
@@ -130,7 +142,7 @@ class Results:
             left = len(protocol.images) - len(here[:SHEET_IMAGES])
             footnote = protocol.line() + (f"; {left} more images are not shown" if left > 0 else "")
             sheet = task_sheet(here[:SHEET_IMAGES], footnote=footnote)
-            yield f"sheets/{task.replace(', sigma_y ', '_')}.png", png_bytes(sheet)
+            yield f"sheets/{file_stem(task)}.png", png_bytes(sheet)
         narrow = compact(summary)
         sections = [
             Section(title=task, rows=[row for row in narrow if row["task"] == task])
@@ -148,7 +160,7 @@ class Results:
             charts=[*plots.values()],
             facts=self.config,
         )
-        yield "report.html", page.encode(errors="replace")
+        yield PAGE, page.encode(errors="replace")
 
     def _cases(self, limit: int) -> list[Case]:
         """The pictures of the first images of every task, as far as they are in the folders."""

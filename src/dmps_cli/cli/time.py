@@ -12,6 +12,7 @@ from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import (
+    PAPER,
     ComputeFlags,
     Methods,
     Quiet,
@@ -20,6 +21,7 @@ from dmps_cli.cli.options import (
     Sigma,
     checked_sigma,
     command_options,
+    is_compared,
 )
 from dmps_cli.errors import UsageError
 from dmps_cli.methods import DEFAULT_METHOD, Sampling, resolve_sampling
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from dmps_cli.weights import LoadedPrior
 
 MAX_PIXELS = 2**28
-PAPER = "paper"
 PARTS = ("network", "backward", "likelihood", "rest")
 
 
@@ -83,8 +84,7 @@ def time(
         raise UsageError("--csv and --json exclude each other")
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
-    if compare not in (None, PAPER):
-        raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
+    with_paper = is_compared(compare)
     samplings = sampling.compared(entry, methods, samplers, task)
     plan = make_plan(task, operator, sigma, compute.seed)
     bench = Bench(compute, plan, parse_size(image_size, plan.params), random_weights)
@@ -112,7 +112,7 @@ def time(
         {"task": task, **row, "size": bench.size_text} | ({"peak_mib": mib} if memory else {})
         for row, mib in zip(timing_rows(jobs, timings), peaks, strict=True)
     ]
-    paper = paper_seconds(sorted({choice.sampler for choice in samplings})) if compare else []
+    paper = paper_seconds(sorted({choice.sampler for choice in samplings})) if with_paper else []
     console.note(
         f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, "
         f"{repeats} repeat{'s' * (repeats > 1)}, peak memory of the {'device' if device.type == 'cuda' else 'process'} "
@@ -135,7 +135,7 @@ def time(
     }
     runs = [[run.seconds for run in timing.runs] for timing in timings]
     full = [{**row, "runs": seconds} for row, seconds in zip(rows, runs, strict=True)]
-    console.object({**facts, "rows": full} | ({"paper": paper} if compare else {}))
+    console.object({**facts, "rows": full} | ({"paper": paper} if with_paper else {}))
     about = versions(device)
     where = {"dmps": __version__, "dtype": compute.dtype, "batch": compute.batch_size, "device_name": describe(device)}
     if as_csv:

@@ -4,7 +4,15 @@ from dmps_cli.report.latex import latex
 from dmps_cli.report.page import MAX_BYTES, Section, html_page
 from dmps_cli.report.paper import PAPER_LPIPS_NET, PAPER_TABLES, beside_paper, paper_notes, paper_rows, paper_seconds
 from dmps_cli.report.plots import Chart, Series, charts, quality_chart, scales, svg, sweep_chart, ticks
-from dmps_cli.report.settings import compact, method_name, problem_name, setting_names, setting_notes, varies_within
+from dmps_cli.report.settings import (
+    compact,
+    file_stem,
+    method_name,
+    problem_name,
+    setting_names,
+    setting_notes,
+    varies_within,
+)
 from dmps_cli.report.sheets import (
     FAINT,
     HAIRLINE,
@@ -71,6 +79,7 @@ __all__ = [
     "console_text",
     "contact_sheet",
     "csv_text",
+    "file_stem",
     "has_intervals",
     "heading",
     "html_page",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from dmps_cli.report.settings import label, setting_names, varies_within
+from dmps_cli.report.settings import file_stem, label, problem_name, setting_names, varies_within
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
-from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, cell_text, grouped, heading
+from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, grouped, heading
 
 # Okabe & Ito (2008): told apart by the colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
@@ -231,10 +231,10 @@ def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> d
     for key, members in grouped([row for row in rows if not row.get(SOURCE)], ["task"]):
         task = str(key["task"])
         for metric in (name for name in metrics if any(_number(row, name) for row in members)):
-            levels = grouped(members, ["sigma_y"])
-            for level, same in levels:
-                where = f"{task}, sigma_y {cell_text('sigma_y', level['sigma_y'])}" if len(levels) > 1 else task
-                stem = where.replace(", sigma_y ", "_")
+            name = problem_name(members)
+            for _, same in grouped(members, ["sigma_y"]):
+                where = name(same[0])
+                stem = file_stem(where)
                 for against in ("nfe", "seconds"):
                     found[f"{stem}_{metric}_{against}"] = _titled(quality_chart(same, metric, against), where)
             for knob in ("sigma_y", *setting_names(members)):

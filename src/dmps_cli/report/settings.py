@@ -82,6 +82,11 @@ def problem_name(rows: Sequence[Row]) -> Callable[[Row], str]:
     return name
 
 
+def file_stem(problem: str) -> str:
+    """A name of `problem_name` as files have it: 'sr4_0.05'."""
+    return problem.replace(", sigma_y ", "_")
+
+
 def method_name(rows: Sequence[Row]) -> Callable[[Row], str]:
     """row -> its method, with whatever tells it from the method's other rows of the same problem: 'dmps, NFE 20'."""
     settings = setting_names(rows)

@@ -20,8 +20,7 @@ from dmps_cli.report.tables import (
     json_text,
     markdown,
 )
-
-ROWS, MEANS, RESULTS, MARKDOWN, LATEX = "rows.csv", "means.csv", "results.json", "table.md", "table.tex"
+from dmps_cli.runs import LATEX, MARKDOWN, MEANS, RESULTS, ROWS
 
 
 def table_notes(summary: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
