@@ -1,4 +1,4 @@
-"""Training of the network "natural" on photographs: EDM's loss, AdamW, an average of the weights, files to go on from.
+"""Training of the network "natural" on photographs: EDM's loss, an average of the weights, files to go on from.
 
 [EDM] Karras et al. 2022. Learning rate and end depend on the share of the time that is used up, over all calls; what a
 step sees depends on (seed, step) alone. So a run that was interrupted goes on as if it had not been.
@@ -30,6 +30,7 @@ from dmps_cli.files import atomic_write
 from dmps_cli.images import from_uint8, png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
+from dmps_cli.optimizers import MuonAdamW, moments_of
 from dmps_cli.report import csv_text
 from dmps_cli.sampling import Noise
 from dmps_cli.weights import Card, card
@@ -38,7 +39,6 @@ ARCHITECTURE = "natural"
 SIZES = {"base": NaturalConfig(), "small": NaturalConfig(widths=(32, 48, 64, 96))}
 """Sizes by name: that of the bundled prior (5.7 M values), and a quarter of its cost (1.4 M)."""
 
-BETAS, WEIGHT_DECAY = (0.9, 0.99), 0.01
 WARM_UP = 100  # steps, of the learning rate
 LARGEST_NORM = 1.0  # of the gradient
 AVERAGE = 0.9995
@@ -54,8 +54,7 @@ VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE, SAVE_SHARE = 180.0, 6, 6, 0.08
 """Seconds between checkpoints; so many in a short run; log rows between two; share of the time they may take."""
 
-STATE_FORMAT = "dmps training state 1"
-STATE_PARTS = ("net", "ema", "exp_avg", "exp_avg_sq")
+STATE_FORMAT = "dmps training state 2"
 
 Row = dict[str, Any]
 Clock = Callable[[int], float]
@@ -146,10 +145,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.levels = NoiseLevels()
         self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
-        fused = device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=recipe.lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=fused
-        )
+        self.optimizer = MuonAdamW(self.net, recipe.lr, fused=device.type in ("cpu", "cuda"))
         self.step, self.bad_steps, self.seconds = 0, 0, 0.0
         self.rows: list[Row] = []
 
@@ -170,19 +166,17 @@ class Trainer:
     @torch.enable_grad()
     def take_step(self, batch: Batch) -> float:
         """One step of the optimizer, or none where the gradient is not finite; the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
         x = batch.x.to(self.device).float() / 127.5 - 1.0
         with self.autocast():
             loss = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
         if math.isfinite(float(norm)):
-            self.optimizer.step()
+            self.optimizer.step(self.lr)
             self._update_average()
         else:
             self.bad_steps += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.net.zero_grad(set_to_none=True)
         self.step += 1
         return float(loss.detach())
 
@@ -209,14 +203,9 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the training state, on the CPU."""
-        found: dict[str, Tensor] = {}
-        averages = dict(self.ema.named_parameters())
-        for name, parameter in self.net.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            parts = (parameter, averages[name], moments.get("exp_avg"), moments.get("exp_avg_sq"))
-            for part, value in zip(STATE_PARTS, parts, strict=True):
-                found[f"{part}.{name}"] = (torch.zeros_like(parameter) if value is None else value).detach().cpu()
-        return found
+        parts = {"net": self.net, "ema": self.ema}
+        found = {f"{part}.{name}": p for part, net in parts.items() for name, p in net.named_parameters()}
+        return {name: value.detach().cpu() for name, value in (found | dict(self.optimizer.moments())).items()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -227,13 +216,8 @@ class Trainer:
         for name, parameter in self.net.named_parameters():
             parameter.copy_(tensors[f"net.{name}"])
             averages[name].copy_(tensors[f"ema.{name}"])
-            if self.step > self.bad_steps:
-                # as the optimizer makes them, in the parameter's own memory format: its fused kernel relies on that
-                moments = {
-                    part: torch.zeros_like(parameter).copy_(tensors[f"{part}.{name}"]) for part in STATE_PARTS[2:]
-                }
-                count = torch.tensor(float(self.step - self.bad_steps), device=self.device)
-                self.optimizer.state[parameter] = {"step": count, **moments}
+        if (count := self.step - self.bad_steps) > 0:
+            self.optimizer.restore(tensors, count)
 
     def prior_tensors(self, *, full: bool) -> dict[str, Tensor]:
         """The averaged weights as a prior's file has them: matrices and kernels in half precision unless `full`."""
@@ -334,7 +318,8 @@ def read_state(files: Files) -> Saved:
     try:
         facts = json.loads(metadata["facts"])
         config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
-        expected = {f"{part}.{name}" for part in STATE_PARTS for name, _ in NaturalNet(config).named_parameters()}
+        parameters = dict(NaturalNet(config).named_parameters())
+        expected = {f"{part}.{n}" for n, p in parameters.items() for part in ("net", "ema", *moments_of(n, p))}
         if expected != tensors.keys():
             raise ValueError("its tensors are not those of its sizes")
         return Saved(tensors=tensors, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
@@ -532,7 +517,8 @@ class Run:
 def check_room(files: Files, trainer: Trainer) -> None:
     """Raises OutputError if the disk has not the room for a checkpoint, which stands beside the last one a moment."""
     folder = files.prior.parent
-    needed = sum(parameter.numel() for parameter in trainer.net.parameters()) * 4 * (len(STATE_PARTS) + 1)
+    copies = {name: 3 + len(moments_of(name, p)) for name, p in trainer.net.named_parameters()}  # state, and the prior
+    needed = sum(4 * copies[name] * p.numel() for name, p in trainer.net.named_parameters())
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
