@@ -179,6 +179,34 @@ def test_another_configuration_is_refused(dmps: Dmps, photos: Path) -> None:
     assert (damaged.code, "rows.jsonl is damaged at line 2" in damaged.err) == (1, True), damaged.err
 
 
+def test_beside_the_paper_is_said_where_the_preset_differs(dmps: Dmps, photos: Path) -> None:
+    run = ["eval", "--dataset", "set", "--tasks", "denoise", "--limit", "1", "--nfe", "2", "--out", "run", "-q"]
+    assert dmps(*run).code == 0
+    refused = dmps(*run, "--compare", "paper")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "dmps eval --merge run --compare paper adds" in refused.err
+    beside = dmps("eval", "--merge", "run", "--compare", "paper").out
+    assert "rows of the paper are not ranked" in " ".join(beside.split())
+
+
+@pytest.mark.parametrize("name", ["plots", "restored", "truth"])
+def test_files_of_others_are_left_alone(dmps: Dmps, photos: Path, name: str) -> None:
+    """An evaluation empties its folders when it reports, so it takes none that hold what it did not write."""
+    mine = Path("run", name, "mine.txt")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    run = ["eval", "--dataset", "set", "--tasks", "denoise", "--limit", "1", "--nfe", "1", "--out", "run"]
+    for more in ([], ["--overwrite"]):
+        refused = dmps(*run, *more)
+        assert (refused.code, refused.err) == (
+            1,
+            f"dmps: error: {mine.parent} holds files, and run is no evaluation's; choose another --out\n",
+        )
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert dmps(*run, "-q").code == 0
+
+
 # Shares --------------------------------------------------------------------------------------------------------------
 
 

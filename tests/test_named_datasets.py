@@ -452,6 +452,7 @@ def test_eval_of_a_named_data_set(host: Host, dmps: Dmps) -> None:
     assert result.code == 0
     content = json.loads(result.out)
     assert content["dataset"] == "small"
+    assert content["dataset_origin"] == {"repo": "owner/small", "commit": COMMIT, "split": "train", "column": "image"}
     assert {row["image"] for row in content["rows"]} < {"00000.png", "00001.png", "00002.png"}
     assert host.fetched == SHARDS[:1]
     again = dmps(*EVAL, "--dataset", "small", "--limit", "3", "--image-size", "16", "--fit", "crop", "--offline")

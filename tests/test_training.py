@@ -481,6 +481,9 @@ def test_validation_is_the_psnr_of_the_clipped_estimate(photos: Path, tmp_path: 
 
 def test_a_grey_prior_restores_grey_pictures(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
     assert dmps("train", photos, "-o", "grey.safetensors", *QUICK, "--channels", "1", "--full").code == 0
+    refused = dmps("eval", "--dataset", photos, "--tasks", "denoise,colorize", "--model", "grey.safetensors")
+    assert (refused.code, refused.err.count("\n")) == (1, 1), refused.err
+    assert "colorize" in refused.err
     assert load_file("grey.safetensors")["inp.weight"].shape[1] == 4
     photo(tmp_path / "c.png", (40, 48))
     grey = np.asarray(Image.open("c.png").convert("L"))

@@ -217,7 +217,7 @@ class NoiseLevels:
     middle: float = 10.0
     high: float = 200.0
     share_high: float = 0.12
-    focus: float = 0.4
+    focus: float = 0.5
     focus_low: float = 0.05
     focus_high: float = 0.8
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files import IMAGE_SUFFIXES, is_picture
-from dmps_cli.hub_datasets import DataCard, Link, data_cards, row_pictures
+from dmps_cli.hub_datasets import DataCard, Link, data_cards, row_origin, row_pictures
 from dmps_cli.measurements import is_evaluation, sidecar_kind
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ def _named(card: DataCard, wanted: Sequence[str] | None, limit: int | None, link
     if Path(card.name).is_dir():
         link.note(f"{card.name} is the data set of that name; the folder is ./{card.name}")
     return row_pictures(card, link, wanted, None if wanted is not None else limit)
+
+
+def origin(dataset: str) -> dict[str, str] | None:
+    """Where the pictures of a named data set come from: repo, commit, split, column; None for a folder or SAMPLES."""
+    card = None if dataset == SAMPLES else data_cards().get(dataset)
+    return None if card is None else row_origin(card)
 
 
 def share(pictures: Mapping[str, Path], index: int, count: int) -> dict[str, Path]:

@@ -155,6 +155,12 @@ def row_pictures(
     return {found[row].name: found[row] for row in sorted(found)}
 
 
+def row_origin(card: DataCard) -> dict[str, str]:
+    """repo, commit, split, column of a data set whose pictures are in the cache: what `row_pictures` has read."""
+    commit = _shards(card, Link(offline=True))[0].commit
+    return {"repo": card.repo, "commit": commit, "split": card.split, "column": card.column}
+
+
 def _wanted_row(card: DataCard, name: str) -> int:
     """The row that a name means. Raises InputError, before a download, for one that cannot be there."""
     row = _row_of(name)

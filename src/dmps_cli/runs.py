@@ -206,23 +206,41 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises OutputError or InputError for what can be refused before the configuration is complete."""
     check_writable(folder)
-    if read_config(folder) is None and not overwrite:
-        existing = [folder / name for name in (*TABLES, *REPORTS) if (folder / name).exists()]
-        if existing := existing or _row_files(folder):
-            raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
+    if read_config(folder) is not None:
+        return
+    # an evaluation empties these folders, so what is in them must be an evaluation's
+    if taken := [folder / name for name in (*PICTURES, *REPORT_FOLDERS) if _holds_anything(folder / name)]:
+        raise OutputError(f"{taken[0]} holds files, and {folder} is no evaluation's; choose another --out")
+    existing = [folder / name for name in (*TABLES, *REPORTS) if (folder / name).exists()]
+    if (existing := existing or _row_files(folder)) and not overwrite:
+        raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
 
 
-def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any], *, overwrite: bool) -> None:
+def _holds_anything(path: Path) -> bool:
+    """Whether it is a folder with something in it, or a file. Raises OutputError if that cannot be seen."""
+    try:
+        return next(path.iterdir(), None) is not None
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return True
+    except OSError as exc:
+        raise OutputError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def open_run(
+    folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any], *, overwrite: bool, advice: str = ""
+) -> None:
     """Makes the folder one of this configuration; overwrite: anew. Raises OutputError if it is another's.
 
-    facts: what is worth knowing but changes no result.
+    facts: what is worth knowing but changes no result; advice: added to what that error says.
     """
     content = read_config(folder)
     if content is not None and not overwrite:
         if content["config"] != config:
             raise OutputError(
                 f"{folder} holds another configuration: {_said(content['config'], config, ('there', 'here'))}; choose "
-                "another --out, or begin anew with --overwrite"
+                f"another --out, or begin anew with --overwrite{advice}"
             )
         return
     for path in _row_files(folder):

@@ -32,7 +32,7 @@ from dmps_cli.cli.options import (
     split,
 )
 from dmps_cli.cli.results import Results
-from dmps_cli.datasets import FITS, Fit, list_pictures, share
+from dmps_cli.datasets import FITS, Fit, list_pictures, origin, share
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, sha256_file
 from dmps_cli.hub_datasets import Link
@@ -57,7 +57,7 @@ from dmps_cli.runs import (
     truth_file,
     unique,
 )
-from dmps_cli.tasks import OperatorOptions, crop_box, task
+from dmps_cli.tasks import OperatorOptions, check_channels, crop_box, task
 
 if TYPE_CHECKING:
     import torch
@@ -219,13 +219,15 @@ def evaluate(
 
     with dist.group():
         prior = compute.load(device, console)
+        for plan in plans:
+            check_channels(plan.task, prior.prior.channels)
         scorer = Scorer(lpips_net=lpips_net)
         console.missing_metrics(scorer.missing)
         for plan in plans:
             for choice in samplings[plan.task]:
                 console.note(f"{plan.describe()}; {choice}{f'; {choice.caution}' if choice.caution else ''}")
         config = configuration(plans, samplings, pictures, fit, samples, compute, prior, scorer, device)
-        facts = {"dataset": source.dataset, **compute.facts()}
+        facts = {"dataset": source.dataset, "dataset_origin": origin(str(source.dataset)), **compute.facts()}
         worker = Worker(
             pictures=pictures,
             part=part,
@@ -367,7 +369,9 @@ class Worker:
             return []
         if not dist.rank():
             anew = self.target.overwrite and not dist.restarts()
-            open_run(self.target.out, self.config, self.facts, overwrite=anew)
+            merged = f"dmps eval --merge {self.target.out} --compare {PAPER}"
+            advice = f"; {merged} adds the paper's rows to what is there" if self.compare else ""
+            open_run(self.target.out, self.config, self.facts, overwrite=anew, advice=advice)
         dist.barrier()
         rows, notes = read_rows(self.target.out)
         dist.barrier()
