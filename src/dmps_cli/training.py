@@ -40,6 +40,9 @@ SIZES = {"base": NaturalConfig(), "small": NaturalConfig(widths=(32, 48, 64, 96)
 """Sizes by name: that of the bundled prior (5.7 M values), and a quarter of its cost (1.4 M)."""
 
 WARM_UP = 100  # steps, of the learning rate
+LR_OF_WEIGHTS = 1e-3
+"""Highest learning rate where given weights begin: that of new ones would undo part of what they know."""
+
 LARGEST_NORM = 1.0  # of the gradient
 AVERAGE = 0.9995
 AVERAGE_START = 10
@@ -121,7 +124,7 @@ class Recipe:
     minutes: float = 120.0
     batch: int = 12
     crop: int = 96
-    lr: float = 8e-4
+    lr: float = 3e-3
     seed: int = 0
     licence: str = "not stated"
 
@@ -314,7 +317,10 @@ def read_state(files: Files) -> Saved:
         raise WeightsError(f"{files.state} is missing; --init {files.prior} starts from the weights alone")
     tensors, metadata = read_safetensors(files.state)
     if metadata.get("format") != STATE_FORMAT:
-        raise WeightsError(f"{files.state} is no training state that this version of dmps reads")
+        raise WeightsError(
+            f"{files.state} is no training state that this version of dmps reads; --init {files.prior} starts from the "
+            "weights alone"
+        )
     try:
         facts = json.loads(metadata["facts"])
         config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})

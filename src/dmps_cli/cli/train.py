@@ -109,7 +109,9 @@ def train(  # the options are the command
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Highest learning rate; it falls along a cosine to 0. Default: 0.0008."),
+        typer.Option(
+            metavar="X", help="Highest learning rate; it falls along a cosine to 0. Default: 0.003, with --init 0.001."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of weights, crops and noise, >= 0. Default: 0.")
@@ -245,7 +247,7 @@ def check_outputs(request: Request, files: Files) -> None:
 
 def find_start(request: Request, console: Console) -> Start:
     """What the run begins with. Raises UsageError where options contradict it, WeightsError."""
-    from dmps_cli.training import Recipe, Start, initial_network
+    from dmps_cli.training import LR_OF_WEIGHTS, Recipe, Start, initial_network
 
     if request.is_resumed:
         return resumed(request)
@@ -255,7 +257,7 @@ def find_start(request: Request, console: Console) -> Start:
         return Start.new(request.size or "base", request.channels or 3, Recipe(**request.recipe))
     net, config, licence = initial_network(request.init, request.channels)
     console.note(f"the weights of '{request.init}' begin it; its terms go on: {licence}")
-    return Start(recipe=Recipe(**{"licence": licence, **request.recipe}), config=config, net=net)
+    return Start(recipe=Recipe(**{"licence": licence, "lr": LR_OF_WEIGHTS, **request.recipe}), config=config, net=net)
 
 
 def resumed(request: Request) -> Start:
