@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dmps_cli.device import stopwatch
+from dmps_cli.device import return_freed_memory, stopwatch
 from dmps_cli.methods import Sampling
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
@@ -233,10 +232,13 @@ def _few(job: Job) -> Job:
 def memory_of(job: Job) -> float | None:
     """Peak memory of a run above what is in use before it, MiB; None where the system does not say.
 
-    CUDA: of torch's allocator. CPU (Linux): of the process's resident pages, which earlier runs distort: to be called
-    in a fresh process, once. The prior is called on a small picture first, so that its weights count as loaded.
+    CUDA: of torch's allocator. CPU (Linux): of the process's resident pages, the allocator told to keep nothing that is
+    free; it stays so, hence to be called in a fresh process, once. The prior is called on a small picture first, so
+    that its weights count as loaded.
     """
     device = job.op.device
+    if device.type == "cpu":
+        return_freed_memory()
     with torch.no_grad():
         _touch(job)
     if device.type == "cuda":
@@ -247,8 +249,6 @@ def memory_of(job: Job) -> float | None:
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     if device.type != "cpu" or platform.system() != "Linux":
         return None
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak from here on (proc(5))
         before = _status("VmRSS")

@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import torch
 from dmps_cli.errors import MemoryShortageError, UsageError
 
 # glibc mallopt's parameters (malloc.h)
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _KEEP_BYTES = 2**31 - 1
+_LARGE_BYTES = 2**16
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -28,11 +29,26 @@ def tune_allocator() -> bool:
     each page again: up to half the time of a convolutional network on a CPU (docs/speed.md). To be called
     before the first large allocation. True where it took effect (Linux with glibc), False elsewhere.
     """
+    return _mallopt({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _KEEP_BYTES, _M_ARENA_MAX: 1})
+
+
+def return_freed_memory() -> bool:
+    """The opposite: what is freed goes back to the system at once, so that resident pages are those in use.
+
+    For measurements of memory alone. True where it took effect (Linux with glibc), False elsewhere.
+    """
+    is_set = _mallopt({_M_MMAP_THRESHOLD: _LARGE_BYTES, _M_MMAP_MAX: _KEEP_BYTES, _M_TRIM_THRESHOLD: 0})
+    if is_set:
+        ctypes.CDLL(None).malloc_trim(0)
+    return is_set
+
+
+def _mallopt(settings: Mapping[int, int]) -> bool:
+    """Sets parameters of glibc's allocator; False where there is none, or one was refused."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_ARENA_MAX, 1))
-    results = [mallopt(parameter, value) for parameter, value in settings]  # every one is to be tried
+    results = [mallopt(parameter, value) for parameter, value in settings.items()]  # every one is to be tried
     return all(result == 1 for result in results)
 
 
