@@ -586,6 +586,10 @@ def test_every_method_resolves_everywhere() -> None:
     for (name, sampler), task, preset in (
         (pair, task, preset) for pair in RUNS for task in TASKS for preset in PRESETS
     ):
+        if (name, sampler, preset) == ("dmps", "flow", "fast"):
+            with pytest.raises(UsageError, match="is for ddpm levels, not flow: take --sampler ddpm"):
+                resolve_sampling(task=task, method=name, sampler=sampler, preset=preset)
+            continue
         sampling = resolve_sampling(task=task, method=name, sampler=sampler, preset=preset)
         assert sampling.knobs.keys() == METHODS[name].knobs.keys()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -446,6 +447,41 @@ def test_ctrl_c_is_130_and_keeps_what_is_done(dmps: Dmps, tmp_path: Path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a_restored.json", "a_restored.png", "b.png"]
 
 
+def test_ctrl_c_that_an_import_turned_into_another_error(
+    dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that is interrupted half imported may fail in any way later."""
+    photo(tmp_path / "a.png", (16, 16))
+
+    def swallowed(*_: Any, **__: Any) -> torch.Tensor:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RecursionError("maximum recursion depth exceeded") from None
+        raise AssertionError
+
+    monkeypatch.setattr("dmps_cli.pipeline.restore", swallowed)
+    result = dmps("restore", "a.png", "--task", "denoise", *FAST)
+    assert (result.code, result.err.splitlines()[-1]) == (130, "dmps: error: interrupted; finished files are kept")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_damaged_sidecar_is_said(dmps: Dmps, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", (16, 16))
+    Path("a.json").write_text("{")
+    result = dmps("restore", "a.png")
+    assert result.code == 2
+    assert "a.json is damaged, for it is not JSON; ignored" in result.err
+    assert "a.png has no readable sidecar" in result.err
+
+
+def test_one_reference_of_several_inputs_is_said(dmps: Dmps, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / name, (16, 16))
+    result = dmps("restore", "a.png", "b.png", "--task", "denoise", "--reference", "a.png", *FAST)
+    assert "a.png is the reference of all 2 inputs" in result.err
+
+
 def test_an_output_folder_that_is_a_file(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (16, 16))
     (tmp_path / "out").write_text("")
@@ -490,7 +526,7 @@ def test_eval_prints_means_of_the_rows_it_writes(dmps: Dmps, tmp_path: Path) -> 
     again = dmps(*arguments)  # nothing is left to be done
     assert (again.code, again.out) == (0, result.out)
     Path("run/config.json").unlink()  # then the tables are somebody's
-    assert "exists" in dmps(*arguments).err
+    assert "run is no evaluation's" in dmps(*arguments).err
 
 
 def test_a_bad_photograph_does_not_stop_an_evaluation(dmps: Dmps, tmp_path: Path) -> None:

@@ -224,6 +224,9 @@ def test_shards_merged_are_the_whole(dmps: Dmps, photos: Path, whole: list[Row])
     part = dmps("eval", "--merge", "runs/3", "runs/1", "--json")
     assert "6 of 8 restorations are there" in part.err
 
+    for option in (("--nfe", "7"), ("--tasks", "deblur"), ("--limit", "1"), ("--list", "a"), ("--lambda", "2")):
+        refused = dmps("eval", "--merge", "all", *option)
+        assert (refused.code, refused.err.partition(" belongs")[0]) == (2, f"dmps: error: {option[0]}"), refused.err
     rows = Path("runs/2/rows.2of3.jsonl")
     changed = [{**row, "psnr": row["psnr"] + 1e-9} for row in lines(rows)]
     Path("runs/2/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))

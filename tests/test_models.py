@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import os
 import re
@@ -444,6 +445,24 @@ def test_show_prints_the_model_card(dmps: Dmps) -> None:
         2,
         True,
     )
+
+
+def test_doctor_says_what_cannot_be_measured(dmps: Dmps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torchvision of another torch fails as it is imported, with a RuntimeError."""
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "lpips":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lpips"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    result = dmps("doctor", "--device", "cpu")
+    assert result.code == 1
+    assert "torchvision that fits torch" in result.out
+    assert "pip install --force-reinstall torch torchvision" in result.out
+    assert result.out.rstrip().endswith("verdict: LPIPS cannot be measured")
 
 
 def test_doctor_compares_half_precision_with_float32(dmps: Dmps) -> None:

@@ -549,6 +549,8 @@ def test_later_minutes_go_on(dmps: Dmps, photos: Path) -> None:
     done = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.02")
     assert "nothing to do" in done.err
     assert read_state(Files(prior=Path("p.safetensors"))).facts == first
+    elsewhere = dmps("train", photos, "--resume", "p.safetensors", "-o", "q.safetensors")
+    assert (elsewhere.code, elsewhere.out, Path("q.safetensors").exists()) == (0, "p.safetensors\n", False)
     more = dmps("train", photos, "--resume", "p.safetensors.state", "--minutes", "0.04")
     assert more.code == 0, more.err
     later = read_state(Files(prior=Path("p.safetensors"))).facts

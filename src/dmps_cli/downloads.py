@@ -188,13 +188,14 @@ def fetch(
     progress: Progress = lambda done, total: None,
     note: Note = lambda text: None,
     patience: Patience | None = None,
+    advice: str = "",
 ) -> Fetched:
     """The file `target`, or its like in the Hub's cache; downloaded from the first source that works if need be.
 
     size: in bytes; sha256: hexadecimal, or None: what the Hub publishes, or what was first downloaded, is compared
-    with. command: what downloads this file, for the message of a machine without network. HF_HUB_OFFLINE=1 is
-    `offline`. use_hub_cache: whether a file in the Hub's cache will do. Of several processes one downloads, the others
-    wait; a file that is there needs no write.
+    with. command: what downloads this file, for the message of a machine without network; advice: what to do instead,
+    where the file is none that a user could put there. HF_HUB_OFFLINE=1 is `offline`. use_hub_cache: whether a file in
+    the Hub's cache will do. Of several processes one downloads, the others wait; a file that is there needs no write.
 
     Raises WeightsError if no source works, or if the file there is another than expected (it is left alone);
     OutputError if the cache cannot be written or the disk is full; InputError if the file there cannot be read.
@@ -211,11 +212,11 @@ def fetch(
         return found
     if offline or is_offline():
         why = "offline was asked for" if offline else "HF_HUB_OFFLINE is set"
-        raise WeightsError(
-            f"{target} is not there and {why}; run `{command}` on a machine with network and copy the file to that path"
-        )
+        copy = f"run `{command}` on a machine with network and copy the file to that path"
+        raise WeightsError(f"{target} is not there and {why}; {advice or copy}")
     with locked(target, note):
-        return _at_hand(order, ()) or _from_any(order, sources)  # another process may have been faster
+        instead = advice or f"or put the file at {target} yourself"
+        return _at_hand(order, ()) or _from_any(order, sources, instead)  # another process may have been faster
 
 
 def verify(path: Path, size: int | None = None, sha256: str | None = None) -> str:
@@ -406,7 +407,8 @@ def _unwritable(folder: Path, exc: OSError) -> OutputError:
     return OutputError(f"cannot write to the cache {folder}: {reason}; name another folder with DMPS_CACHE")
 
 
-def _from_any(order: _Order, sources: Sequence[Source]) -> Fetched:
+def _from_any(order: _Order, sources: Sequence[Source], instead: str) -> Fetched:
+    """From the first source that works. instead: what a user can do if none does. Raises WeightsError."""
     reasons = []
     for source in sources:
         try:
@@ -416,7 +418,7 @@ def _from_any(order: _Order, sources: Sequence[Source]) -> Fetched:
             if source is not sources[-1]:
                 order.note(f"{source}: {exc}; trying {sources[len(reasons)]}")
     reason = "; ".join(reasons) or "no source is known"
-    raise WeightsError(f"cannot download {order.target.name}: {reason}; or put the file at {order.target} yourself")
+    raise WeightsError(f"cannot download {order.target.name}: {reason}; {instead}")
 
 
 def _from_source(order: _Order, source: Source) -> Fetched:

@@ -270,7 +270,17 @@ def _of_split(card: DataCard, shards: Sequence[_Shard]) -> list[_Shard]:
 def _how(card: DataCard, link: Link) -> dict[str, Any]:
     """For `fetch`."""
     command = f"dmps eval --dataset {card.name}"
-    return {"command": command, "offline": link.offline, "progress": link.progress, "note": link.note}
+    advice = (
+        f"run `{command}` with the same --limit where there is network and copy the folder {card.location}, or name a "
+        "folder of pictures of your own with --dataset"
+    )
+    return {
+        "command": command,
+        "advice": advice,
+        "offline": link.offline,
+        "progress": link.progress,
+        "note": link.note,
+    }
 
 
 def _fetched(card: DataCard, shard: _Shard, link: Link) -> Path:

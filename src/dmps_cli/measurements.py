@@ -174,7 +174,7 @@ def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
     except OSError as exc:
         raise InputError(f"cannot read {sidecar_path}: {exc.strerror}") from exc
     except (ValueError, RecursionError):
-        return None, [f"{sidecar_path} is not JSON; ignored"]
+        return None, [f"{sidecar_path} is damaged, for it is not JSON; ignored"]
     if not isinstance(content, dict) or content.get("kind") != KIND:
         return None, []
     sidecar = _of_this_name(_parse(content, sidecar_path), path)

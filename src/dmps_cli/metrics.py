@@ -173,11 +173,18 @@ coverage of its 90 % interval, that of a Gaussian with the samples' mean and sta
 
 def _lpips_network(name: str) -> torch.nn.Module:
     """The `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""
+    import torch
+
     source = LPIPS_NETS[name].torchvision
     path, features = _bundled_features() if source is None else _torchvision_features(name, source)
     with _quiet_construction():
-        import lpips
-
+        try:
+            import lpips
+        except (ImportError, RuntimeError) as exc:  # torchvision's own check of its torch is a RuntimeError
+            raise WeightsError(
+                f"LPIPS needs a torchvision that fits torch {torch.__version__} ({exc}); install both from one index: "
+                "pip install --force-reinstall torch torchvision"
+            ) from exc
         net: torch.nn.Module = lpips.LPIPS(net=name, version="0.1", pnet_rand=True, verbose=False)
     backbone = net.get_submodule("net")
     try:

@@ -267,7 +267,10 @@ def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
             raise UsageError(f"task '{name}' takes no {flag(option)}; it belongs to {', '.join(takers)}")
         checked = CHECKS[option](option, value)
         if option in row.fixed and checked != params[option]:
-            raise UsageError(f"task '{name}' has {flag(option)} {params[option]}, not {checked}; choose another task")
+            others = [other for other, candidate in TASKS.items() if option in {*candidate.params} - {*candidate.fixed}]
+            raise UsageError(
+                f"task '{name}' has {flag(option)} {params[option]}, not {checked}; {' or '.join(others)} takes any"
+            )
         params[option] = checked
     if "taps" in params and params["taps"] is None:
         params["taps"] = 2 * math.ceil(5 * params["blur_std"]) + 1  # 31 at std 3, as in the authors' code

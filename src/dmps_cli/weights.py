@@ -449,7 +449,10 @@ def random_prior(
 
     entry = card(name, override)
     if entry.architecture not in checkpoints.ARCHITECTURES:
-        raise UsageError(f"--random-weights: only its file gives the sizes of the network of '{name}'")
+        raise UsageError(
+            f"--random-weights: only its file gives the sizes of the network of '{name}'; leave the option out, or "
+            "name a checkpoint of another architecture, --model ffhq for one"
+        )
     prior = checkpoints.build_prior(
         entry.architecture,
         entry.config,

@@ -47,7 +47,7 @@ def demo(
 
     sheet_path = output / SHEET
     if sheet_path.exists() and not overwrite:
-        raise OutputError(f"{sheet_path} exists; --overwrite replaces it")
+        raise OutputError(f"{sheet_path} exists; --overwrite makes it anew, -o writes to another folder")
     console = Console(quiet=quiet)
     photos = output / "truth"
     for path in photo_paths():

@@ -11,7 +11,7 @@ from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import ComputeFlags, Device, Model, Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError
-from dmps_cli.metrics import GREY_LEVELS
+from dmps_cli.metrics import GREY_LEVELS, Scorer
 from dmps_cli.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def doctor(
     """Check the machine: versions, device, memory, and how far it is from float32 on the CPU, with a verdict.
 
     One network evaluation at two noise levels and one DMPS run of 5 steps, in every floating-point type, against the
-    CPU in float32. Without a GPU the CPU's own half precision is checked. Exit code 1 if something is too far; a type
-    that the device does not have is said, and no fault.
+    CPU in float32. Without a GPU the CPU's own half precision is checked. Exit code 1 if something is too far or a
+    metric cannot be measured; a type that the device does not have is said, and no fault.
 
     Example: dmps doctor --device auto
     """
@@ -66,15 +66,23 @@ def doctor(
     }
     rows = compare(compute, sampler, device, console)
     failed = [row for row in rows if row["verdict"] == TOO_FAR]
-    console.object({"version": __version__, "command": "doctor", **facts, "rows": rows, "ok": not failed})
+    missing = Scorer().missing
+    is_well = not (failed or missing)
+    console.object(
+        {"version": __version__, "command": "doctor", **facts, "rows": rows, "missing_metrics": missing, "ok": is_well}
+    )
     if not as_json:
         for name, value in facts.items():
             shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
             console.result(f"{name}: {shown}")
         console.table(rows)
         console.result("differences in grey levels of 255")
-        console.result("verdict: " + (f"{len(failed)} of {len(rows)} checks failed" if failed else "all is well"))
-    if failed:
+        for name, reason in missing.items():
+            console.result(f"no {name.upper()}: {reason}")
+        faults = [f"{len(failed)} of {len(rows)} checks failed"] * bool(failed)
+        faults += [f"{', '.join(map(str.upper, missing))} cannot be measured"] * bool(missing)
+        console.result(f"verdict: {'; '.join(faults) or 'all is well'}")
+    if not is_well:
         raise typer.Exit(DmpsError.exit_code)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ from dmps_cli.cli.options import (
     Samplers,
     Sigmas,
     SweepFlags,
+    changed,
     checked,
     checked_sigma,
     command_options,
@@ -36,7 +37,7 @@ from dmps_cli.datasets import FITS, Fit, list_pictures, origin, share
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, sha256_file
 from dmps_cli.hub_datasets import Link
-from dmps_cli.metrics import LPIPS_NETS, list_hash
+from dmps_cli.metrics import DEFAULT_LPIPS_NET, LPIPS_NETS, list_hash
 from dmps_cli.runs import (
     Row,
     RowLog,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from dmps_cli.weights import LoadedPrior
 
 MAX_SAMPLES = 10_000
+DEFAULT_TASKS = "sr4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +157,12 @@ def evaluate(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="What --merge joins.", show_default=False)
     ] = None,
-    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = "sr4",
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = DEFAULT_TASKS,
     methods: Methods = None,
     samplers: Samplers = None,
     sigma: Sigmas = None,
     samples: Annotated[int, typer.Option(metavar="K", help="Posterior samples of each image.")] = 1,
-    lpips_net: LpipsNet = "alex",
+    lpips_net: LpipsNet = DEFAULT_LPIPS_NET,
     merge: Annotated[
         bool, typer.Option("--merge", help="Join the FOLDERs of one configuration: their tables as one.")
     ] = False,
@@ -186,9 +188,13 @@ def evaluate(
     console = Console(quiet=quiet, as_json=as_json)
     with_paper = is_compared(compare)
     if merge:
-        for name in (field.name for field in fields(source) if getattr(source, field.name) is not None):
-            option = {"listed": "list"}.get(name, name.replace("_", "-"))
-            raise UsageError(f"--{option} belongs to an evaluation; --merge joins folders as they are")
+        given = [option for group in (source, sampling, operator, compute) for option in changed(group)]
+        lists = {"--tasks": tasks != DEFAULT_TASKS, "--methods": methods, "--samplers": samplers, "--sigma": sigma}
+        given += [option for option, value in lists.items() if value]
+        given += ["--samples"] * (samples != 1) + ["--lpips-net"] * (lpips_net != DEFAULT_LPIPS_NET)
+        if given:
+            option = "--list" if given[0] == "--listed" else given[0]
+            raise UsageError(f"{option} belongs to an evaluation; --merge joins folders as they are")
         merge_folders(folders or [], target, console, compare=with_paper)
         return
     if with_paper and sampling.preset is None:

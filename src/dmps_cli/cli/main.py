@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -57,7 +61,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: object) -> None:
         try:
-            with memory_errors():
+            with memory_errors(), ctrl_c_counts():
                 command(**values)
         except DmpsError as exc:
             if not (dist.rank() and isinstance(exc, UsageError)):  # the command line is the same for every rank
@@ -75,6 +79,32 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__doc__ = reflowed(command.__doc__ or "")
     return run
+
+
+@contextmanager
+def ctrl_c_counts() -> Iterator[None]:
+    """Ctrl-C is Ctrl-C even where a package that was being imported makes another error of it."""
+    pressed: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) not in (
+        signal.default_int_handler,
+        None,
+    ):  # a host's own handling stays
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as exc:
+        if pressed:
+            raise KeyboardInterrupt from exc
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

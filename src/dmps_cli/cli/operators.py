@@ -105,7 +105,8 @@ def plan_operator(
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
     if task is None:
-        raise UsageError(f"{path} has no sidecar that says how it was degraded; name a --task: {', '.join(TASKS)}")
+        choices = ", ".join(TASKS)
+        raise UsageError(f"{path} has no readable sidecar that says how it was degraded; name a --task: {choices}")
     if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
         raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
     params = resolve(task, options)

@@ -342,6 +342,10 @@ class SamplingFlags(SamplingChoices):
 
         A knob goes to the methods that have it, a spacing to the samplers that do.
         """
+        if methods and self.method:
+            raise UsageError("--method and --methods exclude each other; name all of them in --methods")
+        if samplers and self.sampler:
+            raise UsageError("--sampler and --samplers exclude each other; name all of them in --samplers")
         names = [checked("method", name, METHODS) for name in split(methods) or [self.method or DEFAULT_METHOD]]
         for knob in self.knobs():
             if not set(takers(knob)) & set(names):
@@ -404,6 +408,12 @@ class SweepFlags(SamplingChoices):
         combinations = [flags.compared(entry, methods, samplers, task) for flags in self.each()]
         choices = [choice for of_one_method in zip(*combinations, strict=True) for choice in of_one_method]
         return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]
+
+
+def changed(group: Any) -> list[str]:
+    """The options of a group (a dataclass) that are not as by default."""
+    names = [item.name for item in fields(group) if getattr(group, item.name) != item.default]
+    return [KNOBS[name].option if name in KNOBS else f"--{name.replace('_', '-')}" for name in names]
 
 
 PAPER = "paper"  # what --compare takes

@@ -150,6 +150,8 @@ def restore(
                 )
                 jobs.append(job)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
+    if len(paths) > 1 and reference is not None and reference.is_file():
+        console.note(f"{reference} is the reference of all {len(paths)} inputs; a folder gives each its own")
     if jobs:
         run_jobs(jobs, batch, compute, lpips_net, facts)
     batch.finish(facts)
@@ -185,8 +187,10 @@ def plan_input(
 ) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
+    for note in notes:
+        console.note(note)
     planned = plan_operator(path, sidecar, task, operator, sigma)
-    for note in (*notes, *planned.notes):
+    for note in planned.notes:
         console.note(note)
     return planned
 

@@ -158,13 +158,9 @@ def train(  # the options are the command
     start = find_start(request, console)
     training, held = find_photographs(request)
     trainer = start.trainer(place)
-    facts: dict[str, Any] = {
-        "version": __version__,
-        "command": "train",
-        "device": str(place),
-        "output": str(files.prior),
-    }
+    facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
     if trainer.share >= 1.0:
+        files = Files(prior=request.resume or request.output)  # nothing is written: the prior is where it was
         console.note(
             f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): nothing to do; more "
             "--minutes train it on"
@@ -179,7 +175,14 @@ def train(  # the options are the command
         facts |= {"photographs": dict(run.facts), "wait_share": run.wait_share}
     last = {} if not trainer.rows else trainer.rows[-1]
     console.object(
-        {**facts, "steps": trainer.step, "skipped_steps": trainer.bad_steps, "seconds": trainer.seconds, **last}
+        {
+            **facts,
+            "output": str(files.prior),
+            "steps": trainer.step,
+            "skipped_steps": trainer.bad_steps,
+            "seconds": trainer.seconds,
+            **last,
+        }
     )
     console.result(str(files.prior))
 

@@ -266,10 +266,13 @@ BY_NFE: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A row of PRESETS: what it sets per (method, sampler), over DEFAULTS and TASK_DEFAULTS, and per task over that."""
+    """A row of PRESETS: what it sets per (method, sampler), over DEFAULTS and TASK_DEFAULTS, and per task over that.
+
+    A pair that `values` lacks has no such preset; None: nothing is set for any.
+    """
 
     help: str
-    values: Mapping[tuple[str, str], Values]
+    values: Mapping[tuple[str, str], Values] | None
     tasks: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)  # by (method, sampler, task)
 
 
@@ -285,8 +288,8 @@ def _paper() -> dict[tuple[str, str], Values]:
 
 
 def _fast() -> dict[tuple[str, str], Values]:
-    """20 evaluations for all methods; DMPS with the likelihood at x0 on DDPM levels."""
-    rows: dict[tuple[str, str], Values] = {key: {"nfe": 20} for key in DEFAULTS}
+    """20 evaluations for all methods; DMPS with the likelihood at x0, on DDPM levels alone (docs/defaults.md)."""
+    rows: dict[tuple[str, str], Values] = {key: {"nfe": 20} for key in DEFAULTS if key != ("dmps", "flow")}
     rows["dmps", "ddpm"] |= {"spacing": "quadratic", **_AT_X0}
     return rows
 
@@ -296,7 +299,7 @@ _AT_X0_FLAT: Values = {"weight": 1.0, "eta": 1.0, "eta_y": 0.8}
 """Where all singular values are equal: what is measured is known well, and noise drawn anew fills the rest best."""
 
 PRESETS = {
-    "default": Preset(help="what we would choose", values={}),
+    "default": Preset(help="what we would choose", values=None),
     "paper": Preset(
         help="the paper's: 1000 evaluations on uniform DDPM levels or 50 on flow levels, lambda 1.75 or 2, no cap",
         values=_paper(),
@@ -373,7 +376,7 @@ def resolve_sampling(
                 f"method '{method}' takes no {KNOBS[name].option}; it belongs to {', '.join(takers(name))}"
             )
     defaults = DEFAULTS[method, sampler] | TASK_DEFAULTS.get((method, task or ""), {})
-    defaults |= PRESETS[preset].values.get((method, sampler), {})
+    defaults |= _of_preset(preset, method, sampler)
     defaults |= PRESETS[preset].tasks.get((method, sampler, task or ""), {})
     evaluations = _evaluations(defaults["nfe"] if nfe is None else nfe, sampler)
     chosen = _OPEN | defaults | _at_nfe(method, sampler, task, evaluations) | given
@@ -390,6 +393,20 @@ def resolve_sampling(
         spacing=_spacing(spacing or defaults["spacing"], sampler),
         knobs={name: check(KNOBS[name].option, chosen[name]) for name, check in METHODS[method].knobs.items()},
     )
+
+
+def _of_preset(preset: str, method: str, sampler: str) -> Values:
+    """What it sets for a method and sampler. Raises UsageError if they have no such preset."""
+    values = PRESETS[preset].values
+    if values is None:
+        return {}
+    if (method, sampler) not in values:
+        others = " or ".join(other for name, other in values if name == method)
+        raise UsageError(
+            f"--preset {preset} of {method} is for {others} levels, not {sampler}: take --sampler {others}, or --nfe "
+            "20 without a preset"
+        )
+    return values[method, sampler]
 
 
 _OPEN: Values = {"eta": None, "eta_y": None}
