@@ -305,7 +305,7 @@ PRESETS = {
         values=_paper(),
     ),
     "fast": Preset(
-        help="20 evaluations, dmps with its likelihood at x0",
+        help="20 evaluations, dmps with its likelihood at x0 (DDPM levels alone)",
         values=_fast(),
         tasks={("dmps", "ddpm", task): _AT_X0_FLAT for task in ("inpaint", "cs")},
     ),
