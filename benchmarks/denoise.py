@@ -28,6 +28,7 @@ from dmps_cli.weights import load_prior
 
 SIGMAS = (15, 25, 50)  # grey levels of 255
 HIGH = (1.0, 3.0, 10.0)  # on [-1, 1]
+LEVELS = (0.01, 0.1, 0.5, 1.0, 3.0, 100.0)
 SAMPLE_SIDE, SAMPLE_STEPS = 256, 50
 PURPOSE = 100  # apart from those of restorations
 
@@ -57,6 +58,15 @@ def figures(prior: DenoiserPrior, photos: dict[str, tuple[int, Tensor]], device:
         print(f"{name:40s} " + " ".join(f"{value:7.3f}" for value in rows[-1]), flush=True)
     means = " ".join(f"{fmean(column):7.3f}" for column in zip(*rows, strict=True))
     print(f"{f'mean of {len(rows)} at sigma 15, 25, 50':40s} {means}")
+
+
+@torch.no_grad()
+def levels(prior: DenoiserPrior, photos: dict[str, tuple[int, Tensor]], device: torch.device) -> None:
+    """Prints mean PSNR of the clipped x0, and mean root mean square error of x0 itself, at LEVELS."""
+    for k, s in enumerate(LEVELS):
+        pairs = [(prior.denoise(noisy(x.to(device), s, key, 1000 + k), s), x.to(device)) for key, x in photos.values()]
+        error = fmean(float((x0 - x).square().mean().sqrt()) for x0, x in pairs)
+        print(f"s = {s:g}: {fmean(psnr(*pair) for pair in pairs):.2f} dB, error {error:.4f}", flush=True)
 
 
 @torch.no_grad()
@@ -105,6 +115,7 @@ def main() -> None:
     start = time.perf_counter()
     print(f"{loaded.name}, sha256 {loaded.sha256[:12]}, {options.dtype}, {options.folder}")
     figures(prior, photos, device)
+    levels(prior, photos, device)
     if options.out is not None:
         pictures(prior, photos, options.out, device, options.count)
     print(f"{time.perf_counter() - start:.1f} s")
