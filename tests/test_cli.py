@@ -545,6 +545,9 @@ def test_time_has_the_prior_alone_first_and_parts_that_add_up(dmps: Dmps) -> Non
     assert [rows[name]["backward"] for name in ("unconditional", "dmps", "ddrm")] == [0, 0, 0]
     assert rows["unconditional"]["likelihood"] < 0.1 * rows["unconditional"]["seconds"]
     assert [row["seconds"] for row in content["paper"]] == [67.02, 194.42, 182.35]
+    assert content["notes"] == []
+    other = ["time", "--task", "inpaint", "--nfe", "1", "--image-size", "16", "--repeats", "1", "--no-memory"]
+    assert "(Figure 3), ours of inpaint" in dmps(*other, "--compare", "paper").out
     table = dmps("time", "--nfe", "1", "--image-size", "16x24", "--repeats", "1", "--csv", "--no-memory").out
     assert "16x24" in table
 

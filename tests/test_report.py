@@ -23,6 +23,7 @@ from dmps_cli.report import (
     beside_paper,
     best,
     column_names,
+    compact,
     console_report,
     console_table,
     console_text,
@@ -35,6 +36,7 @@ from dmps_cli.report import (
     paper_notes,
     paper_rows,
     paper_seconds,
+    paper_seconds_notes,
     ranks,
     score_caption,
     student_t,
@@ -492,10 +494,54 @@ def test_beside_the_paper_only_where_it_has_the_task_and_the_levels() -> None:
     vgg = beside_paper(ours, "vgg")
     assert [row["lpips"] for row in vgg[2:5]] == [0.2071, 0.2329, 0.2077]
     assert "VGG" in " ".join(paper_notes(rows, "alex")) and "VGG" not in " ".join(paper_notes(vgg, "vgg"))
-    assert not any("blur" in note for note in paper_notes(rows, "alex"))
+    assert not any("not the one that the paper states" in note for note in paper_notes(rows, "alex"))
     blurred = beside_paper([{"task": "deblur", "sampler": "ddpm", "psnr": 1.0}], "vgg")
     assert any("not the one that the paper states" in note for note in paper_notes(blurred, "vgg"))
     assert paper_notes(ours, "alex") == []
+
+
+def paper_setting(task: str, sampler: str, **others: Any) -> Row:
+    """Our row at the paper's own setting (SPEC section 7), but for the others."""
+    weight, nfe = (1.75, 1000) if sampler == "ddpm" else (2.0, 50)
+    setting = {"spacing": "uniform", "lambda": weight, "score_at": "x_t", "cap": "none"}
+    return {"task": task, "method": "dmps", "sampler": sampler, "nfe": nfe, "sigma_y": 0.05, **setting, **others}
+
+
+def notes_on(*rows: Row, operators: dict[str, Any] | None = None, side: int | None = None) -> list[str]:
+    return paper_notes(beside_paper(rows, "vgg"), "vgg", operators=operators, side=side)
+
+
+def test_what_the_paper_has_not_is_said() -> None:
+    rows = [paper_setting("inpaint", "ddpm"), paper_setting("deblur", "flow"), paper_setting("inpaint", "flow")]
+    assert notes_on(*rows) == ["the paper has no rows for inpaint, deblur on flow levels"]
+    assert notes_on(rows[0], paper_setting("sr4", "ddpm"))[0] == "the paper has no rows for inpaint"
+    assert "source" not in compact(beside_paper(rows, "vgg"))[0]
+
+
+def test_other_conditions_than_the_papers_are_said() -> None:
+    (source,) = notes_on(paper_setting("sr4", "ddpm"), operators={"sr4": {"scale": 4, "svd_cutoff": 0.0}}, side=256)
+    assert source.startswith("paper, Table 1")
+    for row, side in ((paper_setting("sr4", "flow"), None), (paper_setting("denoise", "flow", sigma_y=0.5), 256)):
+        assert len(notes_on(row, side=side)) == 1
+    both = [paper_setting(task, "ddpm", sigma_y=0.1, nfe=15) for task in ("sr4", "colorize")]
+    assert notes_on(*both, side=64)[1:] == [
+        "the paper's sr4, colorize rows on ddpm levels are at sigma_y 0.05, NFE 1000, 256 x 256; "
+        "ours at sigma_y 0.1, NFE 15, 64 x 64"
+    ]
+    sweep = [paper_setting("sr4", "flow", nfe=nfe) for nfe in (20, 50)]
+    assert notes_on(*sweep)[1:] == ["the paper's sr4 rows on flow levels are at NFE 50; ours at NFE 20 and 50"]
+    wide = notes_on(paper_setting("deblur", "ddpm"), operators={"deblur": {"width": 5, "boundary": "zero"}})
+    assert "the paper's deblur rows on ddpm levels are at width 9; ours at width 5" in wide
+
+
+def test_another_preset_than_the_papers_is_said() -> None:
+    row = paper_setting("sr4", "flow", cap=1.0)
+    assert notes_on(row, {**row, "method": "ddrm"})[1:] == ["dmps on flow levels has cap 1 (paper: none)"]
+
+
+def test_the_papers_seconds_are_of_super_resolution() -> None:
+    assert paper_seconds_notes("sr4") == []
+    assert paper_seconds_notes("inpaint") == ["the paper's seconds are of sr4 (Figure 3), ours of inpaint"]
 
 
 # --- The files of a run

@@ -60,6 +60,11 @@ class Results:
         )
 
     @property
+    def operators(self) -> dict[str, Any]:
+        """Task -> parameters of its operator."""
+        return {problem["task"]: problem["operator"] for problem in self.config["problems"]}
+
+    @property
     def notes(self) -> list[str]:
         """What is missing: restorations not done yet, pictures that failed."""
         settings = sum(len(problem["samplings"]) for problem in self.config["problems"])
@@ -91,7 +96,7 @@ class Results:
             "command": "eval",
             **self.facts,
             "model_sha256": self.config["model_sha256"],
-            "operators": {problem["task"]: problem["operator"] for problem in self.config["problems"]},
+            "operators": self.operators,
             "config_sha256": config_hash(self.config),
             "config": self.config,
         }
@@ -101,7 +106,8 @@ class Results:
         from dmps_cli.report import console_report, paper_notes, results_object
 
         summary = self.summary()
-        notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"])]
+        about = {"operators": self.operators, "side": self.config["image_size"]}
+        notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
             for name in REPORT_FOLDERS:  # of an earlier report on fewer rows
                 shutil.rmtree(out / name, ignore_errors=True)

@@ -92,7 +92,7 @@ def time(
     device = compute.start()
     from dmps_cli.benchmark import memory_of, time_jobs
     from dmps_cli.device import describe, peak_mib
-    from dmps_cli.report import csv_text, paper_seconds
+    from dmps_cli.report import csv_text, paper_seconds, paper_seconds_notes
 
     prior = bench.load(device, console)
     jobs = bench.jobs(prior, device, with_baselines(samplings))
@@ -113,6 +113,7 @@ def time(
         for row, mib in zip(timing_rows(jobs, timings), peaks, strict=True)
     ]
     paper = paper_seconds(sorted({choice.sampler for choice in samplings})) if with_paper else []
+    notes = paper_seconds_notes(task) if with_paper else []
     console.note(
         f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, "
         f"{repeats} repeat{'s' * (repeats > 1)}, peak memory of the {'device' if device.type == 'cuda' else 'process'} "
@@ -135,17 +136,21 @@ def time(
     }
     runs = [[run.seconds for run in timing.runs] for timing in timings]
     full = [{**row, "runs": seconds} for row, seconds in zip(rows, runs, strict=True)]
-    console.object({**facts, "rows": full} | ({"paper": paper} if with_paper else {}))
+    console.object({**facts, "rows": full} | ({"paper": paper, "notes": notes} if with_paper else {}))
     about = versions(device)
     where = {"dmps": __version__, "dtype": compute.dtype, "batch": compute.batch_size, "device_name": describe(device)}
     if as_csv:
         console.result(csv_text([*({**row, **where, **about} for row in rows), *paper]).rstrip("\n"))
+        for note in notes:
+            console.note(note)
     elif not as_json:
         console.table([*map(shown, rows), *paper])
         console.result(
             f"{describe(device)}, {compute.dtype}, batch {compute.batch_size}; median of {repeats}; "
             f"dmps {__version__}, torch {about['torch']}, python {about['python']}"
         )
+        for note in notes:
+            console.result(note)
 
 
 class Bench:
