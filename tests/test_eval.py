@@ -449,6 +449,10 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     by_hand = json.loads(dmps("eval", "--dataset", "cut", *flags).out)
     assert quality(cropped["rows"]) == quality(by_hand["rows"])
     assert cropped["protocol"]["prepared"] == "their central 24 x 24 px"
+    odd = ["--dataset", "set", "--image-size", "30", "--fit", "crop", "--nfe", "1", "--limit", "1", "--out", "run"]
+    line = dmps("eval", *odd, "--tasks", "sr4,sr2,denoise").out
+    assert "1 image, their central 30 x 30 px (sr4: 28 x 28), list" in line
+    assert pixels("run/truth/sr4/a.png").shape == (28, 28, 3)
     small = dmps("eval", "--dataset", "cut", "--image-size", "32", "--fit", "crop", *flags)
     assert (small.code, "24 x 24 px, smaller than --image-size 32" in small.err) == (1, True)
     assert dmps("eval", "--dataset", "cut", "--image-size", "32").code == 2
@@ -457,6 +461,15 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     expected = plane[..., 4:44].unflatten(-1, (20, 2)).mean(-1)[..., :20, :]
     assert halved.shape == (1, 3, 20, 20)
     assert (halved - expected)[..., 2:-2].abs().max() < 1e-6
+
+
+def test_a_metric_that_needs_larger_pictures_has_a_reason_and_no_column(dmps: Dmps, photos: Path) -> None:
+    small = ["eval", "--dataset", "set", "--tasks", "denoise", "--nfe", "1", "--limit", "1", "--fit", "crop"]
+    out = dmps(*small, "--image-size", "30", "--out", "run").out
+    assert "LPIPS needs pictures of at least 31 px a side; 1 of 1 restorations have none" in out
+    assert "LPIPS v0.1" not in out and out.count("LPIPS") == 1
+    assert "LPIPS needs" in Path("run/report.html").read_text()
+    assert "LPIPS v0.1" in dmps(*small, "--image-size", "31").out
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
-from dmps_cli.metrics import OF_SAMPLES, Protocol
+from dmps_cli.metrics import OF_SAMPLES, Protocol, measured, size_notes
 from dmps_cli.runs import (
     PAGE,
     REPORT_FOLDERS,
@@ -25,6 +25,7 @@ from dmps_cli.runs import (
     spread_file,
     truth_file,
 )
+from dmps_cli.tasks import crop_box
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
@@ -50,14 +51,21 @@ class Results:
     def protocol(self) -> Protocol:
         """How the numbers came about."""
         return Protocol(
-            metrics=tuple(self.config["metrics"]),
+            metrics=measured(self.config["metrics"], self.rows),
             lpips_net=self.config["lpips_net"],
             sigma_y=tuple(sorted({problem["sigma_y"] for problem in self.config["problems"]})),
             images=tuple(dict.fromkeys(row["image"] for row in self.rows)),
             channels=self.config["channels"],
-            prepared=self.config["prepared"],
+            prepared=self._prepared(),
             samples=self.config["samples"],
         )
+
+    def _prepared(self) -> str:
+        """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
+        side = self.config["image_size"]
+        boxes = {} if side is None else {name: crop_box(o, (side, side)) for name, o in self.operators.items()}
+        less = [f"{name}: {width} x {height}" for name, (_, _, width, height) in boxes.items() if width < side]
+        return str(self.config["prepared"]) + (f" ({', '.join(less)})" if less else "")
 
     @property
     def operators(self) -> dict[str, Any]:
@@ -66,12 +74,13 @@ class Results:
 
     @property
     def notes(self) -> list[str]:
-        """What is missing: restorations not done yet, pictures that failed."""
+        """What is missing: restorations not done yet, pictures that failed, metrics of those too small."""
         settings = sum(len(problem["samplings"]) for problem in self.config["problems"])
         due = self.config["num_images"] * self.config["samples"] * settings
         failed = sorted({failure["input"] for failure in self.facts.get("failures", ())})
         notes = [f"{len(self.rows)} of {due} restorations are there"] if len(self.rows) < due else []
-        return notes + ([f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else [])
+        notes += [f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else []
+        return notes + size_notes(self.config["metrics"], self.rows, self.config["lpips_net"])
 
     @cached_property
     def named(self) -> list[Row]:
@@ -85,7 +94,7 @@ class Results:
         rows = self.named
         present = column_names(rows)
         knobs = [knob.label for knob in KNOBS.values() if knob.label in present]
-        values = (*self.config["metrics"], *(name for name in OF_SAMPLES if name in present), "seconds")
+        values = (*self.protocol.metrics, *(name for name in OF_SAMPLES if name in present), "seconds")
         ours = [*summaries(rows, (*GROUP, *knobs), values)]
         return beside_paper(ours, self.config["lpips_net"]) if self.compare else ours
 
