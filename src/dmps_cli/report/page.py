@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmps_cli.report.plots import Chart, svg
+from dmps_cli.report.plots import Chart, has_bars, svg
 from dmps_cli.report.sheets import Case, case_columns, case_shots, score_caption
 from dmps_cli.report.tables import (
     CELL_NOTE,
@@ -129,8 +129,14 @@ def _section(section: Section) -> Iterator[str]:
         theirs = ' class="theirs"' if row.get("source") else ""
         yield f"<tr{theirs}>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
-    if has_intervals(rows):
-        yield f'<p class="note">{_safe(CELL_NOTE)}; bold: the best, underlined: the second best</p>'
+    if legend := _legend(rows, {*marks.values()}):
+        yield f'<p class="note">{_safe("; ".join(legend))}</p>'
+
+
+def _legend(rows: Sequence[Row], given: Set[int]) -> list[str]:
+    """How the cells are read. given: the ranks that are marked."""
+    names = {1: "bold: the best", 2: "underlined: the second best"}
+    return [CELL_NOTE] * has_intervals(rows) + [name for rank, name in names.items() if rank in given]
 
 
 def _marked(text: str, rank: int | None) -> str:
@@ -141,7 +147,8 @@ def _marked(text: str, rank: int | None) -> str:
 def _plots(charts: Sequence[Chart]) -> Iterator[str]:
     if charts:
         yield "<h2>Plots</h2>"
-        yield '<p class="note">Bars: 95 % interval of the mean. Point at a dot to read it.</p>'
+        bars = "Bars: 95 % interval of the mean. " if has_bars(charts) else ""
+        yield f'<p class="note">{bars}Point at a dot to read it.</p>'
         yield f'<div class="plots">{"".join(svg(chart, inline=True) for chart in charts)}</div>'
 
 
