@@ -17,8 +17,9 @@ from PIL import Image
 
 from dmps_cli import pipeline
 from dmps_cli.cli.main import app
+from dmps_cli.cli.results import HEAT_NOTE
 from dmps_cli.datasets import Fit, image_key
-from dmps_cli.evaluation import of_samples
+from dmps_cli.evaluation import heat_map, of_samples
 from dmps_cli.metrics import Scorer
 from dmps_cli.runs import RowLog
 from tests.shell import Dmps, photo, pixels
@@ -317,10 +318,20 @@ def test_samples_are_those_of_their_number(dmps: Dmps, photos: Path) -> None:
     assert 0 <= mean["coverage"] <= 1
     (heat,) = Path("run/spread").rglob("a.png")
     assert pixels(heat).shape == (32, 32, 3)
+    assert "black 0 to white 0.25 on [-1, 1]" in Path("run/report.html").read_text()
     restored = sorted(Path("run/restored").rglob("*.png"))
     assert [path.name for path in restored] == [f"a_{k}.png" for k in range(1, 9)]
     assert dmps(*common, "one").code == 0
     assert results("one")[0]["psnr"] == rows[0]["psnr"]  # the first sample is what one alone would be
+
+
+def test_a_map_is_white_where_its_note_says() -> None:
+    stds = torch.tensor([0.0, 0.25 / 3, 0.5 / 3, 0.25, 1.0])
+    offsets = (stds / 2**0.5).expand(3, 1, 5)  # two samples at -d and d have the standard deviation sqrt(2) d
+    heat = (heat_map(torch.stack([-offsets, offsets])) + 1) / 2
+    expected = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])  # black, red, yellow, white
+    assert torch.allclose(heat[:, 0].T, expected.float(), atol=1e-6)
+    assert HEAT_NOTE == "black 0 to white 0.25 on [-1, 1]"
 
 
 def test_coverage_of_a_gaussian() -> None:

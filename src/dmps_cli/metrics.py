@@ -163,6 +163,8 @@ OF_SAMPLES = {
 """Headings of the columns over all samples of an image: PSNR of their mean, their standard deviation on [-1, 1], and
 coverage of its 90 % interval, that of a Gaussian with the samples' mean and standard deviation."""
 
+HOTTEST = 0.25  # standard deviation on [-1, 1] that is white in a map of it
+
 
 def _lpips_network(name: str) -> torch.nn.Module:
     """The `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
-from dmps_cli.metrics import OF_SAMPLES, Protocol, measured, size_notes
+from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
 from dmps_cli.runs import (
     PAGE,
     REPORT_FOLDERS,
@@ -29,12 +29,14 @@ from dmps_cli.tasks import crop_box
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
-    from dmps_cli.report import Case
+    from dmps_cli.report import Case, Shot
     from dmps_cli.report import Row as TableRow
 
 GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
 SHEET_IMAGES, PAGE_IMAGES = 8, 24
 """So many images, the first by name, are on a task's contact sheet and on the page."""
+
+HEAT_NOTE = f"black 0 to white {HOTTEST:g} on [-1, 1]"  # of a map of the samples' standard deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,7 @@ class Results:
 
     def _cases(self, limit: int) -> list[Case]:
         """The pictures of the first images of every task, as far as they are in the folders."""
-        from dmps_cli.report import Case, Shot, method_name, problem_name
+        from dmps_cli.report import Case, method_name, problem_name
 
         levels = [{"task": problem["task"], "sigma_y": problem["sigma_y"]} for problem in self.config["problems"]]
         problem, method = problem_name(levels), method_name(self.named)
@@ -190,23 +192,19 @@ class Results:
                 continue
             key = (problem(row), row["image"])
             if key not in found:
-                truth, measurement = self._path(truth_file(row)), self._path(measurement_file(row))
-                found[key] = Case(
-                    task=key[0],
-                    image=row["image"],
-                    truth=Shot(picture=truth) if truth else None,
-                    measurement=Shot(picture=measurement) if measurement else None,
-                    restored={},
-                )
-            shots: dict[str, tuple[Path, dict[str, Any]]] = {method(row): (restored_file(stored), row)}
+                truth, measurement = self._shot(truth_file(row)), self._shot(measurement_file(row))
+                found[key] = Case(task=key[0], image=row["image"], truth=truth, measurement=measurement, restored={})
+            shots = {method(row): self._shot(restored_file(stored), row)}
             if "sample" in row:
-                shots[f"{method(row)}, mean"] = (mean_file(stored), {"psnr": row.get("psnr_of_mean")})
-                shots[f"{method(row)}, std"] = (spread_file(stored), {})
-            there = {name: (self._path(path), scores) for name, (path, scores) in shots.items()}
-            more = {name: Shot(picture=path, row=scores) for name, (path, scores) in there.items() if path}
-            found[key] = replace(found[key], restored={**found[key].restored, **more})
+                shots[f"{method(row)}, mean"] = self._shot(mean_file(stored), {"psnr": row.get("psnr_of_mean")})
+                shots[f"{method(row)}, std"] = self._shot(spread_file(stored), note=HEAT_NOTE)
+            there = {name: shot for name, shot in shots.items() if shot}
+            found[key] = replace(found[key], restored={**found[key].restored, **there})
         return [case for case in found.values() if case.truth or case.restored]
 
-    def _path(self, name: Path) -> Path | None:
-        """The file, in the first of the folders that has it."""
-        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+    def _shot(self, name: Path, row: TableRow | None = None, note: str = "") -> Shot | None:
+        """The picture of that name, in the first of the folders that has it."""
+        from dmps_cli.report import Shot
+
+        paths = (folder / name for folder in self.folders)
+        return next((Shot(picture=path, row=row or {}, note=note) for path in paths if path.is_file()), None)

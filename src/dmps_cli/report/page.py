@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmps_cli.report.plots import Chart, has_bars, svg
-from dmps_cli.report.sheets import Case, case_columns, case_shots, score_caption
+from dmps_cli.report.sheets import Case, case_columns, case_shots
 from dmps_cli.report.tables import (
     CELL_NOTE,
     WITHIN,
@@ -227,7 +227,7 @@ def _encoded(case: Case, columns: Sequence[str], side: int, quality: int) -> lis
     for shot in case_shots(case, columns):
         image = shot and shot.opened()
         uri = _data_uri(image, side, quality) if image else None
-        cells.append(_Shown(uri, score_caption(shot.row) if shot else ""))
+        cells.append(_Shown(uri, shot.caption() if shot else ""))
     return cells
 
 

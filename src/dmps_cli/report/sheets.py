@@ -44,10 +44,15 @@ def score_caption(row: Row, names: Sequence[str] = ("psnr", "lpips")) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """A picture of a run: a file (or the picture itself), and the row of scores that belongs to it, if any."""
+    """A picture of a run: a file (or the picture itself), the row of scores that belongs to it, if any, and a note."""
 
     picture: Path | Image.Image
     row: Row = field(default_factory=dict)
+    note: str = ""
+
+    def caption(self, names: Sequence[str] = ("psnr", "lpips")) -> str:
+        """What stands under it: these of its scores, its note."""
+        return "  ".join(filter(None, (score_caption(self.row, names), self.note)))
 
     def opened(self) -> Image.Image | None:
         """The picture; None where its file is not there or is no picture (a measurement without an image's shape)."""
@@ -94,7 +99,7 @@ def task_sheet(
 
     def picture(shot: Shot | None) -> Picture | None:
         image = shot and shot.opened()
-        return Picture(image=image, caption=score_caption(shot.row, metrics)) if shot and image else None
+        return Picture(image=image, caption=shot.caption(metrics)) if shot and image else None
 
     rows = [
         SheetRow(label=case.task, note=case.image, pictures=[*map(picture, case_shots(case, columns))])
