@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import pipeline
+from dmps_cli import pipeline, report
 from dmps_cli.cli.main import app
 from dmps_cli.cli.results import HEAT_NOTE
 from dmps_cli.datasets import Fit, image_key
@@ -415,6 +416,25 @@ def test_a_sheet_is_named_by_the_configuration_not_by_what_is_done(dmps: Dmps, p
     arguments = ["--dataset", "set", "--tasks", "denoise", "--nfe", "1", "--sigma", "0.1,0.2", "--out", "run"]
     assert dmps("eval", *arguments).code == 0
     assert {path.name for path in Path("run/sheets").iterdir()} == {"denoise_0.1.png", "denoise_0.2.png"}
+
+
+def test_a_sheets_footnote_is_of_that_sheet(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: dict[str, str] = {}
+    draw = report.task_sheet
+
+    def noted(cases: list[report.Case], *, footnote: str) -> Image.Image:
+        notes[cases[0].task] = footnote
+        return draw(cases, footnote=footnote)
+
+    monkeypatch.setattr(report, "task_sheet", noted)
+    common = ["--dataset", "set", "--nfe", "1", "--limit", "1", "--image-size", "30", "--fit", "crop", "--out", "run"]
+    assert dmps("eval", *common, "--tasks", "denoise,sr4", "--sigma", "0.1,0.2").code == 0
+    assert {task: re.findall(r"0\.\d on|sr4: \d+", note) for task, note in notes.items()} == {
+        "denoise, sigma_y 0.1": ["0.1 on"],
+        "denoise, sigma_y 0.2": ["0.2 on"],
+        "sr4, sigma_y 0.1": ["0.1 on", "sr4: 28"],
+        "sr4, sigma_y 0.2": ["0.2 on", "sr4: 28"],
+    }
 
 
 def test_an_option_goes_to_the_methods_that_take_it(dmps: Dmps, photos: Path) -> None:

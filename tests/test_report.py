@@ -289,6 +289,18 @@ def test_rows_must_fill_the_columns() -> None:
         contact_sheet(["a", "b"], [SheetRow(label="sr4", pictures=[None])])
 
 
+def test_many_columns_go_on_below_in_places_of_equal_distance() -> None:
+    pictures = [noise_picture(128, 128, seed) for seed in range(14)]
+    shown = [Picture(image=p, caption="PSNR 27.31 dB  LPIPS 0.1234" * (k % 2)) for k, p in enumerate(pictures)]
+    sheet = contact_sheet([f"dmps, NFE {k}, lambda 1.75" for k in range(14)], [SheetRow(label="sr4", pictures=shown)])
+    places = [place for picture in pictures for place in find(sheet, np.asarray(picture))]
+    assert len(places) == 14
+    lefts, tops = ([place[axis] for place in places] for axis in (0, 1))
+    assert lefts[:7] == lefts[7:] and len(set(np.diff(lefts[:7]))) == 1
+    assert lefts[1] - lefts[0] < 140  # what stands above and below is broken, not the columns pushed apart
+    assert len(set(tops[:7])) == len(set(tops[7:])) == 1 and tops[7] > tops[0] + 128
+
+
 # --- Statistics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,22 +52,32 @@ class Results:
     @cached_property
     def protocol(self) -> Protocol:
         """How the numbers came about."""
+        return self._protocol(self.config["problems"])
+
+    def _protocol(self, problems: Sequence[Mapping[str, Any]]) -> Protocol:
+        """How the numbers of some of the configuration's problems came about."""
         return Protocol(
             metrics=measured(self.config["metrics"], self.rows),
             lpips_net=self.config["lpips_net"],
-            sigma_y=tuple(sorted({problem["sigma_y"] for problem in self.config["problems"]})),
+            sigma_y=tuple(sorted({problem["sigma_y"] for problem in problems})),
             images=tuple(dict.fromkeys(row["image"] for row in self.rows)),
             channels=self.config["channels"],
-            prepared=self._prepared(),
+            prepared=self._prepared(problems),
             samples=self.config["samples"],
         )
 
-    def _prepared(self) -> str:
+    def _prepared(self, problems: Sequence[Mapping[str, Any]]) -> str:
         """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
         side = self.config["image_size"]
-        boxes = {} if side is None else {name: crop_box(o, (side, side)) for name, o in self.operators.items()}
+        boxes = {p["task"]: crop_box(p["operator"], (side, side)) for p in problems if side is not None}
         less = [f"{name}: {width} x {height}" for name, (_, _, width, height) in boxes.items() if width < side]
         return str(self.config["prepared"]) + (f" ({', '.join(less)})" if less else "")
+
+    @cached_property
+    def _problem_name(self) -> Callable[[TableRow], str]:
+        from dmps_cli.report import problem_name
+
+        return problem_name(self.config["problems"])
 
     @property
     def operators(self) -> dict[str, Any]:
@@ -157,7 +167,8 @@ class Results:
         for task in dict.fromkeys(case.task for case in cases):
             here = [case for case in cases if case.task == task]
             left = len(protocol.images) - len(here[:SHEET_IMAGES])
-            footnote = protocol.line() + (f"; {left} more images are not shown" if left > 0 else "")
+            problems = [problem for problem in self.config["problems"] if self._problem_name(problem) == task]
+            footnote = self._protocol(problems).line() + (f"; {left} more images are not shown" if left > 0 else "")
             sheet = task_sheet(here[:SHEET_IMAGES], footnote=footnote)
             yield f"sheets/{file_stem(task)}.png", png_bytes(sheet)
         narrow = compact(summary)
@@ -181,16 +192,15 @@ class Results:
 
     def _cases(self, limit: int) -> list[Case]:
         """The pictures of the first images of every task, as far as they are in the folders."""
-        from dmps_cli.report import Case, method_name, problem_name
+        from dmps_cli.report import Case, method_name
 
-        levels = [{"task": problem["task"], "sigma_y": problem["sigma_y"]} for problem in self.config["problems"]]
-        problem, method = problem_name(levels), method_name(self.named)
+        method = method_name(self.named)
         names = [*dict.fromkeys(row["image"] for row in self.rows)][:limit]
         found: dict[tuple[str, str], Case] = {}
         for stored, row in zip(self.rows, self.named, strict=True):
             if row["image"] not in names or row.get("sample", 1) != 1:
                 continue
-            key = (problem(row), row["image"])
+            key = (self._problem_name(row), row["image"])
             if key not in found:
                 truth, measurement = self._shot(truth_file(row)), self._shot(measurement_file(row))
                 found[key] = Case(task=key[0], image=row["image"], truth=truth, measurement=measurement, restored={})
