@@ -139,7 +139,7 @@ def test_page_shows_every_picture_and_its_scores(tmp_path: Path) -> None:
     for picture, colour in ((truth, (250, 0, 0)), (measurement, (0, 250, 0)), (restored, (0, 0, 250))):
         assert np.abs(picture.astype(int) - colour).max() <= 6  # JPEG
     cells = [data for tag, data in parsed.texts if tag == "td"]
-    assert cells == ["PSNR 27.31 dB  LPIPS 0.2000", "no picture"]
+    assert cells == ["PSNR 27.31 dB", "LPIPS 0.2000", "no picture"]
     assert [data for tag, data in parsed.texts if tag == "th"] == ["truth", "measurement", "dmps", "dps", "a.png"]
     assert all(box["type"] == "checkbox" for box in parsed.having("input"))  # the zoom works without a script
 
@@ -148,7 +148,7 @@ def test_page_marks_the_best_and_never_the_papers(tmp_path: Path) -> None:
     rows: list[Row] = [*ROWS[:3], {"task": "sr4", "method": "pgdm", "n": 4, "psnr": 1.0}, ROWS[3]]
     parsed = Page(html_page("t", [Section(title="Scores", rows=rows)]))
     assert [data for tag, data in parsed.texts if tag == "strong"] == ["26.00"]
-    assert [data for tag, data in parsed.texts if tag == "span"] == ["24.00 ± 0.50"]
+    assert [data for tag, data in parsed.texts if tag == "span"] == ["24.00\xa0±\xa00.50"]
     assert [row.get("class") for row in parsed.having("tr")] == [None, None, None, None, None, "theirs"]
 
 
