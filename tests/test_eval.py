@@ -164,14 +164,15 @@ def test_another_configuration_is_refused(dmps: Dmps, photos: Path) -> None:
     row = Path("run/rows.jsonl").read_bytes()
     for other, said in (
         (["--nfe", "2", "--limit", "1"], "nfe is 1 there, 2 here"),
-        (["--nfe", "1", "--limit", "2"], "num_images is 1 there, 2 here"),
+        (["--nfe", "1", "--limit", "2"], "num_images is 1 there, 2 here; not the same images; choose"),
+        (["--nfe", "1", "--limit", "1", "--cap", "none"], "cap is 1 there, none here"),
         (["--nfe", "1", "--limit", "1", "--seed", "7"], "seed is 0 there, 7 here"),
         (["--nfe", "1", "--limit", "1", "--sigma", "0.1,0.2"], "the number of problems is 1 there, 2 here"),
-        (["--nfe", "1", "--limit", "1", "--image-size", "31", "--fit", "crop"], "image_size is None there, 31 here"),
+        (["--nfe", "1", "--limit", "1", "--image-size", "31", "--fit", "crop"], "image_size is none there, 31 here"),
     ):
         result = dmps(*run, *other)
         assert (result.code, result.out, result.err.count("\n")) == (1, "", 1), result.err
-        assert said in result.err
+        assert said in result.err, result.err
         assert "--overwrite" in result.err
     assert (Path("run/config.json").read_text(), Path("run/rows.jsonl").read_bytes()) == (config, row)
     assert dmps(*run, "--nfe", "1", "--limit", "1", "--seed", "7", "--overwrite").code == 0

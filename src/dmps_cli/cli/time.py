@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, measurements
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import (
@@ -249,7 +249,7 @@ def timing_rows(jobs: Sequence[Job], timings: Sequence[Timing]) -> list[dict[str
                 **levels,
                 **({} if job.unconditional else choice.labelled()),
                 "seconds": run.seconds,
-                "spread": timing.spread,
+                "spread": timing.spread if len(timing.runs) > 1 else None,
                 "ratio": None if dmps is None else run.seconds / dmps,
                 **{part: getattr(run, part) for part in PARTS},
                 "calls": run.calls,
@@ -273,11 +273,12 @@ def versions(device: torch.device) -> dict[str, Any]:
     """What a time depends on beside the device's name."""
     import torch
 
+    known = measurements.versions()
     return {
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "python": known["python"],
+        "torch": known["torch"],
         "machine": platform.platform(),
     }
 

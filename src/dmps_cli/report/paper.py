@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmps_cli.methods import resolve_sampling
+from dmps_cli.methods import as_typed, resolve_sampling
 from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
 from dmps_cli.tasks import OperatorOptions, resolve
 
@@ -212,7 +212,7 @@ def _setting_gaps(row: Row) -> Iterator[str]:
         return
     paper = resolve_sampling(task=task, method=method, sampler=sampler, nfe=nfe, preset="paper").as_dict()
     for name in (name for name in paper if name not in ("method", "sampler", "nfe")):
-        theirs, mine = ("none" if value is None else _shown(value) for value in (paper[name], row.get(name)))
+        theirs, mine = as_typed(paper[name]), as_typed(row.get(name))
         if name in row and theirs != mine:
             yield f"{name} {mine} (paper: {theirs})"
 
