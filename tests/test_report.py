@@ -29,6 +29,7 @@ from dmps_cli.report import (
     console_text,
     contact_sheet,
     csv_text,
+    fitted_table,
     json_text,
     latex,
     markdown,
@@ -43,6 +44,7 @@ from dmps_cli.report import (
     summaries,
     table_files,
 )
+from dmps_cli.report.tables import CI, STD
 
 ROWS: list[Row] = [
     {"task": "sr4", "method": "dmps", "psnr": 27.314999, "ssim": 0.1 + 0.2, "lpips": 0.2071, "seconds": 12345.678},
@@ -172,6 +174,38 @@ def test_a_terminal_of_any_width_loses_nothing(monkeypatch: pytest.MonkeyPatch, 
     for number in ("*27.31", "26.78", "0.33", "*0.8391", "*0.2071", "12346", "0.01235"):
         assert number in plain.split()
     assert width == 20 or max(map(len, plain.splitlines())) <= width
+
+
+def swept(count: int) -> list[Row]:
+    """A posterior sweep with intervals, seven columns of them."""
+    names = ("psnr", "ssim", "lpips", "psnr_of_mean", "std", "coverage", "seconds")
+    numbers = {name: k + 1.5 for k, name in enumerate(names)}
+    spreads = {name + end: value / part for name, value in numbers.items() for end, part in ((STD, 3), (CI, 7))}
+    about: Row = {"task": "inpaint", "method": "dmps-tweedie", "nfe": 20, "n": 4}
+    return [{**about, "lambda": k + 0.5, **numbers, **spreads} for k in range(count)]
+
+
+@pytest.mark.parametrize("width", [80, 100, 130, 300])
+def test_a_wide_table_fits_a_terminal_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", fitted_table(swept(3), Stream(is_terminal=True), best_within=["task"]))
+    assert max(map(len, text.splitlines())) <= width
+    whole = fitted_table(swept(3), Stream(is_terminal=False), best_within=["task"])
+
+    def numbers(shown: str) -> list[str]:
+        body = shown.split("─\n")[1].partition("all rows")[0]
+        return sorted(re.findall(r"\d+\.\d+", body))
+
+    assert numbers(text) == numbers(whole) and len(numbers(whole)) >= 3 * 21
+    assert ("all rows: task inpaint, method dmps-tweedie, nfe 20, n 4" in text) == (width < 300)
+    assert "dmps-tweedie" in text
+
+
+def test_a_pipe_gets_one_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = fitted_table(swept(3), Stream(is_terminal=False)).splitlines()
+    assert len(lines) == 2 + 3 and all("inpaint" in line for line in lines[2:])
 
 
 def test_numbers_stand_below_each_other() -> None:
