@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -581,6 +582,10 @@ def test_time_has_the_prior_alone_first_and_parts_that_add_up(dmps: Dmps) -> Non
     assert [rows[name]["backward"] for name in ("unconditional", "dmps", "ddrm")] == [0, 0, 0]
     assert rows["unconditional"]["likelihood"] < 0.1 * rows["unconditional"]["seconds"]
     assert [row["seconds"] for row in content["paper"]] == [67.02, 194.42, 182.35]
+    assert content["notes"] == []
+    assert content["torch"] == version("torch")  # as in every other file: without the wheel's +cpu
+    other = ["time", "--task", "inpaint", "--nfe", "1", "--image-size", "16", "--repeats", "1", "--no-memory"]
+    assert "(Figure 3), ours of inpaint" in dmps(*other, "--compare", "paper").out
     table = dmps("time", "--nfe", "1", "--image-size", "16x24", "--repeats", "1", "--csv", "--no-memory").out
     assert "16x24" in table
 
@@ -589,6 +594,7 @@ def test_time_measures_memory_in_a_process_of_its_own(dmps: Dmps) -> None:
     size = ["--image-size", "128", "--nfe", "2", "--repeats", "1"]
     out = dmps("time", "--methods", "dps", *size, "--json").out
     alone, dps = (row["peak_mib"] for row in json.loads(out)["rows"])
+    assert [row["spread"] for row in json.loads(out)["rows"]] == [None] * 2  # of one run there is none
     if sys.platform == "linux":
         assert 1 < alone < 1000
         assert dps > 1.5 * alone  # it keeps the network's activations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import pipeline
+from dmps_cli import pipeline, report
 from dmps_cli.cli.main import app
+from dmps_cli.cli.results import HEAT_NOTE
 from dmps_cli.datasets import Fit, image_key
-from dmps_cli.evaluation import of_samples
+from dmps_cli.evaluation import heat_map, of_samples
 from dmps_cli.metrics import Scorer
 from dmps_cli.runs import RowLog
 from tests.shell import Dmps, photo, pixels
@@ -162,14 +164,15 @@ def test_another_configuration_is_refused(dmps: Dmps, photos: Path) -> None:
     row = Path("run/rows.jsonl").read_bytes()
     for other, said in (
         (["--nfe", "2", "--limit", "1"], "nfe is 1 there, 2 here"),
-        (["--nfe", "1", "--limit", "2"], "num_images is 1 there, 2 here"),
+        (["--nfe", "1", "--limit", "2"], "num_images is 1 there, 2 here; not the same images; choose"),
+        (["--nfe", "1", "--limit", "1", "--cap", "none"], "cap is 1 there, none here"),
         (["--nfe", "1", "--limit", "1", "--seed", "7"], "seed is 0 there, 7 here"),
         (["--nfe", "1", "--limit", "1", "--sigma", "0.1,0.2"], "the number of problems is 1 there, 2 here"),
-        (["--nfe", "1", "--limit", "1", "--image-size", "31", "--fit", "crop"], "image_size is None there, 31 here"),
+        (["--nfe", "1", "--limit", "1", "--image-size", "31", "--fit", "crop"], "image_size is none there, 31 here"),
     ):
         result = dmps(*run, *other)
         assert (result.code, result.out, result.err.count("\n")) == (1, "", 1), result.err
-        assert said in result.err
+        assert said in result.err, result.err
         assert "--overwrite" in result.err
     assert (Path("run/config.json").read_text(), Path("run/rows.jsonl").read_bytes()) == (config, row)
     assert dmps(*run, "--nfe", "1", "--limit", "1", "--seed", "7", "--overwrite").code == 0
@@ -320,10 +323,20 @@ def test_samples_are_those_of_their_number(dmps: Dmps, photos: Path) -> None:
     assert 0 <= mean["coverage"] <= 1
     (heat,) = Path("run/spread").rglob("a.png")
     assert pixels(heat).shape == (32, 32, 3)
+    assert "black 0 to white 0.25 on [-1, 1]" in Path("run/report.html").read_text()
     restored = sorted(Path("run/restored").rglob("*.png"))
     assert [path.name for path in restored] == [f"a_{k}.png" for k in range(1, 9)]
     assert dmps(*common, "one").code == 0
     assert results("one")[0]["psnr"] == rows[0]["psnr"]  # the first sample is what one alone would be
+
+
+def test_a_map_is_white_where_its_note_says() -> None:
+    stds = torch.tensor([0.0, 0.25 / 3, 0.5 / 3, 0.25, 1.0])
+    offsets = (stds / 2**0.5).expand(3, 1, 5)  # two samples at -d and d have the standard deviation sqrt(2) d
+    heat = (heat_map(torch.stack([-offsets, offsets])) + 1) / 2
+    expected = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])  # black, red, yellow, white
+    assert torch.allclose(heat[:, 0].T, expected.float(), atol=1e-6)
+    assert HEAT_NOTE == "black 0 to white 0.25 on [-1, 1]"
 
 
 def test_coverage_of_a_gaussian() -> None:
@@ -409,6 +422,25 @@ def test_a_sheet_is_named_by_the_configuration_not_by_what_is_done(dmps: Dmps, p
     assert {path.name for path in Path("run/sheets").iterdir()} == {"denoise_0.1.png", "denoise_0.2.png"}
 
 
+def test_a_sheets_footnote_is_of_that_sheet(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: dict[str, str] = {}
+    draw = report.task_sheet
+
+    def noted(cases: list[report.Case], *, footnote: str) -> Image.Image:
+        notes[cases[0].task] = footnote
+        return draw(cases, footnote=footnote)
+
+    monkeypatch.setattr(report, "task_sheet", noted)
+    common = ["--dataset", "set", "--nfe", "1", "--limit", "1", "--image-size", "30", "--fit", "crop", "--out", "run"]
+    assert dmps("eval", *common, "--tasks", "denoise,sr4", "--sigma", "0.1,0.2").code == 0
+    assert {task: re.findall(r"0\.\d on|sr4: \d+", note) for task, note in notes.items()} == {
+        "denoise, sigma_y 0.1": ["0.1 on"],
+        "denoise, sigma_y 0.2": ["0.2 on"],
+        "sr4, sigma_y 0.1": ["0.1 on", "sr4: 28"],
+        "sr4, sigma_y 0.2": ["0.2 on", "sr4: 28"],
+    }
+
+
 def test_an_option_goes_to_the_methods_that_take_it(dmps: Dmps, photos: Path) -> None:
     arguments = ["--dataset", "set", "--limit", "1", "--tasks", "denoise", "--nfe", "1", "--json"]
     result = dmps("eval", *arguments, "--methods", "dmps,ddrm", "--eta", "0.5,1")
@@ -452,6 +484,10 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     by_hand = json.loads(dmps("eval", "--dataset", "cut", *flags).out)
     assert quality(cropped["rows"]) == quality(by_hand["rows"])
     assert cropped["protocol"]["prepared"] == "their central 24 x 24 px"
+    odd = ["--dataset", "set", "--image-size", "30", "--fit", "crop", "--nfe", "1", "--limit", "1", "--out", "run"]
+    line = dmps("eval", *odd, "--tasks", "sr4,sr2,denoise").out
+    assert "1 image, their central 30 x 30 px (sr4: 28 x 28), list" in line
+    assert pixels("run/truth/sr4/a.png").shape == (28, 28, 3)
     small = dmps("eval", "--dataset", "cut", "--image-size", "32", "--fit", "crop", *flags)
     assert (small.code, "24 x 24 px, smaller than --image-size 32" in small.err) == (1, True)
     assert dmps("eval", "--dataset", "cut", "--image-size", "32").code == 2
@@ -460,6 +496,15 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     expected = plane[..., 4:44].unflatten(-1, (20, 2)).mean(-1)[..., :20, :]
     assert halved.shape == (1, 3, 20, 20)
     assert (halved - expected)[..., 2:-2].abs().max() < 1e-6
+
+
+def test_a_metric_that_needs_larger_pictures_has_a_reason_and_no_column(dmps: Dmps, photos: Path) -> None:
+    small = ["eval", "--dataset", "set", "--tasks", "denoise", "--nfe", "1", "--limit", "1", "--fit", "crop"]
+    out = dmps(*small, "--image-size", "30", "--out", "run").out
+    assert "LPIPS needs pictures of at least 31 px a side; 1 of 1 restorations have none" in out
+    assert "LPIPS v0.1" not in out and out.count("LPIPS") == 1
+    assert "LPIPS needs" in Path("run/report.html").read_text()
+    assert "LPIPS v0.1" in dmps(*small, "--image-size", "31").out
 
 
 @pytest.mark.parametrize(

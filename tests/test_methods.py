@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dmps_cli.methods import resolve_sampling
 from dmps_cli.methods.dmps import Dmps, DmpsOptions, capped_weight, flat_prior_score
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import GaussianPrior
@@ -229,3 +230,8 @@ def test_batch_of_two_is_two_of_one() -> None:
     for i in range(2):
         alone = dmps("flow", y[i : i + 1]).predict(x_t[i : i + 1], cur, nxt)[0]
         torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_a_choice_is_written_as_its_options_are_typed() -> None:
+    assert str(resolve_sampling(preset="paper")).endswith(", lambda 1.75, score_at x_t, cap none")
+    assert str(resolve_sampling(knobs={"weight": 2.0, "cap": "1.0"})).endswith(", lambda 2, score_at x_t, cap 1")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,7 @@ def test_page_shows_every_picture_and_its_scores(tmp_path: Path) -> None:
     for picture, colour in ((truth, (250, 0, 0)), (measurement, (0, 250, 0)), (restored, (0, 0, 250))):
         assert np.abs(picture.astype(int) - colour).max() <= 6  # JPEG
     cells = [data for tag, data in parsed.texts if tag == "td"]
-    assert cells == ["PSNR 27.31 dB  LPIPS 0.2000", "no picture"]
+    assert cells == ["PSNR 27.31 dB", "LPIPS 0.2000", "no picture"]
     assert [data for tag, data in parsed.texts if tag == "th"] == ["truth", "measurement", "dmps", "dps", "a.png"]
     assert all(box["type"] == "checkbox" for box in parsed.having("input"))  # the zoom works without a script
 
@@ -146,7 +148,7 @@ def test_page_marks_the_best_and_never_the_papers(tmp_path: Path) -> None:
     rows: list[Row] = [*ROWS[:3], {"task": "sr4", "method": "pgdm", "n": 4, "psnr": 1.0}, ROWS[3]]
     parsed = Page(html_page("t", [Section(title="Scores", rows=rows)]))
     assert [data for tag, data in parsed.texts if tag == "strong"] == ["26.00"]
-    assert [data for tag, data in parsed.texts if tag == "span"] == ["24.00 ± 0.50"]
+    assert [data for tag, data in parsed.texts if tag == "span"] == ["24.00\xa0±\xa00.50"]
     assert [row.get("class") for row in parsed.having("tr")] == [None, None, None, None, None, "theirs"]
 
 
@@ -181,7 +183,7 @@ def test_a_page_that_would_be_too_large_says_what_it_leaves_out() -> None:
 
 def dots(text: str) -> list[tuple[float, float, str]]:
     root = ET.fromstring(text)
-    found = root.findall(f".//{SVG}circle")
+    found = root.findall(f".//{SVG}circle[{SVG}title]")  # not those of the legend
     return [(float(c.get("cx", "")), float(c.get("cy", "")), c.get("fill", "")) for c in found]
 
 
@@ -291,6 +293,46 @@ def test_sweep_has_a_line_per_noise_and_number_of_evaluations() -> None:
     stems = [*charts(rows, ["psnr"])]
     assert stems == ["sr4_0.05_psnr_nfe", "sr4_0.5_psnr_nfe", "sr4_psnr_sigma_y", "sr4_psnr_lambda"]
     assert "sr4_psnr_lambda" not in charts([row for row in rows if row["lambda"] == 1.0], ["psnr"])
+
+
+@pytest.mark.parametrize("values", [(2.1, 2.9), (0.0393, 0.0437), (6.0, 9.0), (3.0, 3.0), (0.011, 40.0), (1.0, 1e5)])
+@pytest.mark.parametrize("log_x", [True, False])
+def test_every_axis_has_two_labels(values: tuple[float, float], log_x: bool) -> None:
+    chart = Chart(title="", x_label="", y_label="", series=[Series(label="", points=[(v, v) for v in values])])
+    texts = [*ET.fromstring(svg(replace(chart, log_x=log_x))).iter(f"{SVG}text")]
+    for anchor in ("middle", "end"):
+        labels = [t.text for t in texts if t.get("text-anchor") == anchor and t.text]
+        assert len({float(str(label)) for label in labels}) >= 2
+
+
+def test_equal_points_are_all_seen() -> None:
+    """The later markers are drawn over the earlier ones: rings, each wider than those below."""
+    series = [Series(label=name, points=[(1.0, 2.0)]) for name in "abcd"]
+    root = ET.fromstring(svg(Chart(title="", x_label="", y_label="", series=series)))
+    drawn = root.findall(f".//{SVG}circle[{SVG}title]")
+    assert len({(c.get("cx"), c.get("cy")) for c in drawn}) == 1
+    radii = [float(c.get("r", "")) for c in drawn]
+    assert all(wider - radius >= 2 for radius, wider in itertools.pairwise(radii))
+    assert [c.get("fill-opacity") for c in drawn] == ["1", "0", "0", "0"]
+
+
+def test_one_number_of_evaluations_is_no_plot_against_it() -> None:
+    assert [*charts([row for row in ROWS if row["nfe"] == 20], ["psnr"])] == []
+    timed: list[Row] = [{**row, "seconds": 1.0} for row in ROWS]
+    assert [*charts(timed[:2], ["psnr"])] == ["sr4_psnr_seconds"]
+    assert [*charts(timed, ["psnr"])] == ["sr4_psnr_nfe", "sr4_psnr_seconds"]
+
+
+def test_page_explains_only_what_it_shows() -> None:
+    bare: list[Row] = [{"task": "sr4", "method": m, "nfe": 2, "n": 1, "psnr": p} for m, p in (("a", 1.0), ("b", 2.0))]
+
+    def notes(rows: list[Row]) -> str:
+        page = html_page("t", [Section(title="t", rows=rows)], charts=[quality_chart(rows, "psnr", "nfe")])
+        return " ".join(data for tag, data in Page(page).texts if tag == "p")
+
+    assert "Bars" not in notes(bare[:1]) and "bold" not in notes(bare[:1]) and "±" not in notes(bare)
+    assert "bold: the best" in notes(bare) and "underlined" not in notes(bare)
+    assert "Bars" in notes(ROWS) and "underlined: the second best" in notes(ROWS[:3])
 
 
 # --- Contact sheets of files

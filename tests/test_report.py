@@ -23,11 +23,13 @@ from dmps_cli.report import (
     beside_paper,
     best,
     column_names,
+    compact,
     console_report,
     console_table,
     console_text,
     contact_sheet,
     csv_text,
+    fitted_table,
     json_text,
     latex,
     markdown,
@@ -35,12 +37,14 @@ from dmps_cli.report import (
     paper_notes,
     paper_rows,
     paper_seconds,
+    paper_seconds_notes,
     ranks,
     score_caption,
     student_t,
     summaries,
     table_files,
 )
+from dmps_cli.report.tables import CI, STD
 
 ROWS: list[Row] = [
     {"task": "sr4", "method": "dmps", "psnr": 27.314999, "ssim": 0.1 + 0.2, "lpips": 0.2071, "seconds": 12345.678},
@@ -172,6 +176,38 @@ def test_a_terminal_of_any_width_loses_nothing(monkeypatch: pytest.MonkeyPatch, 
     assert width == 20 or max(map(len, plain.splitlines())) <= width
 
 
+def swept(count: int) -> list[Row]:
+    """A posterior sweep with intervals, seven columns of them."""
+    names = ("psnr", "ssim", "lpips", "psnr_of_mean", "std", "coverage", "seconds")
+    numbers = {name: k + 1.5 for k, name in enumerate(names)}
+    spreads = {name + end: value / part for name, value in numbers.items() for end, part in ((STD, 3), (CI, 7))}
+    about: Row = {"task": "inpaint", "method": "dmps-tweedie", "nfe": 20, "n": 4}
+    return [{**about, "lambda": k + 0.5, **numbers, **spreads} for k in range(count)]
+
+
+@pytest.mark.parametrize("width", [80, 100, 130, 300])
+def test_a_wide_table_fits_a_terminal_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", fitted_table(swept(3), Stream(is_terminal=True), best_within=["task"]))
+    assert max(map(len, text.splitlines())) <= width
+    whole = fitted_table(swept(3), Stream(is_terminal=False), best_within=["task"])
+
+    def numbers(shown: str) -> list[str]:
+        body = shown.split("─\n")[1].partition("all rows")[0]
+        return sorted(re.findall(r"\d+\.\d+", body))
+
+    assert numbers(text) == numbers(whole) and len(numbers(whole)) >= 3 * 21
+    assert ("all rows: task inpaint, method dmps-tweedie, nfe 20, n 4" in text) == (width < 300)
+    assert "dmps-tweedie" in text
+
+
+def test_a_pipe_gets_one_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = fitted_table(swept(3), Stream(is_terminal=False)).splitlines()
+    assert len(lines) == 2 + 3 and all("inpaint" in line for line in lines[2:])
+
+
 def test_numbers_stand_below_each_other() -> None:
     text = console_text(console_table(ROWS, best_within=["task"]), Stream(is_terminal=False))
     points = {line.index(".") for line in text.splitlines()[-3:]}  # the first number with a point is the PSNR
@@ -285,6 +321,18 @@ def test_a_long_name_is_broken_not_cut() -> None:
 def test_rows_must_fill_the_columns() -> None:
     with pytest.raises(ValueError, match="row 'sr4' has 1 pictures for 2 columns"):
         contact_sheet(["a", "b"], [SheetRow(label="sr4", pictures=[None])])
+
+
+def test_many_columns_go_on_below_in_places_of_equal_distance() -> None:
+    pictures = [noise_picture(128, 128, seed) for seed in range(14)]
+    shown = [Picture(image=p, caption="PSNR 27.31 dB  LPIPS 0.1234" * (k % 2)) for k, p in enumerate(pictures)]
+    sheet = contact_sheet([f"dmps, NFE {k}, lambda 1.75" for k in range(14)], [SheetRow(label="sr4", pictures=shown)])
+    places = [place for picture in pictures for place in find(sheet, np.asarray(picture))]
+    assert len(places) == 14
+    lefts, tops = ([place[axis] for place in places] for axis in (0, 1))
+    assert lefts[:7] == lefts[7:] and len(set(np.diff(lefts[:7]))) == 1
+    assert lefts[1] - lefts[0] < 140  # what stands above and below is broken, not the columns pushed apart
+    assert len(set(tops[:7])) == len(set(tops[7:])) == 1 and tops[7] > tops[0] + 128
 
 
 # --- Statistics
@@ -492,10 +540,54 @@ def test_beside_the_paper_only_where_it_has_the_task_and_the_levels() -> None:
     vgg = beside_paper(ours, "vgg")
     assert [row["lpips"] for row in vgg[2:5]] == [0.2071, 0.2329, 0.2077]
     assert "VGG" in " ".join(paper_notes(rows, "alex")) and "VGG" not in " ".join(paper_notes(vgg, "vgg"))
-    assert not any("blur" in note for note in paper_notes(rows, "alex"))
+    assert not any("not the one that the paper states" in note for note in paper_notes(rows, "alex"))
     blurred = beside_paper([{"task": "deblur", "sampler": "ddpm", "psnr": 1.0}], "vgg")
     assert any("not the one that the paper states" in note for note in paper_notes(blurred, "vgg"))
     assert paper_notes(ours, "alex") == []
+
+
+def paper_setting(task: str, sampler: str, **others: Any) -> Row:
+    """Our row at the paper's own setting (SPEC section 7), but for the others."""
+    weight, nfe = (1.75, 1000) if sampler == "ddpm" else (2.0, 50)
+    setting = {"spacing": "uniform", "lambda": weight, "score_at": "x_t", "cap": "none"}
+    return {"task": task, "method": "dmps", "sampler": sampler, "nfe": nfe, "sigma_y": 0.05, **setting, **others}
+
+
+def notes_on(*rows: Row, operators: dict[str, Any] | None = None, side: int | None = None) -> list[str]:
+    return paper_notes(beside_paper(rows, "vgg"), "vgg", operators=operators, side=side)
+
+
+def test_what_the_paper_has_not_is_said() -> None:
+    rows = [paper_setting("inpaint", "ddpm"), paper_setting("deblur", "flow"), paper_setting("inpaint", "flow")]
+    assert notes_on(*rows) == ["the paper has no rows for inpaint, deblur on flow levels"]
+    assert notes_on(rows[0], paper_setting("sr4", "ddpm"))[0] == "the paper has no rows for inpaint"
+    assert "source" not in compact(beside_paper(rows, "vgg"))[0]
+
+
+def test_other_conditions_than_the_papers_are_said() -> None:
+    (source,) = notes_on(paper_setting("sr4", "ddpm"), operators={"sr4": {"scale": 4, "svd_cutoff": 0.0}}, side=256)
+    assert source.startswith("paper, Table 1")
+    for row, side in ((paper_setting("sr4", "flow"), None), (paper_setting("denoise", "flow", sigma_y=0.5), 256)):
+        assert len(notes_on(row, side=side)) == 1
+    both = [paper_setting(task, "ddpm", sigma_y=0.1, nfe=15) for task in ("sr4", "colorize")]
+    assert notes_on(*both, side=64)[1:] == [
+        "the paper's sr4, colorize rows on ddpm levels are at sigma_y 0.05, NFE 1000, 256 x 256; "
+        "ours at sigma_y 0.1, NFE 15, 64 x 64"
+    ]
+    sweep = [paper_setting("sr4", "flow", nfe=nfe) for nfe in (20, 50)]
+    assert notes_on(*sweep)[1:] == ["the paper's sr4 rows on flow levels are at NFE 50; ours at NFE 20 and 50"]
+    wide = notes_on(paper_setting("deblur", "ddpm"), operators={"deblur": {"width": 5, "boundary": "zero"}})
+    assert "the paper's deblur rows on ddpm levels are at width 9; ours at width 5" in wide
+
+
+def test_another_preset_than_the_papers_is_said() -> None:
+    row = paper_setting("sr4", "flow", cap=1.0)
+    assert notes_on(row, {**row, "method": "ddrm"})[1:] == ["dmps on flow levels has cap 1 (paper: none)"]
+
+
+def test_the_papers_seconds_are_of_super_resolution() -> None:
+    assert paper_seconds_notes("sr4") == []
+    assert paper_seconds_notes("inpaint") == ["the paper's seconds are of sr4 (Figure 3), ours of inpaint"]
 
 
 # --- The files of a run

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dmps_cli import training
+from dmps_cli import curves, training
 from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.crops import (
     Batch,
@@ -660,3 +660,13 @@ def test_ticks_are_round() -> None:
     assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert ticks(26.3, 27.1) == pytest.approx([26.4, 26.6, 26.8, 27.0])
     assert ticks(3.0, 3.0) == [3.0]
+
+
+def test_no_curve_lies_on_the_frame() -> None:
+    rows = [{"step": k, "loss": 1.0 - 0.1 * k, "psnr_0.5": 20.0 + k, "psnr_0.1": 30.0} for k in range(3)]
+    pixels = np.asarray(curves.draw(rows, ["psnr_0.1", "psnr_0.5"])).astype(int)
+    top, bottom = curves.TOP, curves.TOP + curves.PANEL[1]
+    for colour in curves.COLOURS[:2]:
+        rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+        places = np.flatnonzero((pixels[top - 5 : bottom + 5] == rgb).all(-1).any(1)) - 5  # from the frame's upper edge
+        assert places.min() >= 8 and places.max() <= curves.PANEL[1] - 8

@@ -57,7 +57,8 @@ def _draw_panel(pen: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int])
     found = [point for line in panel.lines.values() for point in line]
     if found:
         (x_low, x_high), (y_low, y_high) = ((min(values), max(values)) for values in zip(*found, strict=True))
-        x_high, y_high = max(x_high, x_low + 1e-9), max(y_high, y_low + 1e-9)
+        room = (y_high - y_low) * 0.05 or abs(y_high) * 0.05 or 1.0  # or the extremes would lie on the frame
+        x_high, y_low, y_high = max(x_high, x_low + 1e-9), y_low - room, y_high + room
 
         def place(point: Point) -> Point:
             x, y = (point[0] - x_low) / (x_high - x_low), (point[1] - y_low) / (y_high - y_low)

@@ -15,7 +15,7 @@ from dmps_cli.device import stopwatch
 from dmps_cli.errors import DmpsError
 from dmps_cli.images import cropped
 from dmps_cli.methods import Sampling
-from dmps_cli.metrics import Scorer
+from dmps_cli.metrics import HOTTEST, Scorer
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import Prior
@@ -177,10 +177,7 @@ def of_samples(samples: Tensor, x: Tensor, scorer: Scorer) -> dict[str, float]:
     return numbers
 
 
-HOTTEST = 0.25  # standard deviation on [-1, 1] that is white
-
-
 def heat_map(samples: Tensor) -> Tensor:
-    """(3, H, W) on [-1, 1]: the samples' standard deviation, over the channels: black 0, red, yellow, white 0.25."""
+    """(3, H, W) on [-1, 1]: the samples' standard deviation, over the channels: black 0, red, yellow, white HOTTEST."""
     level = samples.std(0).square().mean(0).sqrt() / HOTTEST
     return torch.stack([(3.0 * level - k).clamp(0.0, 1.0) for k in range(3)]) * 2.0 - 1.0

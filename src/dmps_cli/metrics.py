@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,18 +35,11 @@ _ALEXNET = Path(str(files("dmps_cli"))) / "data" / "lpips_alexnet.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A metric ready to run: value(x, reference) of one image (1, C, H, W) each, neither side below min_px."""
-
-    value: Value
-    min_px: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A row of METRICS. build(lpips_net, device) loads what the metric needs; it may raise WeightsError.
+    """A row of METRICS: build(lpips_net, device) gives value(x, reference) of one image (1, C, H, W) each.
 
-    about: how it is measured, for the line under a table.
+    build loads what the metric needs and may raise WeightsError. min_px(lpips_net): the least side of a picture that
+    has a value. about: how it is measured, for the line under a table.
     """
 
     label: str
@@ -54,7 +47,8 @@ class Metric:
     digits: int
     higher_is_better: bool
     about: str
-    build: Callable[[str, torch.device], Measure]
+    min_px: Callable[[str], int]
+    build: Callable[[str, torch.device], Value]
 
     def text(self, value: float) -> str:
         """The value as tables show it."""
@@ -113,11 +107,7 @@ def _unit_range(x: Tensor) -> Tensor:
     return ((x.cpu().double() + 1) / 2).clamp(0, 1)
 
 
-def _without_weights(value: Value, min_px: int) -> Callable[[str, torch.device], Measure]:
-    return lambda lpips_net, device: Measure(value=value, min_px=min_px)
-
-
-def lpips_measure(lpips_net: str, device: torch.device) -> Measure:
+def lpips(lpips_net: str, device: torch.device) -> Value:
     """LPIPS v0.1 (Zhang et al. 2018): the linear heads and the forward pass of the `lpips` package.
 
     A greyscale picture stands for three equal channels. Raises WeightsError naming the file, its address and its place
@@ -131,7 +121,7 @@ def lpips_measure(lpips_net: str, device: torch.device) -> Measure:
     def value(x: Tensor, reference: Tensor) -> float:
         return float(net(x.to(device).expand(-1, 3, -1, -1), reference.to(device).expand(-1, 3, -1, -1)))
 
-    return Measure(value=value, min_px=LPIPS_NETS[lpips_net].min_px)
+    return value
 
 
 METRICS = {
@@ -141,7 +131,8 @@ METRICS = {
         digits=2,
         higher_is_better=True,
         about=f"PSNR in dB (at most {PSNR_CEILING:g})",
-        build=_without_weights(psnr, min_px=1),
+        min_px=lambda lpips_net: 1,
+        build=lambda lpips_net, device: psnr,
     ),
     "ssim": Metric(
         label="SSIM",
@@ -149,7 +140,8 @@ METRICS = {
         digits=4,
         higher_is_better=True,
         about=f"SSIM with Gaussian window {SSIM_WINDOW}, std {SSIM_STD}, at full size",
-        build=_without_weights(ssim, min_px=SSIM_WINDOW),
+        min_px=lambda lpips_net: SSIM_WINDOW,
+        build=lambda lpips_net, device: ssim,
     ),
     "lpips": Metric(
         label="LPIPS",
@@ -157,7 +149,8 @@ METRICS = {
         digits=4,
         higher_is_better=False,
         about="LPIPS v0.1 ({lpips_net})",
-        build=lpips_measure,
+        min_px=lambda lpips_net: LPIPS_NETS[lpips_net].min_px,
+        build=lpips,
     ),
 }
 
@@ -169,6 +162,8 @@ OF_SAMPLES = {
 }
 """Headings of the columns over all samples of an image: PSNR of their mean, their standard deviation on [-1, 1], and
 coverage of its 90 % interval, that of a Gaussian with the samples' mean and standard deviation."""
+
+HOTTEST = 0.25  # standard deviation on [-1, 1] that is white in a map of it
 
 
 def _lpips_network(name: str) -> torch.nn.Module:
@@ -272,17 +267,17 @@ class Scorer:
         self._device = device
 
     @cached_property
-    def _loaded(self) -> tuple[dict[str, Measure], dict[str, str]]:
-        """(measures by name, reasons by the name of a metric that cannot be had)."""
+    def _loaded(self) -> tuple[dict[str, Value], dict[str, str]]:
+        """(values by name, reasons by the name of a metric that cannot be had)."""
         import torch
 
-        measures, missing = {}, {}
+        values, missing = {}, {}
         for name in self.wanted:
             try:
-                measures[name] = METRICS[name].build(self.lpips_net, torch.device(self._device))
+                values[name] = METRICS[name].build(self.lpips_net, torch.device(self._device))
             except WeightsError as exc:
                 missing[name] = str(exc)
-        return measures, missing
+        return values, missing
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -294,10 +289,12 @@ class Scorer:
         """Metric -> why it cannot be had (a file to fetch). It has no column; nothing takes its place."""
         return dict(self._loaded[1])
 
-    def protocol(self, sigmas: Iterable[float], images: Iterable[str], channels: int = 3) -> Protocol:
-        """How a table of these metrics came about. sigmas: on [-1, 1], in any order, repeated or not."""
+    def protocol(
+        self, rows: Sequence[Mapping[str, object]], sigmas: Iterable[float], images: Iterable[str], channels: int = 3
+    ) -> Protocol:
+        """How a table of these rows came about. sigmas: on [-1, 1], in any order, repeated or not."""
         return Protocol(
-            metrics=self.names,
+            metrics=measured(self.names, rows),
             lpips_net=self.lpips_net,
             sigma_y=tuple(sorted(set(sigmas))),
             images=tuple(images),
@@ -317,8 +314,8 @@ class Scorer:
 
     def _score_one(self, x: Tensor, reference: Tensor) -> dict[str, float]:
         side = min(x.shape[2:])
-        fitting = {name: measure for name, measure in self._loaded[0].items() if side >= measure.min_px}
-        return {name: measure.value(x, reference) for name, measure in fitting.items()}
+        fitting = {n: value for n, value in self._loaded[0].items() if side >= METRICS[n].min_px(self.lpips_net)}
+        return {name: value(x, reference) for name, value in fitting.items()}
 
 
 def _alone(x: Tensor, index: int) -> Tensor:
@@ -339,6 +336,22 @@ def both_scales(sigma_y: float) -> str:
 def list_hash(images: Iterable[str]) -> str:
     """sha256 (hexadecimal) of the images' names, sorted, one a line in UTF-8: equal for tables over the same list."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(images)).encode(errors="surrogateescape")).hexdigest()
+
+
+def measured(names: Iterable[str], rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """Those of the metrics that some row has; all of them before there are rows."""
+    return tuple(name for name in names if not rows or any(row.get(name) is not None for row in rows))
+
+
+def size_notes(names: Iterable[str], rows: Sequence[Mapping[str, object]], lpips_net: str) -> list[str]:
+    """A sentence for each of the metrics that some row has not: its picture was too small."""
+    counts = {name: sum(row.get(name) is None for row in rows) for name in names}
+    return [
+        f"{METRICS[name].label} needs pictures of at least {METRICS[name].min_px(lpips_net)} px a side; "
+        f"{count} of {len(rows)} restorations have none"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

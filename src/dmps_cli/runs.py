@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 from dmps_cli.errors import InputError, OutputError
 from dmps_cli.files import atomic_write, check_writable, sha256_bytes
 from dmps_cli.measurements import EVALUATION_KIND, json_bytes, versions
-from dmps_cli.methods import KNOBS
+from dmps_cli.methods import KNOBS, as_typed
 from dmps_cli.metrics import METRICS, OF_SAMPLES
 
 Row = dict[str, Any]
@@ -37,6 +38,7 @@ MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
 _DIFFERENCES_SAID = 3
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 # --- Rows
@@ -179,10 +181,16 @@ def differences(one: object, other: object, name: str = "") -> Iterator[tuple[st
 
 def _said(one: object, other: object, places: tuple[str, str]) -> str:
     """'seed is 0 there, 1 here; ...', a long list cut short. places: what is said for 'there' and 'here'."""
-    found = [f"{n} is {a} {places[0]}, {b} {places[1]}" for n, a, b in differences(one, other)]
-    found = [*dict.fromkeys(found)]
+    found = [*dict.fromkeys(_difference(*difference, places) for difference in differences(one, other))]
     more = f" and {len(found) - _DIFFERENCES_SAID} more" if len(found) > _DIFFERENCES_SAID else ""
     return "; ".join(found[:_DIFFERENCES_SAID]) + more
+
+
+def _difference(name: str, one: object, other: object, places: tuple[str, str]) -> str:
+    """What differs and how; of two hashes only what they are of."""
+    if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (one, other)):
+        return f"not the same {name.removesuffix('_sha256')}"
+    return f"{name} is {as_typed(one)} {places[0]}, {as_typed(other)} {places[1]}"
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

@@ -71,10 +71,10 @@ class Console:
 
     def table(self, rows: Sequence[Row]) -> None:
         """Rows as a table."""
-        from dmps_cli.report import console_table, console_text
+        from dmps_cli.report import fitted_table
 
         if sys.stdout is not None:
-            self.result(console_text(console_table(rows), sys.stdout))
+            self.result(fitted_table(rows, sys.stdout))
 
     def object(self, content: Mapping[str, Any]) -> None:
         """The result as one JSON object, with --json."""

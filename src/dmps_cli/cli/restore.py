@@ -486,7 +486,7 @@ class Scores:
         """The table on stdout, its protocol under it; the protocol for --json."""
         if not self.rows:
             return {}
-        protocol = self.scorer.protocol(self.sigmas, self.images, self.channels)
+        protocol = self.scorer.protocol(self.rows, self.sigmas, self.images, self.channels)
         console.table(self.rows)
         console.result(protocol.line())
         return {"protocol": protocol.as_dict()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
-from dmps_cli.metrics import OF_SAMPLES, Protocol
+from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
 from dmps_cli.runs import (
     PAGE,
     REPORT_FOLDERS,
@@ -25,15 +25,18 @@ from dmps_cli.runs import (
     spread_file,
     truth_file,
 )
+from dmps_cli.tasks import crop_box
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
-    from dmps_cli.report import Case
+    from dmps_cli.report import Case, Shot
     from dmps_cli.report import Row as TableRow
 
 GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
 SHEET_IMAGES, PAGE_IMAGES = 8, 24
 """So many images, the first by name, are on a task's contact sheet and on the page."""
+
+HEAT_NOTE = f"black 0 to white {HOTTEST:g} on [-1, 1]"  # of a map of the samples' standard deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +52,47 @@ class Results:
     @cached_property
     def protocol(self) -> Protocol:
         """How the numbers came about."""
+        return self._protocol(self.config["problems"])
+
+    def _protocol(self, problems: Sequence[Mapping[str, Any]]) -> Protocol:
+        """How the numbers of some of the configuration's problems came about."""
         return Protocol(
-            metrics=tuple(self.config["metrics"]),
+            metrics=measured(self.config["metrics"], self.rows),
             lpips_net=self.config["lpips_net"],
-            sigma_y=tuple(sorted({problem["sigma_y"] for problem in self.config["problems"]})),
+            sigma_y=tuple(sorted({problem["sigma_y"] for problem in problems})),
             images=tuple(dict.fromkeys(row["image"] for row in self.rows)),
             channels=self.config["channels"],
-            prepared=self.config["prepared"],
+            prepared=self._prepared(problems),
             samples=self.config["samples"],
         )
 
+    def _prepared(self, problems: Sequence[Mapping[str, Any]]) -> str:
+        """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
+        side = self.config["image_size"]
+        boxes = {p["task"]: crop_box(p["operator"], (side, side)) for p in problems if side is not None}
+        less = [f"{name}: {width} x {height}" for name, (_, _, width, height) in boxes.items() if width < side]
+        return str(self.config["prepared"]) + (f" ({', '.join(less)})" if less else "")
+
+    @cached_property
+    def _problem_name(self) -> Callable[[TableRow], str]:
+        from dmps_cli.report import problem_name
+
+        return problem_name(self.config["problems"])
+
+    @property
+    def operators(self) -> dict[str, Any]:
+        """Task -> parameters of its operator."""
+        return {problem["task"]: problem["operator"] for problem in self.config["problems"]}
+
     @property
     def notes(self) -> list[str]:
-        """What is missing: restorations not done yet, pictures that failed."""
+        """What is missing: restorations not done yet, pictures that failed, metrics of those too small."""
         settings = sum(len(problem["samplings"]) for problem in self.config["problems"])
         due = self.config["num_images"] * self.config["samples"] * settings
         failed = sorted({failure["input"] for failure in self.facts.get("failures", ())})
         notes = [f"{len(self.rows)} of {due} restorations are there"] if len(self.rows) < due else []
-        return notes + ([f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else [])
+        notes += [f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else []
+        return notes + size_notes(self.config["metrics"], self.rows, self.config["lpips_net"])
 
     @cached_property
     def named(self) -> list[Row]:
@@ -80,7 +106,7 @@ class Results:
         rows = self.named
         present = column_names(rows)
         knobs = [knob.label for knob in KNOBS.values() if knob.label in present]
-        values = (*self.config["metrics"], *(name for name in OF_SAMPLES if name in present), "seconds")
+        values = (*self.protocol.metrics, *(name for name in OF_SAMPLES if name in present), "seconds")
         ours = [*summaries(rows, (*GROUP, *knobs), values)]
         return beside_paper(ours, self.config["lpips_net"]) if self.compare else ours
 
@@ -91,7 +117,7 @@ class Results:
             "command": "eval",
             **self.facts,
             "model_sha256": self.config["model_sha256"],
-            "operators": {problem["task"]: problem["operator"] for problem in self.config["problems"]},
+            "operators": self.operators,
             "config_sha256": config_hash(self.config),
             "config": self.config,
         }
@@ -101,7 +127,8 @@ class Results:
         from dmps_cli.report import console_report, paper_notes, results_object
 
         summary = self.summary()
-        notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"])]
+        about = {"operators": self.operators, "side": self.config["image_size"]}
+        notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
             for name in REPORT_FOLDERS:  # of an earlier report on fewer rows
                 shutil.rmtree(out / name, ignore_errors=True)
@@ -140,7 +167,8 @@ class Results:
         for task in dict.fromkeys(case.task for case in cases):
             here = [case for case in cases if case.task == task]
             left = len(protocol.images) - len(here[:SHEET_IMAGES])
-            footnote = protocol.line() + (f"; {left} more images are not shown" if left > 0 else "")
+            problems = [problem for problem in self.config["problems"] if self._problem_name(problem) == task]
+            footnote = self._protocol(problems).line() + (f"; {left} more images are not shown" if left > 0 else "")
             sheet = task_sheet(here[:SHEET_IMAGES], footnote=footnote)
             yield f"sheets/{file_stem(task)}.png", png_bytes(sheet)
         narrow = compact(summary)
@@ -164,34 +192,29 @@ class Results:
 
     def _cases(self, limit: int) -> list[Case]:
         """The pictures of the first images of every task, as far as they are in the folders."""
-        from dmps_cli.report import Case, Shot, method_name, problem_name
+        from dmps_cli.report import Case, method_name
 
-        levels = [{"task": problem["task"], "sigma_y": problem["sigma_y"]} for problem in self.config["problems"]]
-        problem, method = problem_name(levels), method_name(self.named)
+        method = method_name(self.named)
         names = [*dict.fromkeys(row["image"] for row in self.rows)][:limit]
         found: dict[tuple[str, str], Case] = {}
         for stored, row in zip(self.rows, self.named, strict=True):
             if row["image"] not in names or row.get("sample", 1) != 1:
                 continue
-            key = (problem(row), row["image"])
+            key = (self._problem_name(row), row["image"])
             if key not in found:
-                truth, measurement = self._path(truth_file(row)), self._path(measurement_file(row))
-                found[key] = Case(
-                    task=key[0],
-                    image=row["image"],
-                    truth=Shot(picture=truth) if truth else None,
-                    measurement=Shot(picture=measurement) if measurement else None,
-                    restored={},
-                )
-            shots: dict[str, tuple[Path, dict[str, Any]]] = {method(row): (restored_file(stored), row)}
+                truth, measurement = self._shot(truth_file(row)), self._shot(measurement_file(row))
+                found[key] = Case(task=key[0], image=row["image"], truth=truth, measurement=measurement, restored={})
+            shots = {method(row): self._shot(restored_file(stored), row)}
             if "sample" in row:
-                shots[f"{method(row)}, mean"] = (mean_file(stored), {"psnr": row.get("psnr_of_mean")})
-                shots[f"{method(row)}, std"] = (spread_file(stored), {})
-            there = {name: (self._path(path), scores) for name, (path, scores) in shots.items()}
-            more = {name: Shot(picture=path, row=scores) for name, (path, scores) in there.items() if path}
-            found[key] = replace(found[key], restored={**found[key].restored, **more})
+                shots[f"{method(row)}, mean"] = self._shot(mean_file(stored), {"psnr": row.get("psnr_of_mean")})
+                shots[f"{method(row)}, std"] = self._shot(spread_file(stored), note=HEAT_NOTE)
+            there = {name: shot for name, shot in shots.items() if shot}
+            found[key] = replace(found[key], restored={**found[key].restored, **there})
         return [case for case in found.values() if case.truth or case.restored]
 
-    def _path(self, name: Path) -> Path | None:
-        """The file, in the first of the folders that has it."""
-        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+    def _shot(self, name: Path, row: TableRow | None = None, note: str = "") -> Shot | None:
+        """The picture of that name, in the first of the folders that has it."""
+        from dmps_cli.report import Shot
+
+        paths = (folder / name for folder in self.folders)
+        return next((Shot(picture=path, row=row or {}, note=note) for path in paths if path.is_file()), None)

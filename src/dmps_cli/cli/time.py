@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, measurements
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.degrade import make_plan
 from dmps_cli.cli.options import (
@@ -92,7 +92,7 @@ def time(
     device = compute.start()
     from dmps_cli.benchmark import memory_of, time_jobs
     from dmps_cli.device import describe, peak_mib
-    from dmps_cli.report import csv_text, paper_seconds
+    from dmps_cli.report import csv_text, paper_seconds, paper_seconds_notes
 
     prior = bench.load(device, console)
     jobs = bench.jobs(prior, device, with_baselines(samplings))
@@ -113,6 +113,7 @@ def time(
         for row, mib in zip(timing_rows(jobs, timings), peaks, strict=True)
     ]
     paper = paper_seconds(sorted({choice.sampler for choice in samplings})) if with_paper else []
+    notes = paper_seconds_notes(task) if with_paper else []
     console.note(
         f"{plan.describe()}; {describe(device)}, {compute.dtype}, batch {compute.batch_size}, "
         f"{repeats} repeat{'s' * (repeats > 1)}, peak memory of the {'device' if device.type == 'cuda' else 'process'} "
@@ -135,17 +136,21 @@ def time(
     }
     runs = [[run.seconds for run in timing.runs] for timing in timings]
     full = [{**row, "runs": seconds} for row, seconds in zip(rows, runs, strict=True)]
-    console.object({**facts, "rows": full} | ({"paper": paper} if with_paper else {}))
+    console.object({**facts, "rows": full} | ({"paper": paper, "notes": notes} if with_paper else {}))
     about = versions(device)
     where = {"dmps": __version__, "dtype": compute.dtype, "batch": compute.batch_size, "device_name": describe(device)}
     if as_csv:
         console.result(csv_text([*({**row, **where, **about} for row in rows), *paper]).rstrip("\n"))
+        for note in notes:
+            console.note(note)
     elif not as_json:
         console.table([*map(shown, rows), *paper])
         console.result(
             f"{describe(device)}, {compute.dtype}, batch {compute.batch_size}; median of {repeats}; "
             f"dmps {__version__}, torch {about['torch']}, python {about['python']}"
         )
+        for note in notes:
+            console.result(note)
 
 
 class Bench:
@@ -244,7 +249,7 @@ def timing_rows(jobs: Sequence[Job], timings: Sequence[Timing]) -> list[dict[str
                 **levels,
                 **({} if job.unconditional else choice.labelled()),
                 "seconds": run.seconds,
-                "spread": timing.spread,
+                "spread": timing.spread if len(timing.runs) > 1 else None,
                 "ratio": None if dmps is None else run.seconds / dmps,
                 **{part: getattr(run, part) for part in PARTS},
                 "calls": run.calls,
@@ -268,11 +273,12 @@ def versions(device: torch.device) -> dict[str, Any]:
     """What a time depends on beside the device's name."""
     import torch
 
+    known = measurements.versions()
     return {
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "python": known["python"],
+        "torch": known["torch"],
         "machine": platform.platform(),
     }
 

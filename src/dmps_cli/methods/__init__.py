@@ -313,6 +313,11 @@ PRESETS = {
 DEFAULT_PRESET = "default"
 
 
+def as_typed(value: object) -> str:
+    """A value as it is typed in an option: none, 1, 0.05."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """A complete choice of method, sampler and knobs; `knobs` are those of the method's row."""
@@ -343,7 +348,7 @@ class Sampling:
         return {**flat, **self.labelled()}
 
     def __str__(self) -> str:
-        knobs = "".join(f", {label} {value}" for label, value in self.labelled().items())
+        knobs = "".join(f", {label} {as_typed(value)}" for label, value in self.labelled().items())
         return f"{self.method}, {self.sampler} levels ({self.spacing}), NFE {self.nfe}{knobs}"
 
 

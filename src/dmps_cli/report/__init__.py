@@ -2,7 +2,15 @@
 
 from dmps_cli.report.latex import latex
 from dmps_cli.report.page import MAX_BYTES, Section, html_page
-from dmps_cli.report.paper import PAPER_LPIPS_NET, PAPER_TABLES, beside_paper, paper_notes, paper_rows, paper_seconds
+from dmps_cli.report.paper import (
+    PAPER_LPIPS_NET,
+    PAPER_TABLES,
+    beside_paper,
+    paper_notes,
+    paper_rows,
+    paper_seconds,
+    paper_seconds_notes,
+)
 from dmps_cli.report.plots import Chart, Series, charts, quality_chart, scales, svg, sweep_chart, ticks
 from dmps_cli.report.settings import (
     compact,
@@ -39,6 +47,7 @@ from dmps_cli.report.tables import (
     console_table,
     console_text,
     csv_text,
+    fitted_table,
     has_intervals,
     heading,
     json_text,
@@ -80,6 +89,7 @@ __all__ = [
     "contact_sheet",
     "csv_text",
     "file_stem",
+    "fitted_table",
     "has_intervals",
     "heading",
     "html_page",
@@ -91,6 +101,7 @@ __all__ = [
     "paper_notes",
     "paper_rows",
     "paper_seconds",
+    "paper_seconds_notes",
     "problem_name",
     "quality_chart",
     "ranks",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmps_cli.report.plots import Chart, svg
-from dmps_cli.report.sheets import Case, case_columns, case_shots, score_caption
+from dmps_cli.report.plots import Chart, has_bars, svg
+from dmps_cli.report.sheets import Case, case_columns, case_shots
 from dmps_cli.report.tables import (
     CELL_NOTE,
     WITHIN,
@@ -30,18 +30,25 @@ if TYPE_CHECKING:
 MAX_BYTES = 9_500_000  # of the pictures, in base64: the page stays under 10 MB
 _QUALITIES = ((256, 85), (256, 70), (192, 70), (128, 70))  # (longest side px, JPEG quality), the first that fits
 
+# .wide: a shadow where a table goes on (backgrounds that scroll cover those that do not)
 _STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;margin:2rem auto;max-width:1200px;padding:0 1rem}
+body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;margin:2rem auto;max-width:96rem;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}
-.wide{overflow-x:auto}
+.wide{position:relative;overflow-x:auto;background:linear-gradient(90deg,#fff 40%,#fff0) 0 0/48px 100% no-repeat local,
+linear-gradient(270deg,#fff 40%,#fff0) 100% 0/48px 100% no-repeat local,
+linear-gradient(90deg,#0004,#0000) 0 0/14px 100% no-repeat,
+linear-gradient(270deg,#0004,#0000) 100% 0/14px 100% no-repeat}
 table{border-collapse:collapse;margin:.6rem 0}
-.scores th,.scores td{padding:.2rem .7rem;border-bottom:1px solid #d0d0d0;white-space:nowrap;text-align:left}
+.scores th,.scores td{padding:.2rem .5rem;border-bottom:1px solid #d0d0d0;text-align:left}
+.scores th{vertical-align:bottom}
+.scores td:not(.number){white-space:nowrap}
 .scores .number{text-align:right;font-variant-numeric:tabular-nums}
 .scores tr.theirs{color:#6b6b6b;font-style:italic}
 .scores .second{text-decoration:underline}
 .note{color:#6b6b6b;font-size:.87rem;max-width:75em}
-.shots th,.shots td{padding:.25rem;text-align:center;vertical-align:top;font-weight:normal;font-size:.82rem}
-.shots th[scope=row]{max-width:9em;overflow-wrap:anywhere;vertical-align:middle}
+.shots th,.shots td{padding:.25rem;max-width:160px;text-align:center;
+vertical-align:top;font-weight:normal;font-size:.82rem}
+.shots th[scope=row]{min-width:6em;max-width:9em;overflow-wrap:anywhere;vertical-align:middle}
 .shots img{width:160px;height:160px;object-fit:contain;display:block;cursor:zoom-in}
 .shots input{position:absolute;opacity:0}
 .shots input:focus-visible+img{outline:2px solid #0072b2}
@@ -129,19 +136,27 @@ def _section(section: Section) -> Iterator[str]:
         theirs = ' class="theirs"' if row.get("source") else ""
         yield f"<tr{theirs}>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
-    if has_intervals(rows):
-        yield f'<p class="note">{_safe(CELL_NOTE)}; bold: the best, underlined: the second best</p>'
+    if legend := _legend(rows, {*marks.values()}):
+        yield f'<p class="note">{_safe("; ".join(legend))}</p>'
+
+
+def _legend(rows: Sequence[Row], given: Set[int]) -> list[str]:
+    """How the cells are read. given: the ranks that are marked."""
+    names = {1: "bold: the best", 2: "underlined: the second best"}
+    return [CELL_NOTE] * has_intervals(rows) + [name for rank, name in names.items() if rank in given]
 
 
 def _marked(text: str, rank: int | None) -> str:
-    safe = _safe(text)
+    # mean and interval stay on one line; in a narrow column the deviation goes below them
+    safe = _safe(text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     return f"<strong>{safe}</strong>" if rank == 1 else f'<span class="second">{safe}</span>' if rank == 2 else safe
 
 
 def _plots(charts: Sequence[Chart]) -> Iterator[str]:
     if charts:
         yield "<h2>Plots</h2>"
-        yield '<p class="note">Bars: 95 % interval of the mean. Point at a dot to read it.</p>'
+        bars = "Bars: 95 % interval of the mean. " if has_bars(charts) else ""
+        yield f'<p class="note">{bars}Point at a dot to read it.</p>'
         yield f'<div class="plots">{"".join(svg(chart, inline=True) for chart in charts)}</div>'
 
 
@@ -220,7 +235,7 @@ def _encoded(case: Case, columns: Sequence[str], side: int, quality: int) -> lis
     for shot in case_shots(case, columns):
         image = shot and shot.opened()
         uri = _data_uri(image, side, quality) if image else None
-        cells.append(_Shown(uri, score_caption(shot.row) if shot else ""))
+        cells.append(_Shown(uri, shot.caption() if shot else ""))
     return cells
 
 
@@ -256,4 +271,4 @@ def _zoomable(cell: _Shown, name: str) -> str:
     if cell.uri is None:
         return "no picture"
     picture = f'<label><input type="checkbox" aria-label="enlarge {_safe(name)}"><img src="{cell.uri}" alt=""></label>'
-    return f"{picture}{_safe(cell.caption)}"
+    return picture + "<br>".join(map(_safe, cell.caption.split("  ")))

@@ -6,10 +6,13 @@ Tables 1 and 2 for quality, Figure 3 for seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dmps_cli.report.tables import SOURCE, Row, Value
+from dmps_cli.methods import as_typed, resolve_sampling
+from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
+from dmps_cli.tasks import OperatorOptions, resolve
 
 Scores = tuple[float, float, float]
 
@@ -65,7 +68,9 @@ PAPER_TABLES = (
     ),
 )
 PAPER_SIGMA = {"denoise": 0.5}  # the other tasks: 0.05, on [-1, 1]
+PAPER_SIDE = 256  # px
 PAPER_MACHINE = "paper, Figure 3: one V100"
+PAPER_TIMED = "sr4"  # the task of Figure 3
 
 
 def _sigma(task: str) -> float:
@@ -112,16 +117,30 @@ def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
     return done
 
 
-def paper_notes(rows: Sequence[Row], lpips_net: str, channels: int = 3) -> list[str]:
-    """Footnotes to the rows of `beside_paper`; none where none of them is the paper's."""
+def paper_notes(
+    rows: Sequence[Row],
+    lpips_net: str,
+    channels: int = 3,
+    *,
+    operators: Mapping[str, Mapping[str, Any]] | None = None,
+    side: int | None = None,
+) -> list[str]:
+    """Footnotes to the rows of `beside_paper`: what the paper has not, and where ours were made otherwise.
+
+    operators: the parameters of each task, where they may not be its defaults; side: of our pictures in px, if they
+    have one. Rows without a column `source` have no footnotes.
+    """
+    ours = [row for row in rows if row.get(SOURCE) == OURS]
     theirs = [row for row in rows if row.get(SOURCE)]
     used = [table for table in PAPER_TABLES if any(row[SOURCE] == table.label for row in theirs)]
+    notes = [f"the paper has no rows for {', '.join(absent)}"] if (absent := _absent(ours)) else []
     if not used:
-        return []
-    notes = [
+        return notes
+    notes.append(
         "; ".join(f"{table.label}: {table.data}, NFE {table.nfe}, {table.num_images} images" for table in used)
         + "; sigma_y 0.05 (denoise: 0.5); rows of the paper are not ranked: other images, other priors"
-    ]
+    )
+    notes += [*_condition_notes(ours, operators or {}, side), *_setting_notes(ours)]
     if channels == 1:
         notes.append("the paper's figures are of RGB pictures, the others of greyscale")
     if lpips_net != PAPER_LPIPS_NET:
@@ -129,6 +148,73 @@ def paper_notes(rows: Sequence[Row], lpips_net: str, channels: int = 3) -> list[
     if any(str(row.get("task")).startswith("deblur") for row in theirs):
         notes.append("the paper's deblurring figures come from code whose blur is not the one that the paper states")
     return notes
+
+
+def _table(task: str, sampler: str) -> PaperTable | None:
+    """The paper's table that has the task on these levels."""
+    having = (t for t in PAPER_TABLES if t.sampler == sampler and any(task in scores for scores in t.scores.values()))
+    return next(having, None)
+
+
+def _absent(ours: Sequence[Row]) -> list[str]:
+    """The tasks that the paper has not; 'deblur on flow levels' for one that it has on others."""
+    absent = []
+    for key, _ in grouped(ours, ["task", "sampler"]):
+        task, sampler = str(key["task"]), str(key["sampler"])
+        if _table(task, sampler) is None:
+            elsewhere = any(_table(task, table.sampler) for table in PAPER_TABLES)
+            absent.append(f"{task} on {sampler} levels" if elsewhere else task)
+    return [*dict.fromkeys(absent)]
+
+
+def _condition_notes(
+    ours: Sequence[Row], operators: Mapping[str, Mapping[str, Any]], side: int | None
+) -> Iterator[str]:
+    """Noise, evaluations, operator and size of the paper's rows and of ours where they differ, by task and levels."""
+    tasks: dict[tuple[str, str, str], list[str]] = {}
+    for key, rows in grouped(ours, ["task", "sampler"]):
+        task, sampler = str(key["task"]), str(key["sampler"])
+        if (table := _table(task, sampler)) is None:
+            continue
+        paper = {"sigma_y": _sigma(task), "NFE": table.nfe, **resolve(task, OperatorOptions()), "px": PAPER_SIDE}
+        of_rows = {"sigma_y": [row.get("sigma_y") for row in rows], "NFE": [row.get("nfe") for row in rows]}
+        of_run = {name: [value] for name, value in {**operators.get(task, {}), "px": side}.items()}
+        found = {name: [*dict.fromkeys(map(_shown, values))] for name, values in {**of_rows, **of_run}.items()}
+        others = [name for name, value in paper.items() if found.get(name, [""]) not in ([""], [_shown(value)])]
+        if others:
+            theirs = ", ".join(_condition(name, [_shown(paper[name])]) for name in others)
+            mine = ", ".join(_condition(name, found[name]) for name in others)
+            tasks.setdefault((sampler, theirs, mine), []).append(task)
+    for (sampler, theirs, mine), names in tasks.items():
+        yield f"the paper's {', '.join(names)} rows on {sampler} levels are at {theirs}; ours at {mine}"
+
+
+def _shown(value: Any) -> str:
+    return cell_text("", value) if value is None or isinstance(value, float) else str(value)
+
+
+def _condition(name: str, texts: Sequence[str]) -> str:
+    return f"{texts[0]} x {texts[0]}" if name == "px" else f"{name} {' and '.join(texts)}"
+
+
+def _setting_notes(ours: Sequence[Row]) -> Iterator[str]:
+    """How the methods of the paper were set here where the paper set them otherwise at as many evaluations."""
+    for key, rows in grouped(ours, ["method", "sampler"]):
+        gaps = [gap for row in rows for gap in _setting_gaps(row)]
+        if gaps:
+            yield f"{key['method']} on {key['sampler']} levels has {', '.join(dict.fromkeys(gaps))}"
+
+
+def _setting_gaps(row: Row) -> Iterator[str]:
+    task, method, sampler, nfe = str(row.get("task")), str(row.get("method")), str(row.get("sampler")), row.get("nfe")
+    table = _table(task, sampler)
+    if table is None or method not in table.scores or not isinstance(nfe, int):
+        return
+    paper = resolve_sampling(task=task, method=method, sampler=sampler, nfe=nfe, preset="paper").as_dict()
+    for name in (name for name in paper if name not in ("method", "sampler", "nfe")):
+        theirs, mine = as_typed(paper[name]), as_typed(row.get(name))
+        if name in row and theirs != mine:
+            yield f"{name} {mine} (paper: {theirs})"
 
 
 def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
@@ -147,3 +233,8 @@ def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
         if table.sampler in samplers
         for method, seconds in table.seconds.items()
     ]
+
+
+def paper_seconds_notes(task: str) -> list[str]:
+    """What to know beside `paper_seconds` when ours are of this task."""
+    return [] if task == PAPER_TIMED else [f"the paper's seconds are of {PAPER_TIMED} (Figure 3), ours of {task}"]

@@ -13,9 +13,10 @@ from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, grouped, head
 
 # Okabe & Ito (2008): told apart by the colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
-DASHES = ("", "6 3", "2 3")  # from the ninth line on: the colours again, dashed, then dotted
+DASHES = ("", "6 3", "2 3")
+RADII = (3, 5, 7, 9)  # px; the first dot is filled, the others are rings, so that equal points are all seen
 LEFT, TOP, WIDTH, HEIGHT, BOTTOM = 64, 34, 420, 280, 52  # px: margins and the plane
-LETTER, LINE = 6.6, 18  # px: widest usual letter of the legend, height of its lines
+LETTER, LINE = 6.6, 20  # px: widest usual letter of the legend, height of its lines
 
 Point = tuple[float, float]
 
@@ -71,11 +72,15 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten within low .. high; the powers alone where that would be many."""
+    """1, 2 and 5 times the powers of ten within low .. high.
+
+    The powers alone where that would be many; round numbers at equal distances where it would be none or one.
+    """
     powers = range(math.floor(math.log10(low) - 1e-9), math.ceil(math.log10(high) + 1e-9) + 1)
     factors = (1, 2, 5) if math.log10(high / low) <= 3 else (1,)
     found = [factor * 10.0**power for power in powers for factor in factors]
-    return [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+    within = [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+    return within if len(within) > 1 else ticks(low, high)
 
 
 def scales(chart: Chart) -> tuple[Scale, Scale]:
@@ -100,6 +105,11 @@ def _scale(values: Sequence[float], start: float, end: float, *, log: bool) -> S
 
 def _finite(series: Series, log_x: bool) -> list[Point]:
     return [(x, y) for x, y in series.points if math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x)]
+
+
+def has_bars(charts: Sequence[Chart]) -> bool:
+    """Whether an interval is drawn in any of them."""
+    return any(_with_bars(series) for chart in charts for series in chart.series)
 
 
 def _with_bars(series: Series) -> list[tuple[Point, float]]:
@@ -144,7 +154,7 @@ def _axes(chart: Chart, x: Scale, y: Scale) -> list[str]:
 
 
 def _line(chart: Chart, series: Series, index: int, x: Scale, y: Scale) -> list[str]:
-    colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
+    colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
     stroke = f'stroke="{colour}" stroke-width="2" fill="none"' + (f' stroke-dasharray="{dash}"' if dash else "")
     points = _finite(series, chart.log_x)
     parts = []
@@ -155,14 +165,19 @@ def _line(chart: Chart, series: Series, index: int, x: Scale, y: Scale) -> list[
         if (px, py) in points and math.isfinite(half):
             at = f"{x.at(px):.2f}"
             parts.append(f'<line x1="{at}" x2="{at}" y1="{y.at(py - half):.2f}" y2="{y.at(py + half):.2f}" {stroke}/>')
-    parts += [
-        f'<circle cx="{x.at(px):.2f}" cy="{y.at(py):.2f}" r="3.5" fill="{colour}">'
-        f"<title>{_safe(f'{series.label}: {px:.4g}, {py:.5g}')}</title></circle>"
-        for px, py in points
-    ]
+    parts += [_dot(x.at(px), y.at(py), index, f"{series.label}: {px:.4g}, {py:.5g}") for px, py in points]
     level, left = TOP + 8 + LINE * index, LEFT + WIDTH + 14
     parts.append(f'<line x1="{left}" x2="{left + 22}" y1="{level}" y2="{level}" {stroke}/>')
-    return [*parts, _text(left + 28, level + 4, series.label, INK)]
+    return [*parts, _dot(left + 11, level, index), _text(left + 28, level + 4, series.label, INK)]
+
+
+def _dot(x: float, y: float, index: int, title: str = "") -> str:
+    """The marker of line `index`, with what is read when it is pointed at."""
+    colour, ring = COLOURS[index % len(COLOURS)], index % len(RADII)
+    # a fill that is not seen can still be pointed at
+    style = f'fill-opacity="0" stroke="{colour}" stroke-width="1.5"' if ring else 'fill-opacity="1"'
+    content = f"<title>{_safe(title)}</title>" if title else ""
+    return f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{RADII[ring]}" fill="{colour}" {style}>{content}</circle>'
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -224,8 +239,8 @@ def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title
 def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
     """File stem -> chart, per task (and noise level, where there are several) and metric.
 
-    quality against evaluations and against seconds, and over the noise level and each knob that takes several values
-    for one method.
+    quality against evaluations, where there are several numbers of them, and against seconds; over the noise level and
+    each knob that takes several values for one method.
     """
     found: dict[str, Chart] = {}
     for key, members in grouped([row for row in rows if not row.get(SOURCE)], ["task"]):
@@ -235,7 +250,8 @@ def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> d
             for _, same in grouped(members, ["sigma_y"]):
                 where = name(same[0])
                 stem = file_stem(where)
-                for against in ("nfe", "seconds"):
+                several = len({row.get("nfe") for row in same}) > 1
+                for against in ("nfe", "seconds") if several else ("seconds",):
                     found[f"{stem}_{metric}_{against}"] = _titled(quality_chart(same, metric, against), where)
             for knob in ("sigma_y", *setting_names(members)):
                 having = [row for row in members if _number(row, knob)]

@@ -26,11 +26,11 @@ def varies_within(rows: Sequence[Row], name: str, by: Sequence[str] = _KEY) -> b
 def compact(rows: Sequence[Row]) -> list[dict[str, Value]]:
     """The rows without the settings that follow from task, method, sampler and evaluations: see `setting_notes`.
 
-    Sampler and noise level are left out where all rows agree in them.
+    Sampler, noise level and source are left out where all rows agree in them.
     """
     ours = [row for row in rows if not row.get(SOURCE)]
     hidden = {name for name in setting_names(ours) if not varies_within(ours, name)}
-    hidden |= {name for name in ("sampler", "sigma_y") if len({row.get(name) for row in rows}) == 1}
+    hidden |= {name for name in ("sampler", "sigma_y", SOURCE) if len({row.get(name) for row in rows}) == 1}
     return [{name: value for name, value in row.items() if name not in hidden} for row in rows]
 
 

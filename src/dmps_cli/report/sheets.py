@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dmps_cli.metrics import METRICS
 from dmps_cli.report.tables import Row
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
+MAX_COLUMNS = 8
 INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
 
 
@@ -44,10 +45,15 @@ def score_caption(row: Row, names: Sequence[str] = ("psnr", "lpips")) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """A picture of a run: a file (or the picture itself), and the row of scores that belongs to it, if any."""
+    """A picture of a run: a file (or the picture itself), the row of scores that belongs to it, if any, and a note."""
 
     picture: Path | Image.Image
     row: Row = field(default_factory=dict)
+    note: str = ""
+
+    def caption(self, names: Sequence[str] = ("psnr", "lpips")) -> str:
+        """What stands under it: these of its scores, its note."""
+        return "  ".join(filter(None, (score_caption(self.row, names), self.note)))
 
     def opened(self) -> Image.Image | None:
         """The picture; None where its file is not there or is no picture (a measurement without an image's shape)."""
@@ -94,7 +100,7 @@ def task_sheet(
 
     def picture(shot: Shot | None) -> Picture | None:
         image = shot and shot.opened()
-        return Picture(image=image, caption=score_caption(shot.row, metrics)) if shot and image else None
+        return Picture(image=image, caption=shot.caption(metrics)) if shot and image else None
 
     rows = [
         SheetRow(label=case.task, note=case.image, pictures=[*map(picture, case_shots(case, columns))])
@@ -106,7 +112,7 @@ def task_sheet(
 def contact_sheet(
     columns: Sequence[str], rows: Sequence[SheetRow], *, cell: int | None = None, footnote: str = ""
 ) -> Image.Image:
-    """A labelled grid of pictures on white, RGB.
+    """A labelled grid of pictures on white, RGB; more than MAX_COLUMNS columns go on in a grid below.
 
     Each picture is fitted into a square of `cell` px (default: the longest side of all, at least 128): enlarged by
     nearest neighbour, so that a measurement's pixels stay visible, reduced by Lanczos, unchanged where its longer side
@@ -117,11 +123,33 @@ def contact_sheet(
     for row in rows:
         if len(row.pictures) != len(columns):
             raise ValueError(f"row '{row.label}' has {len(row.pictures)} pictures for {len(columns)} columns")
-    sides = [side for row in rows for picture in row.pictures if picture for side in picture.image.size]
-    grid = _Grid(columns, [_fitted(row, cell or max(128, *sides, 0)) for row in rows], cell or max(128, *sides, 0))
-    sheet = Image.new("RGB", grid.size(footnote), PAPER)
-    grid.draw(sheet, ImageDraw.Draw(sheet), footnote)
+    cell = cell or max(
+        128, *(side for row in rows for picture in row.pictures if picture for side in picture.image.size)
+    )
+    fitted = [_fitted(row, cell) for row in rows]
+    grids = [_Grid(columns[part], [_part(row, part) for row in fitted], cell) for part in _parts(len(columns))]
+    margin, gap, font = max(12, round(cell / 10)), 2 * grids[0].gap, grids[0].small_font
+    width = max(grid.width for grid in grids) + 2 * margin
+    lines = _wrap(footnote, font, width - 2 * margin)
+    height = 2 * margin + sum(grid.height for grid in grids) + gap * (len(grids) - 1)
+    sheet = Image.new("RGB", (width, height + (gap + len(lines) * _line_height(font) if lines else 0)), PAPER)
+    pen, y = ImageDraw.Draw(sheet), margin
+    for grid in grids:
+        grid.draw(sheet, pen, (margin, y))
+        y += grid.height + gap
+    _draw_lines(pen, (margin, y), lines, FAINT, font)
     return sheet
+
+
+def _parts(count: int) -> list[slice]:
+    """The columns of each grid: as many in each as can be, MAX_COLUMNS at most."""
+    grids = max(1, math.ceil(count / MAX_COLUMNS))
+    width = max(1, math.ceil(count / grids))
+    return [slice(start, start + width) for start in range(0, max(count, 1), width)]
+
+
+def _part(row: SheetRow, part: slice) -> SheetRow:
+    return SheetRow(label=row.label, note=row.note, pictures=row.pictures[part])
 
 
 def _fitted(row: SheetRow, cell: int) -> SheetRow:
@@ -138,27 +166,35 @@ def _fitted(row: SheetRow, cell: int) -> SheetRow:
 
 
 class _Grid:
-    """Where everything goes, in px, for pictures already at their final size."""
+    """Where everything goes, in px, for pictures already at their final size. Columns are `cell` px wide."""
 
     def __init__(self, columns: Sequence[str], rows: Sequence[SheetRow], cell: int) -> None:
-        self.columns, self.rows = columns, rows
+        self.rows, self.cell = rows, cell
         base = max(12, round(cell / 17))
         self.title_font, self.text_font = _font(round(1.2 * base)), _font(base)
         self.small_font = _font(max(11, round(0.8 * base)))
-        self.gap, self.margin = max(6, round(cell / 24)), max(12, round(cell / 10))
-        self.column_widths = [self._column_width(index, cell) for index in range(len(columns))]
-        self.row_heights = [max((p.image.height for p in row.pictures if p), default=cell) for row in rows]
+        self.gap = max(6, round(cell / 24))
+        self.heads = [_wrap(label, self.title_font, cell) for label in columns]
         self.labels = [_wrap(row.label, self.title_font, cell) for row in rows]
         self.notes = [_wrap(row.note, self.text_font, cell) for row in rows]
+        self.captions = [[self._caption(picture) for picture in row.pictures] for row in rows]
+        self.row_heights = [max((p.image.height for p in row.pictures if p), default=cell) for row in rows]
+        self.feet = [self._foot(captions) for captions in self.captions]
         self.gutter = self._gutter_width()
-        self.head = _line_height(self.title_font) + self.gap if any(columns) else 0
-        has_captions = any(picture.caption for row in rows for picture in row.pictures if picture)
-        self.foot = self.gap // 2 + _line_height(self.text_font) if has_captions else 0
+        self.head = max(map(len, self.heads), default=0) * _line_height(self.title_font)
+        self.head += self.gap if self.head else 0
+        self.row_gap = 2 * self.gap if any(self.feet) else self.gap
 
-    def _column_width(self, index: int, cell: int) -> int:
-        captions = [picture.caption for row in self.rows if (picture := row.pictures[index])]
-        widths = [_width(caption, self.text_font) for caption in captions]
-        return max(cell, _width(self.columns[index], self.title_font), *widths, 0)
+    def _caption(self, picture: Picture | None) -> list[str]:
+        """The lines under a picture: one if it has room, else one for each score and more for a long one."""
+        caption = picture.caption if picture else ""
+        if not caption or _width(caption, self.text_font) <= self.cell:
+            return [caption] if caption else []
+        return [line for part in caption.split("  ") for line in _wrap(part, self.text_font, self.cell)]
+
+    def _foot(self, captions: Sequence[Sequence[str]]) -> int:
+        lines = max(map(len, captions), default=0)
+        return self.gap // 2 + lines * _line_height(self.text_font) if lines else 0
 
     def _gutter_width(self) -> int:
         labels = [_width(line, self.title_font) for lines in self.labels for line in lines]
@@ -166,60 +202,45 @@ class _Grid:
         widest = max([*labels, *notes], default=0)
         return widest + 2 * self.gap if widest else 0
 
-    def _footnote_lines(self, footnote: str) -> list[str]:
-        return _wrap(footnote, self.small_font, self._width() - 2 * self.margin)
+    @property
+    def width(self) -> int:
+        """px, without margins."""
+        return self.gutter + self.cell * len(self.heads) + self.gap * (len(self.heads) - 1)
 
-    def _width(self) -> int:
-        return 2 * self.margin + self.gutter + sum(self.column_widths) + self.gap * (len(self.columns) - 1)
+    @property
+    def height(self) -> int:
+        """px, without margins."""
+        return self.head + sum(self.row_heights) + sum(self.feet) + (len(self.rows) - 1) * self.row_gap
 
-    def size(self, footnote: str) -> tuple[int, int]:
-        """(width, height) of the sheet."""
-        rows = sum(self.row_heights) + len(self.rows) * self.foot + (len(self.rows) - 1) * self._row_gap()
-        lines = self._footnote_lines(footnote)
-        note = len(lines) * _line_height(self.small_font) + 2 * self.gap if lines else 0
-        return self._width(), 2 * self.margin + self.head + rows + note
-
-    def _row_gap(self) -> int:
-        return 2 * self.gap if self.foot else self.gap
-
-    def draw(self, sheet: Image.Image, pen: ImageDraw, footnote: str) -> None:
-        """Column labels, rows, footnote."""
-        left = self.margin + self.gutter
-        for label, width, x in zip(self.columns, self.column_widths, self._column_lefts(left), strict=True):
-            pen.text((x + width / 2, self.margin), label, INK, self.title_font, anchor="ma")
-        y = self.margin + self.head
+    def draw(self, sheet: Image.Image, pen: ImageDraw, corner: tuple[int, int]) -> None:
+        """Column labels and rows, from the corner (left, top)."""
+        left, top = corner
+        xs = [left + self.gutter + k * (self.cell + self.gap) for k in range(len(self.heads))]
+        for lines, x in zip(self.heads, xs, strict=True):
+            _draw_lines(pen, (x + self.cell / 2, top), lines, INK, self.title_font, anchor="ma")
+        y = top + self.head
         for index, height in enumerate(self.row_heights):
-            self._draw_label(pen, index, y)
-            for picture, width, x in zip(
-                self.rows[index].pictures, self.column_widths, self._column_lefts(left), strict=True
-            ):
+            self._draw_label(pen, index, (left, y))
+            for picture, caption, x in zip(self.rows[index].pictures, self.captions[index], xs, strict=True):
                 if picture:
-                    self._draw_picture(sheet, pen, picture, (x, y, width, height))
-            y += height + self.foot + self._row_gap()
-        y += 2 * self.gap - self._row_gap()
-        _draw_lines(pen, (self.margin, y), self._footnote_lines(footnote), FAINT, self.small_font)
+                    self._draw_picture(sheet, pen, picture, (x, y, height))
+                    at = (x + self.cell / 2, y + height + self.gap // 2)
+                    _draw_lines(pen, at, caption, FAINT, self.text_font, anchor="ma")
+            y += height + self.feet[index] + self.row_gap
 
-    def _column_lefts(self, left: int) -> Iterator[int]:
-        for width in self.column_widths:
-            yield left
-            left += width + self.gap
-
-    def _draw_label(self, pen: ImageDraw, index: int, top: int) -> None:
+    def _draw_label(self, pen: ImageDraw, index: int, corner: tuple[int, int]) -> None:
         height = len(self.labels[index]) * _line_height(self.title_font)
         height += len(self.notes[index]) * _line_height(self.text_font)
-        y = top + (self.row_heights[index] - height) // 2
-        y = _draw_lines(pen, (self.margin, y), self.labels[index], INK, self.title_font)
-        _draw_lines(pen, (self.margin, y), self.notes[index], FAINT, self.text_font)
+        left, y = corner[0], corner[1] + (self.row_heights[index] - height) // 2
+        y = _draw_lines(pen, (left, y), self.labels[index], INK, self.title_font)
+        _draw_lines(pen, (left, y), self.notes[index], FAINT, self.text_font)
 
-    def _draw_picture(
-        self, sheet: Image.Image, pen: ImageDraw, picture: Picture, box: tuple[int, int, int, int]
-    ) -> None:
-        x, y, width, height = box
-        left, top = x + (width - picture.image.width) // 2, y + (height - picture.image.height) // 2
+    def _draw_picture(self, sheet: Image.Image, pen: ImageDraw, picture: Picture, box: tuple[int, int, int]) -> None:
+        x, y, height = box
+        left, top = x + (self.cell - picture.image.width) // 2, y + (height - picture.image.height) // 2
         right, bottom = left + picture.image.width, top + picture.image.height
         pen.rectangle((left - 1, top - 1, right, bottom), outline=HAIRLINE)  # around the pixels, not over them
         sheet.paste(picture.image, (left, top))
-        pen.text((x + width / 2, y + height + self.gap // 2), picture.caption, FAINT, self.text_font, anchor="ma")
 
 
 def _font(size: int) -> FreeTypeFont:
@@ -259,10 +280,17 @@ def _broken(word: str, font: FreeTypeFont, width: int) -> list[str]:
     return pieces
 
 
-def _draw_lines(pen: ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: str, font: FreeTypeFont) -> int:
+def _draw_lines(
+    pen: ImageDraw,
+    at: tuple[float, int],
+    lines: Sequence[str],
+    colour: str,
+    font: FreeTypeFont,
+    anchor: Literal["la", "ma"] = "la",
+) -> int:
     """Draws the lines below each other; the y of the next."""
     x, y = at
     for line in lines:
-        pen.text((x, y), line, colour, font, anchor="la")
+        pen.text((x, y), line, colour, font, anchor=anchor)
         y += _line_height(font)
     return y

@@ -13,9 +13,8 @@ from dmps_cli.report.tables import (
     SOURCE,
     WITHIN,
     Row,
-    console_table,
-    console_text,
     csv_text,
+    fitted_table,
     has_intervals,
     json_text,
     markdown,
@@ -85,5 +84,5 @@ def console_report(
     within: Sequence[str] = WITHIN,
 ) -> str:
     """What the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
-    table = console_text(console_table(compact(summary), best_within=within), stream)
+    table = fitted_table(compact(summary), stream, best_within=within)
     return "\n".join([table, *table_notes(summary, protocol, notes)])
