@@ -587,7 +587,7 @@ def test_every_method_resolves_everywhere() -> None:
         (pair, task, preset) for pair in RUNS for task in TASKS for preset in PRESETS
     ):
         if (name, sampler, preset) == ("dmps", "flow", "fast"):
-            with pytest.raises(UsageError, match="is for ddpm levels, not flow: take --sampler ddpm"):
+            with pytest.raises(UsageError, match="is for ddpm levels, not flow: leave flow out"):
                 resolve_sampling(task=task, method=name, sampler=sampler, preset=preset)
             continue
         sampling = resolve_sampling(task=task, method=name, sampler=sampler, preset=preset)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ import torch
 from PIL import Image
 
 from dmps_cli import __version__, files
+from dmps_cli.errors import OutputError
 from dmps_cli.images import load_rgb
 from dmps_cli.methods import resolve_sampling
+from dmps_cli.metrics import Scorer
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from dmps_cli.weights import load_prior
@@ -467,6 +471,34 @@ def test_ctrl_c_that_an_import_turned_into_another_error(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_in_the_import_of_lpips_is_no_missing_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "lpips":
+                raise ImportError("partially initialized module")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lpips"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert list(Scorer().missing) == ["lpips"]
+    monkeypatch.setattr("dmps_cli.metrics.interrupts", [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):
+        _ = Scorer().missing
+
+
+def test_what_goes_wrong_after_ctrl_c_is_said(dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(tmp_path / "a.png", (16, 16))
+
+    def full(*_: Any, **__: Any) -> torch.Tensor:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise OutputError("no room on the disk")
+
+    monkeypatch.setattr("dmps_cli.cli.restore.run_jobs", full)
+    result = dmps("restore", "a.png", "--task", "denoise", *FAST)
+    assert (result.code, result.err.splitlines()[-1]) == (1, "dmps: error: no room on the disk")
+
+
 def test_a_damaged_sidecar_is_said(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "a.png", (16, 16))
     Path("a.json").write_text("{")
@@ -582,10 +614,10 @@ def test_time_has_the_prior_alone_first_and_parts_that_add_up(dmps: Dmps) -> Non
     assert [rows[name]["backward"] for name in ("unconditional", "dmps", "ddrm")] == [0, 0, 0]
     assert rows["unconditional"]["likelihood"] < 0.1 * rows["unconditional"]["seconds"]
     assert [row["seconds"] for row in content["paper"]] == [67.02, 194.42, 182.35]
-    assert content["notes"] == []
+    assert content["notes"] == ["the paper's seconds are those of its Figure 3, of sr4 on one V100"]
     assert content["torch"] == version("torch")  # as in every other file: without the wheel's +cpu
     other = ["time", "--task", "inpaint", "--nfe", "1", "--image-size", "16", "--repeats", "1", "--no-memory"]
-    assert "(Figure 3), ours of inpaint" in dmps(*other, "--compare", "paper").out
+    assert "ours are of inpaint" in dmps(*other, "--compare", "paper").out
     table = dmps("time", "--nfe", "1", "--image-size", "16x24", "--repeats", "1", "--csv", "--no-memory").out
     assert "16x24" in table
 

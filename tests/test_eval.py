@@ -210,6 +210,38 @@ def test_files_of_others_are_left_alone(dmps: Dmps, photos: Path, name: str) -> 
     assert dmps(*run, "-q").code == 0
 
 
+def test_reports_and_overwriting_leave_files_of_others(dmps: Dmps, photos: Path) -> None:
+    """What an evaluation wrote is all that it ever removes."""
+    run = ["eval", "--dataset", "set", "--tasks", "denoise", "--limit", "1", "--nfe", "1", "--out", "run", "-q"]
+    assert dmps(*run).code == 0
+    ours = {path for path in Path("run").rglob("*") if path.is_file()}
+    mine = [Path("run", *parts) for parts in (["plots", "mine.svg"], ["sheets", "a", "b.png"], ["truth", "t.png"])]
+    mine += [Path("run/rows_backup.jsonl"), Path("run/rows2023.jsonl")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert dmps(*run).code == 0
+    assert dmps("eval", "--merge", "run", "--compare", "paper", "--out", "run").code == 0
+    assert dmps(*run, "--seed", "1", "--overwrite").code == 0
+    assert [path.read_text() for path in mine] == ["mine"] * len(mine)
+    assert dmps(*run[:4], "sr4", *run[5:], "--no-images", "--overwrite").code == 0
+    assert [path.read_text() for path in mine] == ["mine"] * len(mine)
+    left = {path for path in ours if path.exists()}
+    assert {path.parts[1] for path in left} <= {
+        "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json", "table.md", "table.tex", "report.html",
+    }  # fmt: skip
+
+
+def test_a_folder_within_an_evaluation_is_refused(dmps: Dmps, photos: Path) -> None:
+    run = ["eval", "--tasks", "denoise", "--limit", "1", "--nfe", "1", "-q"]
+    assert dmps(*run, "--dataset", "set", "--out", "run").code == 0
+    within = dmps("eval", "--merge", "run", "--out", "run/truth/new")
+    assert (within.code, "among the pictures of the evaluation" in within.err) == (1, True), within.err
+    eaten = dmps(*run, "--dataset", "run/truth/denoise", "--out", "run", "--overwrite")
+    assert (eaten.code, "which --overwrite would empty" in eaten.err) == (2, True), eaten.err
+    assert [*Path("run/truth/denoise").iterdir()]
+
+
 # Shares --------------------------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,10 @@ class MemoryShortageError(DmpsError):
     """The device or the machine has too little memory for the work."""
 
 
+interrupts: list[int] = []
+"""Ctrl-C so far in the command that runs: an import that it cut in two may fail in any way, then or later."""
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Turns a failed allocation, on the device or on the CPU, into a MemoryShortageError for the user."""

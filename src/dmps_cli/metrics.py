@@ -19,7 +19,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.errors import NumericsError, WeightsError, unknown_name
+from dmps_cli.errors import NumericsError, WeightsError, interrupts, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +176,8 @@ def _lpips_network(name: str) -> torch.nn.Module:
         try:
             import lpips
         except (ImportError, RuntimeError) as exc:  # torchvision's own check of its torch is a RuntimeError
+            if interrupts:
+                raise KeyboardInterrupt from exc
             raise WeightsError(
                 f"LPIPS needs a torchvision that fits torch {torch.__version__} ({exc}); install both from one index: "
                 "pip install --force-reinstall torch torchvision"

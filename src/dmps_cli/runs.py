@@ -11,16 +11,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dmps_cli.errors import InputError, OutputError
 from dmps_cli.files import atomic_write, check_writable, sha256_bytes
-from dmps_cli.measurements import EVALUATION_KIND, json_bytes, versions
+from dmps_cli.measurements import EVALUATION_KIND, is_evaluation, json_bytes, versions
 from dmps_cli.methods import KNOBS, as_typed
 from dmps_cli.metrics import METRICS, OF_SAMPLES
 
@@ -106,7 +105,10 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
 
 
 def _row_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("rows*.jsonl") if path.is_file())
+    return sorted(path for path in folder.glob("rows*.jsonl") if _ROWS_NAME.fullmatch(path.name) and path.is_file())
+
+
+_ROWS_NAME = re.compile(r"rows(\.\d+of\d+)?(\.\d+)?\.jsonl")  # as `rows_file` names them
 
 
 def rows_file(folder: Path, rank: int, shard: tuple[int, int]) -> Path:
@@ -214,14 +216,23 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises OutputError or InputError for what can be refused before the configuration is complete."""
     check_writable(folder)
+    if whose := evaluation_around(folder):
+        raise OutputError(f"{folder} lies among the pictures of the evaluation {whose}; choose another --out")
     if read_config(folder) is not None:
         return
-    # an evaluation empties these folders, so what is in them must be an evaluation's
+    # an evaluation writes into these folders, and --overwrite removes what it wrote
     if taken := [folder / name for name in (*PICTURES, *REPORT_FOLDERS) if _holds_anything(folder / name)]:
         raise OutputError(f"{taken[0]} holds files, and {folder} is no evaluation's; choose another --out")
-    existing = [folder / name for name in (*TABLES, *REPORTS) if (folder / name).exists()]
-    if (existing := existing or _row_files(folder)) and not overwrite:
-        raise OutputError(f"{existing[0]} exists; --overwrite replaces it")
+    existing = [*(folder / name for name in (*TABLES, *REPORTS) if (folder / name).exists()), *_row_files(folder)]
+    if existing and not overwrite:
+        raise OutputError(f"{', '.join(map(str, existing))}: there already; --overwrite replaces what is named here")
+
+
+def evaluation_around(path: Path) -> Path | None:
+    """The evaluation in whose own folders a path lies, if it does."""
+    place = path.absolute()
+    inner = (parent.parent for parent in (place, *place.parents) if parent.name in (*PICTURES, *REPORT_FOLDERS))
+    return next((folder for folder in inner if is_evaluation(folder)), None)
 
 
 def _holds_anything(path: Path) -> bool:
@@ -251,16 +262,34 @@ def open_run(
                 f"another --out, or begin anew with --overwrite{advice}"
             )
         return
-    for path in _row_files(folder):
-        path.unlink()
-    if content is not None:  # the pictures are ours
-        for name in (*PICTURES, *REPORT_FOLDERS):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (*TABLES, *REPORTS):
-        (folder / name).unlink(missing_ok=True)
+    if content is not None:
+        _remove_pictures(folder, content["config"])
+    for path in (*_row_files(folder), *(folder / name for name in (*TABLES, *REPORTS))):
+        path.unlink(missing_ok=True)
     head = {"kind": EVALUATION_KIND, "format": FORMAT, "config_sha256": config_hash(config)}
     content = {**head, "config": dict(config), "facts": dict(facts), "versions": versions()}
     atomic_write(folder / CONFIG, json_bytes(content), overwrite=True)
+
+
+def _remove_pictures(folder: Path, config: Mapping[str, Any]) -> None:
+    """Removes what an evaluation of this configuration wrote there, and the folders that are empty then."""
+    try:
+        rows, _ = read_rows(folder)
+    except InputError:  # damaged; what it tells of nobody knows
+        rows = []
+    for row in rows:
+        for file_of in (truth_file, measurement_file, restored_file, mean_file, spread_file):
+            (folder / file_of(row)).unlink(missing_ok=True)
+    tasks = {problem["task"] for problem in config["problems"]}
+    for name in REPORT_FOLDERS:
+        for path in (folder / name).glob("*.*"):
+            if re.split(r"[._]", path.name)[0] in tasks and path.suffix in (".svg", ".png"):
+                path.unlink()
+    for name in (*PICTURES, *REPORT_FOLDERS):
+        places = sorted((path for path in (folder / name).rglob("*") if path.is_dir()), reverse=True)
+        for place in (*places, folder / name):
+            with suppress(OSError):  # not empty
+                place.rmdir()
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Row], list[str]]:

@@ -43,6 +43,7 @@ from dmps_cli.runs import (
     RowLog,
     check_folder,
     copy_pictures,
+    evaluation_around,
     mean_file,
     measurement_file,
     open_run,
@@ -188,13 +189,11 @@ def evaluate(
     console = Console(quiet=quiet, as_json=as_json)
     with_paper = is_compared(compare)
     if merge:
-        given = [option for group in (source, sampling, operator, compute) for option in changed(group)]
+        groups = (source, sampling, operator, replace(compute, offline=False))  # nothing is fetched
+        given = [option for group in groups for option in changed(group)]
         lists = {"--tasks": tasks != DEFAULT_TASKS, "--methods": methods, "--samplers": samplers, "--sigma": sigma}
-        given += [option for option, value in lists.items() if value]
-        given += ["--samples"] * (samples != 1) + ["--lpips-net"] * (lpips_net != DEFAULT_LPIPS_NET)
-        if given:
-            option = "--list" if given[0] == "--listed" else given[0]
-            raise UsageError(f"{option} belongs to an evaluation; --merge joins folders as they are")
+        lists |= {"--samples": samples != 1, "--lpips-net": lpips_net != DEFAULT_LPIPS_NET}
+        check_merge([*given, *(option for option, value in lists.items() if value)])
         merge_folders(folders or [], target, console, compare=with_paper)
         return
     if with_paper and sampling.preset is None:
@@ -218,6 +217,7 @@ def evaluate(
     if target.out is not None:
         check_folder(target.out, overwrite=target.overwrite)
     pictures = source.pictures(console, offline=compute.offline)
+    check_inputs(pictures, target)
 
     device = dist.own_device(compute.start())
     from dmps_cli.evaluation import Plan
@@ -254,6 +254,22 @@ def evaluate(
             batch=Batch(console=console),
         )
         worker.run()
+
+
+def check_merge(given: Sequence[str]) -> None:
+    """Raises UsageError for options that are none of --merge. given: those that are not as by default."""
+    if given:
+        option = "--list" if given[0] == "--listed" else given[0]
+        raise UsageError(f"{option} belongs to an evaluation; --merge joins folders as they are")
+
+
+def check_inputs(pictures: Mapping[str, Path], target: FolderFlags) -> None:
+    """Raises UsageError if --overwrite would remove a picture that is to be read."""
+    if target.out is None or not target.overwrite:
+        return
+    for path in pictures.values():
+        if (whose := evaluation_around(path)) and whose.resolve() == target.out.resolve():
+            raise UsageError(f"{path} is a picture of {target.out}, which --overwrite would empty")
 
 
 def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:

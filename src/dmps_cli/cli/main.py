@@ -27,7 +27,7 @@ from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
-from dmps_cli.errors import DmpsError, UsageError, memory_errors
+from dmps_cli.errors import DmpsError, UsageError, interrupts, memory_errors
 
 INTERRUPTED = 130
 
@@ -84,10 +84,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def ctrl_c_counts() -> Iterator[None]:
     """Ctrl-C is Ctrl-C even where a package that was being imported makes another error of it."""
-    pressed: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
+        interrupts.append(number)
         signal.default_int_handler(number, frame)
 
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) not in (
@@ -96,14 +95,18 @@ def ctrl_c_counts() -> Iterator[None]:
     ):  # a host's own handling stays
         yield
         return
+    interrupts.clear()
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except (DmpsError, StdoutError, OSError, typer.Exit, typer.Abort):  # these are what they say
+        raise
     except Exception as exc:
-        if pressed:
+        if interrupts:
             raise KeyboardInterrupt from exc
         raise
     finally:
+        interrupts.clear()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

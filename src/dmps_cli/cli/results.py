@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
 from dmps_cli.runs import (
     PAGE,
-    REPORT_FOLDERS,
     Row,
     config_hash,
     mean_file,
@@ -130,8 +128,6 @@ class Results:
         about = {"operators": self.operators, "side": self.config["image_size"]}
         notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
-            for name in REPORT_FOLDERS:  # of an earlier report on fewer rows
-                shutil.rmtree(out / name, ignore_errors=True)
             for path, data in self._files(summary, notes):
                 atomic_write(out / path, data, overwrite=True)
             console.note(f"wrote tables and {out / PAGE}")

@@ -408,7 +408,7 @@ def _of_preset(preset: str, method: str, sampler: str) -> Values:
     if (method, sampler) not in values:
         others = " or ".join(other for name, other in values if name == method)
         raise UsageError(
-            f"--preset {preset} of {method} is for {others} levels, not {sampler}: take --sampler {others}, or --nfe "
+            f"--preset {preset} of {method} is for {others} levels, not {sampler}: leave {sampler} out, or take --nfe "
             "20 without a preset"
         )
     return values[method, sampler]

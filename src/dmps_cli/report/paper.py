@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmps_cli.methods import as_typed, resolve_sampling
+from dmps_cli.methods import KNOBS, as_typed, resolve_sampling
 from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
 from dmps_cli.tasks import OperatorOptions, resolve
 
@@ -69,7 +69,7 @@ PAPER_TABLES = (
 )
 PAPER_SIGMA = {"denoise": 0.5}  # the other tasks: 0.05, on [-1, 1]
 PAPER_SIDE = 256  # px
-PAPER_MACHINE = "paper, Figure 3: one V100"
+PAPER_MACHINE = "one V100"
 PAPER_TIMED = "sr4"  # the task of Figure 3
 
 
@@ -211,17 +211,21 @@ def _setting_gaps(row: Row) -> Iterator[str]:
     if table is None or method not in table.scores or not isinstance(nfe, int):
         return
     paper = resolve_sampling(task=task, method=method, sampler=sampler, nfe=nfe, preset="paper").as_dict()
-    for name in (name for name in paper if name not in ("method", "sampler", "nfe")):
+    for name in ("spacing", *(_STATED_OF_DMPS if method == "dmps" else ())):
         theirs, mine = as_typed(paper[name]), as_typed(row.get(name))
         if name in row and theirs != mine:
             yield f"{name} {mine} (paper: {theirs})"
 
 
+_STATED_OF_DMPS = tuple(KNOBS[name].label for name in ("weight", "score_at", "cap"))
+"""Settings that the paper states; what else --preset paper has, and has of the baselines, is our choice."""
+
+
 def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
-    """The paper's seconds per image for these samplers, with the ratio to its DMPS; `source` names the machine."""
+    """The paper's seconds per image for these samplers, with the ratio to its DMPS."""
     return [
         {
-            SOURCE: PAPER_MACHINE,
+            SOURCE: "paper",
             "method": method,
             "sampler": table.sampler,
             "nfe": table.nfe,
@@ -237,4 +241,5 @@ def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
 
 def paper_seconds_notes(task: str) -> list[str]:
     """What to know beside `paper_seconds` when ours are of this task."""
-    return [] if task == PAPER_TIMED else [f"the paper's seconds are of {PAPER_TIMED} (Figure 3), ours of {task}"]
+    ours = "" if task == PAPER_TIMED else f"; ours are of {task}"
+    return [f"the paper's seconds are those of its Figure 3, of {PAPER_TIMED} on {PAPER_MACHINE}{ours}"]

@@ -239,8 +239,8 @@ def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title
 def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
     """File stem -> chart, per task (and noise level, where there are several) and metric.
 
-    quality against evaluations, where there are several numbers of them, and against seconds; over the noise level and
-    each knob that takes several values for one method.
+    quality against evaluations and against seconds; over the noise level and each knob that takes several values for
+    one method.
     """
     found: dict[str, Chart] = {}
     for key, members in grouped([row for row in rows if not row.get(SOURCE)], ["task"]):
@@ -250,8 +250,7 @@ def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> d
             for _, same in grouped(members, ["sigma_y"]):
                 where = name(same[0])
                 stem = file_stem(where)
-                several = len({row.get("nfe") for row in same}) > 1
-                for against in ("nfe", "seconds") if several else ("seconds",):
+                for against in ("nfe", "seconds"):
                     found[f"{stem}_{metric}_{against}"] = _titled(quality_chart(same, metric, against), where)
             for knob in ("sigma_y", *setting_names(members)):
                 having = [row for row in members if _number(row, knob)]

@@ -216,7 +216,7 @@ def _constants(rows: Sequence[Row]) -> dict[str, str]:
 def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Form) -> None:
     head, widest = heading(name), max((len(line) for text in texts for line in text.split("\n")), default=0)
     if form.breaks_heads:
-        head = "\n".join(wrap(head, max(widest, *map(len, head.split()))))
+        head = "\n".join(wrap(head, max([widest, *map(len, head.split())])))
     widest = max(widest, *map(len, head.split("\n")))
     if any(" ± " in text or "\n" in text for text in texts):  # aligned already; rich would strip what stands behind
         lines = [line.rjust(len(texts[0].split("\n")[0])) for line in head.split("\n")]
