@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.abc
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 FAST = ["--nfe", "2"]
@@ -34,3 +37,16 @@ def pixels(path: str | Path) -> np.ndarray:
     """0..255, (H, W) or (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+def break_import(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
+    """Lets the next import of a package fail in that way, also where it has been imported before."""
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == package:
+                raise error
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])

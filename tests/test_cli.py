@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import json
 import os
 import signal
@@ -26,7 +25,7 @@ from dmps_cli.metrics import Scorer
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from dmps_cli.weights import load_prior
-from tests.shell import FAST, Dmps, photo, pixels
+from tests.shell import FAST, Dmps, break_import, photo, pixels
 
 # Without torch -------------------------------------------------------------------------------------------------------
 
@@ -472,14 +471,7 @@ def test_ctrl_c_that_an_import_turned_into_another_error(
 
 
 def test_ctrl_c_in_the_import_of_lpips_is_no_missing_metric(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(importlib.abc.MetaPathFinder):
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "lpips":
-                raise ImportError("partially initialized module")
-
-    for name in [name for name in sys.modules if name.partition(".")[0] == "lpips"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    break_import(monkeypatch, "lpips", ImportError("partially initialized module"))
     assert list(Scorer().missing) == ["lpips"]
     monkeypatch.setattr("dmps_cli.metrics.interrupts", [signal.SIGINT])
     with pytest.raises(KeyboardInterrupt):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import json
 import os
 import re
@@ -32,7 +31,7 @@ from dmps_cli.priors import DDPMPrior
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from tests.conftest import GOLDEN, golden_json
 from tests.rule import rule_tensor
-from tests.shell import Dmps, photo, pixels
+from tests.shell import Dmps, break_import, photo, pixels
 
 ADM_1 = golden_json("nets/adm_1")
 FAST = ("--nfe", "2", "--sigma", "0.05")
@@ -449,15 +448,7 @@ def test_show_prints_the_model_card(dmps: Dmps) -> None:
 
 def test_doctor_says_what_cannot_be_measured(dmps: Dmps, monkeypatch: pytest.MonkeyPatch) -> None:
     """A torchvision of another torch fails as it is imported, with a RuntimeError."""
-
-    class Broken(importlib.abc.MetaPathFinder):
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "lpips":
-                raise RuntimeError("operator torchvision::nms does not exist")
-
-    for name in [name for name in sys.modules if name.partition(".")[0] == "lpips"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    break_import(monkeypatch, "lpips", RuntimeError("operator torchvision::nms does not exist"))
     result = dmps("doctor", "--device", "cpu")
     assert result.code == 1
     assert "torchvision that fits torch" in result.out

@@ -228,7 +228,7 @@ def test_muon_orthogonalises_the_averaged_gradient() -> None:
     convolution, one input channel); Newton-Schulz leaves the singular values within 0.68 .. 1.14.
     """
     net = initialised(TINY, 0).to(memory_format=torch.channels_last).requires_grad_(True)
-    optimizer = MuonAdamW(net, 1e-3, fused=True)
+    optimizer = MuonAdamW(net, fused=True)
     named = dict(net.named_parameters())
     kernels = [name for name, p in named.items() if p.ndim == 4 and name not in ("inp.weight", "out.weight")]
     assert "down.0.weight" in kernels
@@ -254,7 +254,7 @@ def test_muon_orthogonalises_the_averaged_gradient() -> None:
 def test_the_rest_is_adamw() -> None:
     """The first step of AdamW is lr (sign of the gradient + 0.01 parameter)."""
     net = initialised(TINY, 0).to(memory_format=torch.channels_last).requires_grad_(True)
-    optimizer = MuonAdamW(net, 1e-3, fused=True)
+    optimizer = MuonAdamW(net, fused=True)
     for name in ("inp.weight", "emb.0.bias", "enc.0.0.aff.weight"):
         parameter = net.get_parameter(name)
         before = parameter.detach().clone()

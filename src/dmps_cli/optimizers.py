@@ -6,11 +6,11 @@ arXiv:2502.16982, eq. (4). What it gained over AdamW alone: docs/training.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW, Muon, Optimizer
 
 BETAS, MOMENTUM, WEIGHT_DECAY = (0.9, 0.99), 0.95, 0.01
 ENDS = ("inp.weight", "out.weight")
@@ -34,22 +34,30 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).view(kernel.shape[0], -1)
 
 
+def _moments(
+    parts: tuple[str, ...], name: str, parameter: nn.Parameter, optimizer: Optimizer
+) -> Iterator[tuple[str, Tensor]]:
+    state = optimizer.state.get(parameter) or {part: torch.zeros_like(parameter) for part in parts}
+    yield from ((f"{part}.{name}", state[part]) for part in parts)
+
+
 class MuonAdamW:
-    """Steps of both optimizers at one learning rate. net: its parameters in channels_last, not moved afterwards.
+    """Steps of both optimizers at one learning rate, given with each.
+
+    net: its parameters in channels_last, not moved afterwards.
 
     Muon replaces the averaged gradient of a kernel, as a matrix, by the nearest semi-orthogonal one (nearly: five
     Newton-Schulz iterations in bfloat16), times 0.2 sqrt(max(rows, columns)), the root mean square of AdamW's steps.
     """
 
-    def __init__(self, net: nn.Module, lr: float, *, fused: bool) -> None:
+    def __init__(self, net: nn.Module, *, fused: bool) -> None:
         named = dict(net.named_parameters())
         self.kernels = {name: p for name, p in named.items() if is_orthogonalised(name, p)}
         self.matrices = {name: nn.Parameter(as_matrix(p.detach())) for name, p in self.kernels.items()}
         self.others = {name: p for name, p in named.items() if name not in self.kernels}
-        self.adamw = AdamW(self.others.values(), lr=lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=fused)
+        self.adamw = AdamW(self.others.values(), betas=BETAS, weight_decay=WEIGHT_DECAY, fused=fused)
         self.muon = Muon(
             self.matrices.values(),
-            lr=lr,
             momentum=MOMENTUM,
             weight_decay=WEIGHT_DECAY,
             adjust_lr_fn="match_rms_adamw",
@@ -67,14 +75,12 @@ class MuonAdamW:
                 group["lr"] = lr
             optimizer.step()
 
-    def moments(self) -> Iterable[tuple[str, Tensor]]:
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
         """("exp_avg.NAME", tensor) and so on, those of AdamW like their parameters, of Muon as matrices; 0 at first."""
         for name, parameter in self.others.items():
-            state = self.adamw.state.get(parameter, {})
-            yield from ((f"{part}.{name}", state.get(part, torch.zeros_like(parameter))) for part in MOMENTS)
+            yield from _moments(MOMENTS, name, parameter, self.adamw)
         for name, matrix in self.matrices.items():
-            state = self.muon.state.get(matrix, {})
-            yield from ((f"{part}.{name}", state.get(part, torch.zeros_like(matrix))) for part in MUON_MOMENTS)
+            yield from _moments(MUON_MOMENTS, name, matrix, self.muon)
 
     def restore(self, tensors: Mapping[str, Tensor], count: int) -> None:
         """Takes up `moments` after `count` steps."""

@@ -148,7 +148,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.levels = NoiseLevels()
         self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
-        self.optimizer = MuonAdamW(self.net, recipe.lr, fused=device.type in ("cpu", "cuda"))
+        self.optimizer = MuonAdamW(self.net, fused=device.type in ("cpu", "cuda"))
         self.step, self.bad_steps, self.seconds = 0, 0, 0.0
         self.rows: list[Row] = []
 

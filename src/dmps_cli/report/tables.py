@@ -248,10 +248,12 @@ def _aligned(texts: Sequence[str], lines: int) -> list[str]:
 
 def fitted_table(rows: Sequence[Row], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
     """The table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
-    tables = [console_table(rows, best_within=best_within, form=form) for form in FORMS]
     console = Console(file=stream)
-    fitting = (table for table in tables if not stream.isatty() or _width(console, table).minimum <= console.width)
-    return console_text(next(fitting, tables[-1]), stream)
+    for form in FORMS:
+        table = console_table(rows, best_within=best_within, form=form)
+        if not stream.isatty() or _width(console, table).minimum <= console.width:
+            break
+    return console_text(table, stream)
 
 
 def _width(console: Console, table: Table) -> Measurement:
