@@ -27,7 +27,6 @@ from dmps_cli.crops import (
     Batch,
     Collection,
     Loader,
-    NoiseLevels,
     Photo,
     Shapes,
     draw_batch,
@@ -38,6 +37,7 @@ from dmps_cli.crops import (
 from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
 from dmps_cli.images import GREY_WEIGHTS, load_rgb, to_grey
 from dmps_cli.nets.natural import Natural, NaturalConfig
+from dmps_cli.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.optimizers import MuonAdamW
 from dmps_cli.report import ticks
 from dmps_cli.training import (
@@ -105,7 +105,7 @@ def test_the_loss_is_the_weighted_error_of_the_denoiser(sigma_data: float) -> No
         for z, n, s in zip(x.split(1), eps.split(1), levels, strict=True)
     ]
     loss = edm_loss(net, x, torch.tensor(levels, dtype=torch.float64), eps, sigma_data)
-    assert rel(loss, torch.stack(expected).mean()) <= 1e-9
+    assert rel(loss, torch.stack(expected)) <= 1e-9
 
 
 def test_the_loss_of_a_network_that_knows_nothing_is_one() -> None:
@@ -113,7 +113,7 @@ def test_the_loss_of_a_network_that_knows_nothing_is_one() -> None:
     x, eps = 0.5 * randn(4, 3, 64, 64), randn(4, 3, 64, 64, seed=1)
     for s in (0.01, 1.0, 100.0):
         loss = edm_loss(lambda u, c: torch.zeros_like(u), x, torch.full((4,), s, dtype=torch.float64), eps)
-        assert float(loss) == pytest.approx(1.0, rel=0.03)
+        assert float(loss.mean()) == pytest.approx(1.0, rel=0.03)
 
 
 def test_gradients_flow_to_every_parameter() -> None:
@@ -123,7 +123,7 @@ def test_gradients_flow_to_every_parameter() -> None:
     x, eps = randn(2, 3, 8, 8), randn(2, 3, 8, 8, seed=1)
     s = torch.tensor([0.1, 2.0], dtype=torch.float64)
     with torch.enable_grad():
-        loss = edm_loss(net, x, s, eps)
+        loss = edm_loss(net, x, s, eps).mean()
         names, parameters = zip(*net.named_parameters(), strict=True)
         gradients = torch.autograd.grad(loss, parameters)
     for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
@@ -131,7 +131,7 @@ def test_gradients_flow_to_every_parameter() -> None:
         before, values = parameter.clone(), []
         for step in (1e-5, -1e-5):
             parameter.copy_(before + step * direction)
-            values.append(float(edm_loss(net, x, s, eps)))
+            values.append(float(edm_loss(net, x, s, eps).mean()))
         parameter.copy_(before)
         slope = (values[0] - values[1]) / 2e-5
         assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-4, abs=1e-8), name
@@ -173,6 +173,41 @@ def test_noise_levels_are_uniform_in_their_logarithm() -> None:
     )
     found = np.searchsorted(np.sort(s), grid) / len(s)
     assert abs(found - expected).max() <= 2.0 / math.sqrt(len(s))  # Kolmogorov
+
+
+def test_losses_count_by_the_inverse_of_their_mean_at_their_level() -> None:
+    """Means of losses known at three levels far apart, each met as often as it takes; a level between keeps its 1."""
+    losses, truth = LevelLosses(NoiseLevels()), {0.01: 0.5, 0.3: 0.08, 150.0: 2.0}
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        s = rng.permutation(list(truth))
+        drawn = [truth[level] * rng.uniform(0.5, 1.5) for level in s]
+        losses.update(torch.from_numpy(s), torch.tensor(drawn))
+    weights = losses.weights(torch.tensor([*truth, 3.0]))
+    assert weights.tolist() == pytest.approx([2.0, 12.5, 0.5, 1.0], rel=0.15)
+    again = LevelLosses(NoiseLevels(), json.loads(json.dumps(losses.means)))
+    assert torch.equal(again.weights(torch.tensor([*truth])), weights[:3])
+
+
+def test_a_step_weighs_each_image_by_its_level() -> None:
+    """The gradient of one step, against that of the images' own losses summed with the weights."""
+    trainer = Trainer(initialised(TINY, 0), TINY, RECIPE, CPU)
+    trainer.losses.means = [0.25 + 0.1 * k for k in range(LevelLosses.NUM_BINS)]
+    x = (40.0 + 160.0 * torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
+    batch = Batch(x, torch.tensor([0.01, 0.5, 90.0]), torch.randn(3, 3, 16, 16))
+    weights = trainer.losses.weights(batch.s)
+    seen: list[torch.Tensor] = []
+    trainer.optimizer.step = lambda lr: seen.append(trainer.net.out.bias.grad.clone())  # type: ignore[method-assign]
+    with torch.enable_grad(), trainer.autocast():
+        losses = [
+            edm_loss(trainer.net, one.float() / 127.5 - 1.0, s, eps).sum()
+            for one, s, eps in zip(x.split(1), batch.s.split(1), batch.eps.split(1), strict=True)
+        ]
+    parts = [torch.autograd.grad(loss, trainer.net.out.bias)[0] for loss in losses]
+    mean = trainer.take_step(batch)
+    expected = sum(float(w) * part for w, part in zip(weights, parts, strict=True)) / 3
+    assert rel(seen[0] / seen[0].norm(), expected / expected.norm()) <= 1e-2  # bfloat16; clipped in length
+    assert mean == pytest.approx(float(sum(losses)) / 3, rel=1e-2)
 
 
 def test_crops_are_parts_of_the_photograph_in_all_eight_positions() -> None:
@@ -401,8 +436,9 @@ def test_a_tenth_is_held_out_and_stays_so() -> None:
 def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
     shapes, levels = Shapes.around(3, 32), NoiseLevels()
     collection = Collection(find_photos([photos]), channels=3, least_side=32, seed=0)
-    sides = [draw_batch(collection, shapes, levels, 0, step).x.shape for step in range(8)]
-    assert sides == [(3, 3, 32, 32)] * 3 + [(1, 3, 64, 64)] + [(3, 3, 32, 32)] * 3 + [(1, 3, 64, 64)]
+    drawn = [draw_batch(collection, shapes, levels, 0, step).x.shape for step in range(600)]
+    assert {tuple(shape) for step, shape in enumerate(drawn) if step % 4 < 3} == {(3, 3, 32, 32)}
+    assert {tuple(shape) for shape in drawn[3::4]} == {(1, 3, side, side) for side in range(49, 65)}
     one, same, other = (draw_batch(collection, shapes, levels, seed, 5) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -7,7 +7,6 @@ is resumed goes on with the crops that it would have had.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import queue
 import threading
@@ -24,6 +23,7 @@ from torch import Tensor
 from dmps_cli.errors import InputError
 from dmps_cli.files import IMAGE_SUFFIXES
 from dmps_cli.images import load_channels, size_of, to_uint8
+from dmps_cli.noise_levels import NoiseLevels
 
 CACHE_BYTES = 3 * 2**29
 """Decoded photographs that are kept in memory, 1.5 GiB; 2,000 of 500 x 375 px in colour are 1.1 GB."""
@@ -33,6 +33,9 @@ CROPS_PER_DECODING = 48
 
 HELD_OUT = 10
 """One photograph of so many is kept for validation where no folder is given for it."""
+
+LACKING = 15
+"""Most px that a large crop has less than its side: networks pad to multiples of 16."""
 
 Pixels = np.ndarray
 """A photograph, uint8: (H, W, 3), or (H, W, 1) in grey."""
@@ -205,32 +208,6 @@ class Collection:
 CROPS, ORDER, NOISE = range(3)  # purposes of draws: streams that must never coincide
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoiseLevels:
-    """The distribution of s in training: ln s uniform over low .. middle, a share of it over middle .. high.
-
-    focus: a share of the draws is kept for ln s uniform over focus_low .. focus_high, the noise of photographs and of
-    the last steps of a restoration, where the details are made (docs/training.md).
-    """
-
-    low: float = 0.005
-    middle: float = 10.0
-    high: float = 200.0
-    share_high: float = 0.12
-    focus: float = 0.5
-    focus_low: float = 0.05
-    focus_high: float = 0.8
-
-    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """(count,) of float64."""
-        kind, u = rng.random(count), rng.random(count)
-        is_high, is_focus = kind < self.share_high, kind >= 1.0 - self.focus
-        begin = np.select([is_high, is_focus], np.log([self.middle, self.focus_low]), math.log(self.low))
-        end = np.select([is_high, is_focus], np.log([self.high, self.focus_high]), math.log(self.middle))
-        logs: np.ndarray = begin + u * (end - begin)
-        return np.exp(logs)  # type: ignore[no-any-return]
-
-
 class Batch(NamedTuple):
     """x: (B, C, H, W) of uint8; s: (B,) noise levels; eps: like x, normal draws in float32."""
 
@@ -241,7 +218,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """Crops of a step: three batches of `batch` small ones to one of `large_batch` large ones, sides in px."""
+    """Crops of a step: three batches of `batch` small ones to one of `large_batch` large ones, sides in px.
+
+    Large ones lack up to LACKING px, so that edges are learnt where the network has to pad.
+    """
 
     batch: int
     crop: int
@@ -253,9 +233,11 @@ class Shapes:
         """With large crops of twice the side, as many pixels in a third more of them: 12 of 96 px, 4 of 192 px."""
         return cls(batch=batch, crop=crop, large_batch=max(1, batch // 3), large_crop=2 * crop)
 
-    def at(self, step: int) -> tuple[int, int]:
+    def draw(self, rng: np.random.Generator, step: int) -> tuple[int, int]:
         """(how many, side px)."""
-        return (self.large_batch, self.large_crop) if step % 4 == 3 else (self.batch, self.crop)
+        if step % 4 < 3:
+            return self.batch, self.crop
+        return self.large_batch, self.large_crop - int(rng.integers(LACKING + 1))
 
     def crops_before(self, step: int) -> int:
         """Crops in all earlier steps."""
@@ -268,7 +250,7 @@ def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed
     Of a photograph smaller than a large crop, the edge is mirrored.
     """
     rng = np.random.default_rng((seed, CROPS, step))
-    count, side = shapes.at(step)
+    count, side = shapes.draw(rng, step)
     first = shapes.crops_before(step)
     crops = [random_crop(collection.pixels(first, rng.random()), side, rng) for _ in range(count)]
     x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
-from dmps_cli.crops import Batch, Collection, Loader, NoiseLevels, Photo, Shapes, decode, draw_batch
+from dmps_cli.crops import Batch, Collection, Loader, Photo, Shapes, decode, draw_batch
 from dmps_cli.curves import draw
 from dmps_cli.device import has_fast_bfloat16
 from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError, WeightsError
@@ -30,6 +30,7 @@ from dmps_cli.files import atomic_write
 from dmps_cli.images import from_uint8, png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
+from dmps_cli.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.optimizers import MuonAdamW, moments_of
 from dmps_cli.report import csv_text
 from dmps_cli.sampling import Noise
@@ -57,7 +58,7 @@ VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE, SAVE_SHARE = 180.0, 6, 6, 0.08
 """Seconds between checkpoints; so many in a short run; log rows between two; share of the time they may take."""
 
-STATE_FORMAT = "dmps training state 2"
+STATE_FORMAT = "dmps training state 3"
 
 Row = dict[str, Any]
 Clock = Callable[[int], float]
@@ -76,7 +77,7 @@ def wall_clock(step: int) -> float:
 def edm_loss(
     net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = 0.5
 ) -> Tensor:
-    """Mean over pixels and images of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
+    """(B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
 
         z = x + s eps,  lambda(s) = v / (s sigma_data)^2,  v = s^2 + sigma_data^2
 
@@ -90,7 +91,7 @@ def edm_loss(
     root = (level**2 + sigma_data**2).sqrt()
     f = net(((x + level * eps) / root).contiguous(memory_format=torch.channels_last), s.log() / 4.0)
     target = (level * x - sigma_data**2 * eps) / (sigma_data * root)
-    return (f.to(target.dtype) - target).square().mean()
+    return (f.to(target.dtype) - target).square().mean((1, 2, 3))
 
 
 def learning_rate(highest: float, share: float, step: int) -> float:
@@ -147,6 +148,7 @@ class Trainer:
         self.net = net.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.levels = NoiseLevels()
+        self.losses = LevelLosses(self.levels)
         self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
         self.optimizer = MuonAdamW(self.net, fused=device.type in ("cpu", "cuda"))
         self.step, self.bad_steps, self.seconds = 0, 0, 0.0
@@ -168,20 +170,21 @@ class Trainer:
 
     @torch.enable_grad()
     def take_step(self, batch: Batch) -> float:
-        """One step of the optimizer, or none where the gradient is not finite; the loss."""
+        """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
         x = batch.x.to(self.device).float() / 127.5 - 1.0
         with self.autocast():
-            loss = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
-        loss.backward()  # type: ignore[no-untyped-call]
+            losses = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
+        (losses * self.losses.weights(batch.s).to(self.device)).mean().backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
         if math.isfinite(float(norm)):
             self.optimizer.step(self.lr)
+            self.losses.update(batch.s, losses.detach())
             self._update_average()
         else:
             self.bad_steps += 1
         self.net.zero_grad(set_to_none=True)
         self.step += 1
-        return float(loss.detach())
+        return float(losses.detach().mean())
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -215,6 +218,7 @@ class Trainer:
         """Takes up a training state where it was saved."""
         averages = dict(self.ema.named_parameters())
         self.step, self.bad_steps, self.seconds = facts["step"], facts["bad_steps"], facts["seconds"]
+        self.losses = LevelLosses(self.levels, facts["level_losses"])
         self.rows = list(facts["rows"])
         for name, parameter in self.net.named_parameters():
             parameter.copy_(tensors[f"net.{name}"])
@@ -484,6 +488,7 @@ class Run:
             "step": trainer.step,
             "bad_steps": trainer.bad_steps,
             "seconds": trainer.seconds,
+            "level_losses": trainer.losses.means,
             "rows": trainer.rows,
             "config": asdict(trainer.config),
             "recipe": asdict(trainer.recipe),

@@ -24,10 +24,10 @@ from dmps_cli.cli.options import (
     Samplers,
     Sigmas,
     SweepFlags,
-    changed,
     checked,
     checked_sigma,
     command_options,
+    given_options,
     is_compared,
     numbers,
     split,
@@ -148,8 +148,13 @@ class FolderFlags:
     no_images: Annotated[bool, typer.Option("--no-images", help="Write no pictures to --out.")] = False
 
 
+MERGE_OPTIONS = ("--merge", "--out", "--overwrite", "--no-images", "--compare", "--offline", "--json", "--quiet")
+"""Those that mean something to --merge, which reads no photographs, computes and fetches nothing."""
+
+
 @command_options
 def evaluate(
+    context: typer.Context,
     sampling: SweepFlags,
     operator: OperatorOptions,
     compute: ComputeFlags,
@@ -189,11 +194,7 @@ def evaluate(
     console = Console(quiet=quiet, as_json=as_json)
     with_paper = is_compared(compare)
     if merge:
-        groups = (source, sampling, operator, replace(compute, offline=False))  # nothing is fetched
-        given = [option for group in groups for option in changed(group)]
-        lists = {"--tasks": tasks != DEFAULT_TASKS, "--methods": methods, "--samplers": samplers, "--sigma": sigma}
-        lists |= {"--samples": samples != 1, "--lpips-net": lpips_net != DEFAULT_LPIPS_NET}
-        check_merge([*given, *(option for option, value in lists.items() if value)])
+        check_merge(context)
         merge_folders(folders or [], target, console, compare=with_paper)
         return
     if with_paper and sampling.preset is None:
@@ -256,11 +257,11 @@ def evaluate(
         worker.run()
 
 
-def check_merge(given: Sequence[str]) -> None:
-    """Raises UsageError for options that are none of --merge. given: those that are not as by default."""
-    if given:
-        option = "--list" if given[0] == "--listed" else given[0]
-        raise UsageError(f"{option} belongs to an evaluation; --merge joins folders as they are")
+def check_merge(context: typer.Context) -> None:
+    """Raises UsageError for options that are given and that --merge would not heed."""
+    for option in given_options(context):
+        if option not in MERGE_OPTIONS:
+            raise UsageError(f"{option} belongs to an evaluation; --merge joins folders as they are")
 
 
 def check_inputs(pictures: Mapping[str, Path], target: FolderFlags) -> None:

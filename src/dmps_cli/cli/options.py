@@ -410,10 +410,10 @@ class SweepFlags(SamplingChoices):
         return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]
 
 
-def changed(group: Any) -> list[str]:
-    """The options of a group (a dataclass) that are not as by default."""
-    names = [item.name for item in fields(group) if getattr(group, item.name) != item.default]
-    return [KNOBS[name].option if name in KNOBS else f"--{name.replace('_', '-')}" for name in names]
+def given_options(context: typer.Context) -> list[str]:
+    """The options that the command line names, by their long names, each once."""
+    given = [p for p in context.command.params if p.name and p.param_type_name == "option"]
+    return [p.opts[0] for p in given if getattr(context.get_parameter_source(p.name), "name", "") == "COMMANDLINE"]
 
 
 PAPER = "paper"  # what --compare takes
