@@ -259,7 +259,14 @@ def test_shards_merged_are_the_whole(dmps: Dmps, photos: Path, whole: list[Row])
     part = dmps("eval", "--merge", "runs/3", "runs/1", "--json")
     assert "6 of 8 restorations are there" in part.err
 
-    for option in (("--nfe", "7"), ("--tasks", "deblur"), ("--limit", "1"), ("--list", "a"), ("--lambda", "2"), ("--samples", "1")):
+    for option in (
+        ("--nfe", "7"),
+        ("--tasks", "deblur"),
+        ("--limit", "1"),
+        ("--list", "a"),
+        ("--lambda", "2"),
+        ("--samples", "1"),
+    ):
         refused = dmps("eval", "--merge", "all", *option)
         assert (refused.code, refused.err.partition(" belongs")[0]) == (2, f"dmps: error: {option[0]}"), refused.err
     rows = Path("runs/2/rows.2of3.jsonl")

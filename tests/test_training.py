@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dmps_cli import curves, training
+from dmps_cli import curves, training, training_files
 from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.crops import (
     Batch,
@@ -32,26 +33,26 @@ from dmps_cli.crops import (
     draw_batch,
     find_photos,
     held_out,
+    is_usable,
     random_crop,
 )
 from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
-from dmps_cli.images import GREY_WEIGHTS, load_rgb, to_grey
+from dmps_cli.images import GREY_WEIGHTS, to_grey
 from dmps_cli.nets.natural import Natural, NaturalConfig
 from dmps_cli.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.optimizers import MuonAdamW
 from dmps_cli.report import ticks
-from dmps_cli.training import (
-    Files,
+from dmps_cli.trainer import (
     Recipe,
-    Run,
     Trainer,
     average_decay,
     edm_loss,
     initialised,
     learning_rate,
-    read_state,
     validation_pictures,
 )
+from dmps_cli.training import Run
+from dmps_cli.training_files import Files, Saved, check_room, read_state
 from tests.conftest import randn, rel
 from tests.shell import Dmps, photo, pixels
 
@@ -70,7 +71,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: training.Saved | None = None) -> Run:
+def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: Saved | None = None) -> Run:
     """A run of a tiny network on the step clock; interrupted before step `last`."""
     recipe = RECIPE if saved is None else saved.recipe
     trainer = Trainer(initialised(TINY, recipe.seed), TINY, recipe, CPU)
@@ -80,7 +81,7 @@ def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: trainin
     return Run(
         trainer=trainer,
         collection=Collection(train, channels=3, least_side=32, seed=recipe.seed),
-        pictures=validation_pictures(held, 3),
+        pictures=validation_pictures(held, 3)[0],
         files=Files(prior=out),
         facts={},
         clock=float,
@@ -222,6 +223,44 @@ def test_crops_are_parts_of_the_photograph_in_all_eight_positions() -> None:
     assert seen == {(a, b) for a in (1, -1, 50, -50) for b in (1, -1, 50, -50) if abs(a) != abs(b)}
 
 
+def test_a_step_follows_the_schedule_and_the_clipping(photos: Path, tmp_path: Path) -> None:
+    """What the optimizer is given: the schedule's rate, a gradient of norm 1 at most; the means of the levels move."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    trainer, step = run.trainer, run.trainer.optimizer.step
+    seen: list[tuple[float, float, float]] = []
+
+    def watched(lr: float) -> None:
+        norm = math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.net.parameters() if p.grad is not None))
+        seen.append((lr, trainer.seconds, norm))
+        step(lr)
+
+    trainer.optimizer.step = watched  # type: ignore[method-assign]
+    trainer.net.out.bias.fill_(50.0)  # far off: a large gradient
+    with pytest.raises(NumericsError, match="diverged"):
+        run.train()
+    trainer.net.out.bias.zero_()
+    run.losses.clear()
+    run.train()
+    assert len(seen) >= 24
+    assert max(norm for _, _, norm in seen) == pytest.approx(1.0, abs=1e-3)
+    for place, (lr, seconds, _) in enumerate(seen):
+        expected = min(1.0, (place + 1) / 100) * RECIPE.lr * 0.5 * (1.0 + math.cos(math.pi * seconds / RECIPE.seconds))
+        assert lr == pytest.approx(expected)
+    assert len({*trainer.losses.means} - {1.0}) >= 5
+
+
+def test_the_prior_is_the_average(photos: Path, tmp_path: Path) -> None:
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    run.train()
+    state, prior = load_file(run.files.state), load_file(run.files.prior)
+    for name, value in prior.items():
+        if name == "fr":
+            continue
+        assert torch.equal(value, state[f"ema.{name}"].to(value.dtype)), name
+        assert value.dtype == (torch.float16 if value.ndim > 1 else torch.float32)
+    assert not torch.equal(state["ema.inp.weight"], state["net.inp.weight"])
+
+
 def test_a_few_dozen_steps_lower_the_loss() -> None:
     """On one fixed batch of smooth pictures at a moderate noise level."""
     trainer = Trainer(initialised(TINY, 0), TINY, Recipe(lr=5e-3), CPU)
@@ -247,10 +286,24 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted() -> No
 def test_endless_bad_steps_end_the_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tiny_run(photos, tmp_path / "out.safetensors")
     monkeypatch.setattr(training, "MOST_BAD_STEPS", 5)
-    run.trainer.net.out.bias.fill_(math.nan)
-    with pytest.raises(NumericsError, match="smaller --lr"):
+    for parameter in run.trainer.net.parameters():  # the loss is finite, no gradient is
+        parameter.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(NumericsError, match=r"5 steps in a row had no finite gradient.*smaller --lr"):
         run.train()
-    assert torch.isfinite(load_file(run.files.prior)["out.bias"]).all()
+    assert (run.trainer.step, run.trainer.bad_steps) == (5, 5)
+    assert torch.equal(load_file(run.files.state)["net.inp.weight"], initialised(TINY, RECIPE.seed).inp.weight)
+
+
+def test_a_training_that_diverges_keeps_the_last_checkpoint(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, step = tiny_run(photos, tmp_path / "out.safetensors"), Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", lambda self, batch: step(self, batch) * (1e6 if self.step > 9 else 1.0))
+    with pytest.raises(NumericsError, match="diverged"):
+        run.train()
+    kept = read_state(run.files).facts
+    assert 0 < kept["step"] <= 9
+    assert read_safetensors(run.files.prior)[1]["steps"] == str(kept["step"])
 
 
 # The optimizer -------------------------------------------------------------------------------------------------------
@@ -433,6 +486,23 @@ def test_a_tenth_is_held_out_and_stays_so() -> None:
     assert held_out(listed[:1]) == (listed[:1], [])
 
 
+@pytest.mark.parametrize(
+    ("num_good", "num_damaged", "sides"), [(1, 1, (2, 0)), (2, 1, (2, 1)), (2, 5, (6, 1)), (5, 0, (4, 1))]
+)
+def test_what_is_held_out_can_be_read(tmp_path: Path, num_good: int, num_damaged: int, sides: tuple[int, int]) -> None:
+    """A usable photograph on either side, whatever the hashes of the names say; two are needed."""
+    for k in range(num_good):
+        photo(tmp_path / f"good{k}.png", (40, 40), seed=k)
+    for k in range(num_damaged):
+        (tmp_path / f"bad{k}.png").write_bytes((tmp_path / "good0.png").read_bytes()[:300])
+    train, held = held_out(find_photos([tmp_path]), lambda photo: is_usable(photo, 3, 32))
+    assert (len(train), len(held)) == sides
+    assert Collection(train, channels=3, least_side=32, seed=0).num_usable == num_good - len(held)
+    pictures, damaged = validation_pictures(held, 3)
+    assert (len(pictures), damaged) == (len(held), 0)
+    assert validation_pictures(find_photos([tmp_path]), 3)[1] == num_damaged
+
+
 def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
     shapes, levels = Shapes.around(3, 32), NoiseLevels()
     collection = Collection(find_photos([photos]), channels=3, least_side=32, seed=0)
@@ -471,6 +541,7 @@ def test_waiting_is_measured_and_errors_come_through() -> None:
 
 # The command ---------------------------------------------------------------------------------------------------------
 
+SHORT = ("--minutes", "0.001")
 QUICK = ("--minutes", "0.02", "--size", "small", "--batch", "1", "--crop", "32")
 
 
@@ -563,20 +634,123 @@ def test_grey_of_a_measurement_is_the_measurement_of_grey() -> None:
     assert torch.equal(to_grey(same)[0], same[:, :1])
 
 
-def test_a_prior_of_its_own_goes_on_as_the_beginning_of_another(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
-    """--init takes over weights and terms; a step count starts anew."""
+def test_a_prior_of_its_own_goes_on_as_the_beginning_of_another(dmps: Dmps, photos: Path) -> None:
+    """--init takes over weights and terms, and the file says which; the steps are counted anew."""
     assert dmps("train", photos, "-o", "a.safetensors", *QUICK, "--licence", "mine", "--full").code == 0
-    began: dict[str, Any] = {}
-    result = dmps("train", photos, "-o", "b.safetensors", "--init", "a.safetensors", "--minutes", "0.001", *QUICK[4:])
+    first = read_safetensors(Path("a.safetensors"))[1]
+    start = ("train", photos, "-o", "b.safetensors", "--init", "a.safetensors", "--minutes", "0.001", *QUICK[4:])
+    result = dmps(*start, "--resume", "b.safetensors")
     assert result.code == 0, result.err
     assert "its terms go on: mine" in result.err
     began = read_safetensors(Path("b.safetensors"))[1]
     assert (began["licence"], began["widths"]) == ("mine", "32,48,64,96")
-    net, config, _ = training.initial_network("a.safetensors", None)
-    assert config.widths == (32, 48, 64, 96)
-    assert torch.equal(net.inp.weight, load_file("a.safetensors")["inp.weight"])
-    before = load_rgb(photos / "0.png").pixels[None]
-    assert float(Natural(net).denoise(before, 0.1).sub(before).abs().max()) > 0.0
+    digest = hashlib.sha256(Path("a.safetensors").read_bytes()).hexdigest()
+    assert began["initial_weights"] == f"a, sha256 {digest}, terms: mine"
+    assert 1 <= int(began["steps"]) < int(first["steps"])
+    found = training.initial_network("a.safetensors", None)
+    trainer = training.Start(recipe=Recipe(), config=found.config, net=found.net).trainer(CPU)
+    expected = load_file("a.safetensors")
+    for part in (trainer.net, trainer.ema):
+        assert all(torch.equal(p, expected[name]) for name, p in part.named_parameters())
+    again = dmps(*start[:6], "--resume", "b.safetensors", "--minutes", "0.02", "--licence", "yours")  # the same, later
+    assert again.code == 0, again.err
+    assert "--init a.safetensors was for its first call" in again.err
+    later = read_safetensors(Path("b.safetensors"))[1]
+    assert (later["initial_weights"], later["licence"]) == (began["initial_weights"], "yours")
+    beside = dmps(
+        "train", photos, "-o", "c.safetensors", "--init", "a.safetensors", *QUICK[4:], *SHORT, "--licence", "x"
+    )
+    assert "its terms (mine) are written beside yours: x" in beside.err
+
+
+def test_what_is_missing_at_the_end_is_made_from_the_state(dmps: Dmps, photos: Path) -> None:
+    """As after a kill between the files of the last checkpoint; the same for other terms or another precision."""
+    assert dmps("train", photos, "-o", "p.safetensors", *QUICK).code == 0
+    files = Files(prior=Path("p.safetensors"))
+    kept = {path: path.read_bytes() for path in files.all}
+    resume = ("train", photos, "--resume", "p.safetensors")
+    for lost in ([files.prior], [files.log, files.picture], [files.prior, files.picture]):
+        for path in lost:
+            path.unlink()
+        done = dmps(*resume)
+        assert (done.code, "written anew from its state" in done.err) == (0, True), done.err
+        assert {path: path.read_bytes() for path in files.all} == kept
+    assert "nothing to do" in dmps(*resume).err
+    assert dmps(*resume, "--licence", "mine", "--full").code == 0
+    tensors, facts = read_safetensors(files.prior)
+    assert (facts["licence"], facts["precision"], tensors["inp.weight"].dtype) == ("mine", "float32", torch.float32)
+    again = dmps(*resume)  # the state knows
+    assert "nothing to do" in again.err
+    assert read_safetensors(files.prior)[1]["licence"] == "mine"
+    files.prior.write_bytes(kept[files.prior].replace(b'"steps":"', b'"steps":"1'))  # of another checkpoint
+    assert "written anew" in dmps(*resume, "--licence", "mine").err
+
+
+def test_files_of_the_training_are_no_photographs(dmps: Dmps, photos: Path) -> None:
+    """With OUT among the photographs: the picture of the log is not one of them; the data stay the same."""
+    out = photos / "p.safetensors"
+    assert dmps("train", photos, "-o", out, *QUICK).code == 0
+    first = read_safetensors(out)[1]
+    assert Path(f"{out}.png").exists()
+    done = dmps("train", photos, "--resume", out, "--minutes", "0.04")
+    assert "not those of the earlier calls" not in done.err
+    assert read_safetensors(out)[1]["photographs_sha256"] == first["photographs_sha256"]
+
+
+def test_figures_of_other_photographs_are_not_kept(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    """What is measured on others is said; where nothing is measured any more, the file has no PSNR."""
+    assert dmps("train", photos, "-o", "p.safetensors", *QUICK).code == 0
+    first = read_safetensors(Path("p.safetensors"))[1]
+    assert int(first["psnr_step"]) == int(first["steps"])
+    (tmp_path / "others").mkdir()
+    photo(tmp_path / "others" / "a.png", (64, 64), seed=77)
+    more = ("train", photos, "--resume", "p.safetensors", "--minutes")
+    done = dmps(*more, "0.04", "--validate", "others")
+    assert "no PSNR compares" in done.err
+    later = read_safetensors(Path("p.safetensors"))[1]
+    assert int(later["psnr_step"]) == int(later["steps"]) > int(later["validation_since"]) == int(first["steps"])
+    (tmp_path / "one").mkdir()
+    photo(tmp_path / "one" / "a.png", (64, 64))
+    last = dmps("train", "one", "--resume", "p.safetensors", "--minutes", "0.06")
+    assert last.code == 0, last.err
+    assert "no photograph is left to measure on" in last.err
+    assert not [name for name in read_safetensors(Path("p.safetensors"))[1] if name.startswith("psnr")]
+
+
+def test_an_unreadable_folder_is_said(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert done.code == 0, done.err
+    assert f"the folder {photos}/more cannot be read" in done.err
+    assert read_safetensors(Path("p.safetensors"))[1]["photographs"] == "3"
+
+
+def test_the_same_file_spelled_differently_is_the_same(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    done = dmps("train", photos, "-o", "p.safetensors", "--resume", tmp_path / "p.safetensors", *QUICK)
+    assert done.code == 0, done.err
+    assert "this is the first call" in done.err
+
+
+@pytest.mark.parametrize("kind", ["flat", "two channels", "nan"])
+def test_weights_that_are_none_are_refused(dmps: Dmps, photos: Path, kind: str) -> None:
+    state = {name: value.clone() for name, value in initialised(TINY, 0).state_dict().items()}
+    if kind == "flat":
+        state["inp.weight"] = state["inp.weight"].flatten()
+    elif kind == "two channels":
+        state["inp.weight"], state["out.weight"] = torch.zeros(8, 8, 3, 3), torch.zeros(8, 8, 3, 3)
+    else:
+        state["mid.0.c1.weight"][0] = math.nan
+    save_file(state, "w.safetensors", {"architecture": "natural"})
+    result = dmps("train", photos, "-o", "a.safetensors", "--init", "w.safetensors", *SHORT)
+    assert (result.code, result.err.count("\n")) == (1, 1), result.err
+    assert not list(Path().glob("a.safetensors*"))
 
 
 def test_later_minutes_go_on(dmps: Dmps, photos: Path) -> None:
@@ -655,27 +829,53 @@ def test_bad_input_is_refused_and_nothing_is_written(
 
 
 def test_a_full_disk(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first step it ends the run; later it is said, and the checkpoint before it stays whole."""
+    """Without room for every checkpoint to come no step is made; later it is said; the prior is written if it fits."""
     run = tiny_run(photos, tmp_path / "out.safetensors")
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    run.save()
+    state, prior = (path.stat().st_size for path in (run.files.state, run.files.prior))
+    for path in run.files.all:
+        path.unlink(missing_ok=True)
+    free = [2 * state]  # for the first checkpoint, but not for a second beside it
+    monkeypatch.setattr(training_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
     with pytest.raises(OutputError, match="no room on the disk"):
         run.train()
     assert not run.files.prior.exists()
-    monkeypatch.undo()
+    free[0] = 2 * state + 2 * prior
     said: list[str] = []
-    run.note = said.append
-    save = Run.save
+    run.note, write = said.append, training.write_state
 
-    def failing(self: Run) -> None:
-        if 0 < self.trainer.step < 24:
-            raise OutputError("no room on the disk")
-        save(self)
+    def failing(files: Files, trainer: Trainer, facts: dict[str, str]) -> None:
+        if trainer.step > 0:
+            raise OutputError("no room on the disk for the state")
+        write(files, trainer, facts)
 
-    monkeypatch.setattr(Run, "save", failing)
-    run.train()
+    monkeypatch.setattr(training, "write_state", failing)
+    with pytest.raises(OutputError, match="for the state"):
+        run.train()
     assert said
-    assert "the training goes on" in said[0]
-    assert read_state(run.files).facts["step"] == 24
+    assert all("the training goes on" in text for text in said)
+    assert (read_state(run.files).facts["step"], read_safetensors(run.files.prior)[1]["steps"]) == (0, "24")
+    free[0] = state  # as much as the next state takes beside the last
+    check_room(run.files, run.trainer)
+    free[0] = state // 2
+    with pytest.raises(OutputError, match="no room"):
+        check_room(run.files, run.trainer)
+
+
+def test_files_of_killed_runs_are_removed_once_they_are_old(photos: Path, tmp_path: Path) -> None:
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    names = (
+        ".out.safetensors.state.0f.part",
+        ".out.safetensors.0f.part",
+        ".out.safetensors.csv.new.part",
+        ".else.part",
+    )
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    for name in (names[0], names[1], names[3]):
+        os.utime(tmp_path / name, (0, 0))
+    run.train()
+    assert {path.name for path in tmp_path.glob(".*")} == {names[2], names[3]}
 
 
 def test_a_damaged_state_is_said(photos: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -54,36 +55,59 @@ class Photo:
         return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6], "big")
 
 
-def find_photos(folders: Sequence[Path]) -> list[Photo]:
+def find_photos(
+    folders: Sequence[Path],
+    *,
+    leave_out: Iterable[Path] = (),
+    on_unreadable: Callable[[str], object] = lambda folder: None,
+) -> list[Photo]:
     """Every picture file in the folders and their subfolders, each once, by name; hidden ones are left out.
 
-    Raises InputError for what is no folder.
+    leave_out: files that are no photographs, whatever their names say; on_unreadable: is told of a subfolder that
+    cannot be listed. Raises InputError for what is no folder.
     """
     found: dict[str, Photo] = {}
+    apart = {os.path.realpath(path) for path in leave_out}
     for folder in folders:
         if not os.path.isdir(folder):  # noqa: PTH112 - False for any odd name
             raise InputError(f"{folder} is not a folder; name folders of photographs")
-        for place, inner, names in os.walk(folder):
+        for place, inner, names in os.walk(folder, onerror=lambda exc: on_unreadable(exc.filename)):
             inner[:] = [name for name in inner if not name.startswith(".")]
             for name in names:
                 path = Path(place, name)
-                if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and path.is_file():
-                    within = path.relative_to(folder).as_posix()
-                    found.setdefault(os.path.realpath(path), Photo(path=path, name=within))
+                is_wanted = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+                if is_wanted and (real := os.path.realpath(path)) not in apart and os.path.isfile(path):  # noqa: PTH113
+                    found.setdefault(real, Photo(path=path, name=path.relative_to(folder).as_posix()))
     return sorted(found.values(), key=lambda photo: (photo.name, str(photo.path)))
 
 
-def held_out(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
-    """(for training, for validation): a tenth by the hash of its name, at least one of several.
+def held_out(
+    photos: Sequence[Photo], is_usable: Callable[[Photo], bool] = lambda photo: True
+) -> tuple[list[Photo], list[Photo]]:
+    """(for training, for validation): a tenth by the hash of its name, at least one of two usable ones.
 
-    A photograph stays on its side when others join.
+    Where a tenth and the rest both hold a usable one, a photograph stays on its side when others join.
     """
-    if len(photos) < 2:
-        return list(photos), []
     chosen = {photo.path for photo in photos if photo.key % HELD_OUT == 0}
-    if len(chosen) in (0, len(photos)):
-        chosen = {min(photos, key=lambda photo: photo.key).path}
-    return [p for p in photos if p.path not in chosen], [p for p in photos if p.path in chosen]
+    sides = [p for p in photos if p.path not in chosen], [p for p in photos if p.path in chosen]
+    if all(any(is_usable(photo) for photo in side) for side in sides):
+        return sides
+    first_two = list(islice((p for p in sorted(photos, key=lambda photo: photo.key) if is_usable(p)), 2))
+    if len(first_two) < 2:
+        return list(photos), []
+    return [p for p in photos if p != first_two[0]], first_two[:1]
+
+
+def is_usable(photo: Photo, channels: int, least_side: int) -> bool:
+    """Whether it can be read, and has least_side px on its shorter side."""
+    size = size_of(photo.path)
+    if size is None or min(size) < least_side:
+        return False
+    try:
+        pixels = decode(photo.path, channels)
+    except InputError:
+        return False
+    return bool(min(pixels.shape[:2]) >= least_side)
 
 
 def list_sha256(photos: Sequence[Photo]) -> str:
@@ -159,6 +183,11 @@ class Collection:
     def skipped(self) -> Skipped:
         """Files that are not used, as far as they have been met."""
         return Skipped(self.small, len(self.damaged))
+
+    @property
+    def num_usable(self) -> int:
+        """Photographs less the damaged ones that have been met."""
+        return len(self.photos) if self.is_whole else len(self.photos) - len(self.damaged)
 
     def pixels(self, first_crop: int, draw: float) -> Pixels:
         """A photograph of the window at that crop of the run. draw: uniform on [0, 1), says which."""

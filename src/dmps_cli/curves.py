@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def draw(rows: Sequence[Mapping[str, Any]], psnr_names: Sequence[str]) -> Image.
     from PIL import Image, ImageDraw
 
     def points(name: str) -> list[Point]:
-        return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        return [(row["step"], row[name]) for row in rows if row.get(name) is not None and math.isfinite(row[name])]
 
     panels = [
         Panel(title="loss", lines={"": points("loss")}),

@@ -143,6 +143,14 @@ def _nearest_existing(path: Path) -> Path:
     return path
 
 
+TEMPORARY_SUFFIX = ".part"
+
+
+def temporary_beginning(target: Path) -> str:
+    """How the name of a file begins that `atomic_write` writes first, beside the target."""
+    return f".{target.name[:32]}."
+
+
 def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *, overwrite: bool) -> None:
     """Writes a file whole or not at all; makes its folder. content: the bytes, or what writes them to a file.
 
@@ -151,7 +159,7 @@ def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *,
     `overwrite` an existing target stays as it is, even if it appeared a moment ago. A symbolic link is replaced, not
     followed. The file's mode is that of any new file (umask). Raises OutputError.
     """
-    temporary = target.parent / f".{target.name[:32]}.{secrets.token_hex(8)}.part"
+    temporary = target.parent / f"{temporary_beginning(target)}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not overwrite:
@@ -218,7 +226,7 @@ def _reserve_and_replace(temporary: Path, target: Path) -> None:
 
 def _reason(target: Path, exc: OSError) -> str:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no room on the disk for {target}; free some and run again with --skip-existing"
+        return f"no room on the disk for {target}; free some and run again"
     if isinstance(exc, (NotADirectoryError, FileExistsError)):
         return f"cannot write {target}: {_nearest_existing(target.parent)} is not a folder"
     return f"cannot write {target}: {exc.strerror or exc}"

@@ -1,66 +1,52 @@
-"""Training of the network "natural" on photographs: EDM's loss, an average of the weights, files to go on from.
+"""Runs of the training: what they begin with, and the loop over the steps.
 
-[EDM] Karras et al. 2022. Learning rate and end depend on the share of the time that is used up, over all calls; what a
-step sees depends on (seed, step) alone. So a run that was interrupted goes on as if it had not been.
+What a step sees depends on (seed, step) alone, so a run that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
+from statistics import fmean
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
-from dmps_cli.crops import Batch, Collection, Loader, Photo, Shapes, decode, draw_batch
-from dmps_cli.curves import draw
-from dmps_cli.device import has_fast_bfloat16
-from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError, WeightsError
-from dmps_cli.files import atomic_write
-from dmps_cli.images import from_uint8, png_bytes
-from dmps_cli.measurements import versions
-from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
-from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.optimizers import MuonAdamW, moments_of
-from dmps_cli.report import csv_text
-from dmps_cli.sampling import Noise
+from dmps_cli.checkpoints import read_checkpoint, read_safetensors
+from dmps_cli.crops import Collection, Loader, draw_batch
+from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
+from dmps_cli.files import sha256_file
+from dmps_cli.nets.natural import NaturalConfig, NaturalNet
+from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer, initialised
+from dmps_cli.training_files import (
+    ARCHITECTURE,
+    Files,
+    Saved,
+    check_room,
+    write_log,
+    write_picture,
+    write_prior,
+    write_state,
+)
 from dmps_cli.weights import Card, card
 
-ARCHITECTURE = "natural"
 SIZES = {"base": NaturalConfig(), "small": NaturalConfig(widths=(32, 48, 64, 96))}
 """Sizes by name: that of the bundled prior (5.7 M values), and a quarter of its cost (1.4 M)."""
 
-WARM_UP = 100  # steps, of the learning rate
 LR_OF_WEIGHTS = 1e-3
 """Highest learning rate where given weights begin: that of new ones would undo part of what they know."""
 
-LARGEST_NORM = 1.0  # of the gradient
-AVERAGE = 0.9995
-AVERAGE_START = 10
-MOST_BAD_STEPS = 50
-
-SIGMAS = (15, 25, 50)
-"""Noise of the validation, in grey levels of 255."""
-
-VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
-"""Of at most so many photographs the middle square of so many px."""
+MOST_BAD_STEPS = 50  # in a row
+LARGEST_LOSS = 20.0
+"""Of a row of the log. A network that knows nothing has 1, at most 4 on pictures of black and white alone."""
 
 SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE, SAVE_SHARE = 180.0, 6, 6, 0.08
 """Seconds between checkpoints; so many in a short run; log rows between two; share of the time they may take."""
 
-STATE_FORMAT = "dmps training state 3"
-
-Row = dict[str, Any]
 Clock = Callable[[int], float]
 """Seconds by a clock of any zero, asked before and after each step, with the number of steps done."""
 
@@ -71,181 +57,24 @@ def wall_clock(step: int) -> float:
     return time.monotonic()
 
 
-# --- The mathematics
-
-
-def edm_loss(
-    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = 0.5
-) -> Tensor:
-    """(B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
-
-        z = x + s eps,  lambda(s) = v / (s sigma_data)^2,  v = s^2 + sigma_data^2
-
-    With D = (sigma_data^2 / v) z + (sigma_data s / sqrt(v)) F this is the mean of (F - target)^2,
-
-        target = (s x - sigma_data^2 eps) / (sigma_data sqrt(v)),
-
-    where small s cancels nothing. x, eps: (B, C, H, W); s: (B,); F = net(z / sqrt(v), ln(s) / 4).
-    """
-    level = s[:, None, None, None]
-    root = (level**2 + sigma_data**2).sqrt()
-    f = net(((x + level * eps) / root).contiguous(memory_format=torch.channels_last), s.log() / 4.0)
-    target = (level * x - sigma_data**2 * eps) / (sigma_data * root)
-    return (f.to(target.dtype) - target).square().mean((1, 2, 3))
-
-
-def learning_rate(highest: float, share: float, step: int) -> float:
-    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the time, 0 to 1."""
-    return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
-
-
-def average_decay(step: int) -> float:
-    """min(0.9995, (1 + k) / (10 + k)) at the k-th update: an average over the last tenth of a short run at first."""
-    return min(AVERAGE, (1 + step) / (AVERAGE_START + step))
-
-
-def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
-    """A network to begin with: torch's own draws, but residual branches and output begin at 0, so that F = 0."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = NaturalNet(config)
-    for name, parameter in net.named_parameters():
-        if ".c2." in name or name.startswith("out."):
-            nn.init.zeros_(parameter)
-    return net
-
-
-# --- What is trained
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a prior is trained; kept with the training state. minutes: over all calls; lr: the highest learning rate."""
-
-    minutes: float = 120.0
-    batch: int = 12
-    crop: int = 96
-    lr: float = 3e-3
-    seed: int = 0
-    licence: str = "not stated"
-
-    @property
-    def seconds(self) -> float:
-        """Of all calls."""
-        return 60.0 * self.minutes
-
-    @property
-    def shapes(self) -> Shapes:
-        """Of the crops."""
-        return Shapes.around(self.batch, self.crop)
-
-
-class Trainer:
-    """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds."""
-
-    def __init__(self, net: NaturalNet, config: NaturalConfig, recipe: Recipe, device: torch.device) -> None:
-        self.config, self.recipe, self.device = config, recipe, device
-        self.net = net.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
-        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.levels = NoiseLevels()
-        self.losses = LevelLosses(self.levels)
-        self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
-        self.optimizer = MuonAdamW(self.net, fused=device.type in ("cpu", "cuda"))
-        self.step, self.bad_steps, self.seconds = 0, 0, 0.0
-        self.rows: list[Row] = []
-
-    @property
-    def share(self) -> float:
-        """Of the time, used up."""
-        return self.seconds / self.recipe.seconds
-
-    @property
-    def lr(self) -> float:
-        """The learning rate now."""
-        return learning_rate(self.recipe.lr, self.share, self.step)
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 where the device is fast in it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device))
-
-    @torch.enable_grad()
-    def take_step(self, batch: Batch) -> float:
-        """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
-        x = batch.x.to(self.device).float() / 127.5 - 1.0
-        with self.autocast():
-            losses = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
-        (losses * self.losses.weights(batch.s).to(self.device)).mean().backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
-        if math.isfinite(float(norm)):
-            self.optimizer.step(self.lr)
-            self.losses.update(batch.s, losses.detach())
-            self._update_average()
-        else:
-            self.bad_steps += 1
-        self.net.zero_grad(set_to_none=True)
-        self.step += 1
-        return float(losses.detach().mean())
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        weight = 1.0 - average_decay(self.step - self.bad_steps)
-        torch._foreach_lerp_([*self.ema.parameters()], [*self.net.parameters()], weight)
-
-    @torch.no_grad()
-    def validate(self, pictures: Sequence[tuple[int, Tensor]]) -> dict[str, float]:
-        """psnr_15, psnr_25, psnr_50: mean PSNR in dB of the clipped estimates, of noise that is not clipped.
-
-        pictures: (key of its noise, (1, C, H, W)).
-        """
-        sums = dict.fromkeys(map(_psnr_name, SIGMAS), 0.0)
-        for key, x in pictures:
-            for sigma in SIGMAS:
-                s = sigma * 2.0 / 255.0
-                noisy = (x + s * Noise(0, Noise.MEASUREMENT, [(key, sigma)]).like(x)).to(self.device)
-                with self.autocast():
-                    x0 = self.denoiser.denoise(noisy, s).clamp(-1.0, 1.0).cpu()
-                sums[_psnr_name(sigma)] += 10.0 * math.log10(4.0 / max(float((x0 - x).square().mean()), 1e-12))
-        return {name: total / len(pictures) for name, total in sums.items()} if pictures else {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the training state, on the CPU."""
-        parts = {"net": self.net, "ema": self.ema}
-        found = {f"{part}.{name}": p for part, net in parts.items() for name, p in net.named_parameters()}
-        return {name: value.detach().cpu() for name, value in (found | dict(self.optimizer.moments())).items()}
-
-    @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Takes up a training state where it was saved."""
-        averages = dict(self.ema.named_parameters())
-        self.step, self.bad_steps, self.seconds = facts["step"], facts["bad_steps"], facts["seconds"]
-        self.losses = LevelLosses(self.levels, facts["level_losses"])
-        self.rows = list(facts["rows"])
-        for name, parameter in self.net.named_parameters():
-            parameter.copy_(tensors[f"net.{name}"])
-            averages[name].copy_(tensors[f"ema.{name}"])
-        if (count := self.step - self.bad_steps) > 0:
-            self.optimizer.restore(tensors, count)
-
-    def prior_tensors(self, *, full: bool) -> dict[str, Tensor]:
-        """The averaged weights as a prior's file has them: matrices and kernels in half precision unless `full`."""
-        state = {name: value.detach().cpu() for name, value in self.ema.state_dict().items()}
-        return {name: value if full or value.ndim < 2 else value.half() for name, value in sorted(state.items())}
-
-
-def _psnr_name(sigma: int) -> str:
-    return f"psnr_{sigma}"
-
-
-PSNR_NAMES = tuple(map(_psnr_name, SIGMAS))
-
-
 # --- Beginnings
 
 
-def initial_network(name: str, channels: int | None) -> tuple[NaturalNet, NaturalConfig, str]:
-    """(a network with the weights of a prior, its sizes, the prior's licence). name: a checkpoint's name or path.
+@dataclass(frozen=True, kw_only=True)
+class Initial:
+    """A network with the weights of a prior. about: which they are, and the prior's terms."""
 
-    Raises WeightsError for another architecture, UsageError for another number of channels.
+    net: NaturalNet
+    config: NaturalConfig
+    licence: str
+    about: str
+
+
+def initial_network(name: str, channels: int | None) -> Initial:
+    """name: a checkpoint's name or path.
+
+    Raises WeightsError for another architecture and for values that are not finite, UsageError for another number of
+    channels.
     """
     entry = card(name)
     if entry.architecture not in (ARCHITECTURE, ""):
@@ -262,8 +91,12 @@ def initial_network(name: str, channels: int | None) -> tuple[NaturalNet, Natura
     expected = net.state_dict()
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
         raise WeightsError(f"{entry.location}: its tensors are not those of a '{ARCHITECTURE}' of its sizes")
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise WeightsError(f"{entry.location}: some of its values are not finite; nothing can be trained from them")
     net.load_state_dict({key: value.float() for key, value in state.items()})
-    return net, config, _licence(entry)
+    licence = _licence(entry)
+    about = f"{entry.name}, sha256 {sha256_file(entry.location)}, terms: {licence}"
+    return Initial(net=net, config=config, licence=licence, about=about)
 
 
 def _licence(entry: Card) -> str:
@@ -273,84 +106,35 @@ def _licence(entry: Card) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
-    """What a run writes: the prior, and beside it the state to go on from, the log, the picture of the log."""
+class Start:
+    """How a run begins: a new network of these sizes, the weights of a prior, or a state.
 
-    prior: Path
+    initial_weights: what is said in the prior's file of weights that it began with.
+    """
 
-    def _beside(self, suffix: str) -> Path:
-        return self.prior.with_name(self.prior.name + suffix)
-
-    @property
-    def state(self) -> Path:
-        """Of the training."""
-        return self._beside(".state")
-
-    @property
-    def log(self) -> Path:
-        """CSV."""
-        return self._beside(".csv")
-
-    @property
-    def picture(self) -> Path:
-        """PNG."""
-        return self._beside(".png")
-
-    @property
-    def all(self) -> tuple[Path, ...]:
-        """Every one of them."""
-        return self.prior, self.state, self.log, self.picture
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """A training state as it was read: its tensors (mapped), sizes, recipe and the other facts."""
-
-    tensors: Mapping[str, Tensor]
-    config: NaturalConfig
     recipe: Recipe
-    facts: Mapping[str, Any]
+    config: NaturalConfig
+    net: NaturalNet | None = None
+    initial_weights: str = ""
+    saved: Saved | None = None
 
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Of the photographs and of the beginning, as a state has them; none of a new run."""
+        return {} if self.saved is None else self.saved.facts["photographs"]
 
-def read_state(files: Files) -> Saved:
-    """The training state of a run. Raises WeightsError if there is none, naming what to do."""
-    if not files.state.exists():
-        if not files.prior.exists():
-            raise WeightsError(f"there is no {files.state} to go on from, nor {files.prior}")
-        NaturalConfig.from_state(read_checkpoint(files.prior), str(files.prior))
-        raise WeightsError(f"{files.state} is missing; --init {files.prior} starts from the weights alone")
-    tensors, metadata = read_safetensors(files.state)
-    if metadata.get("format") != STATE_FORMAT:
-        raise WeightsError(
-            f"{files.state} is no training state that this version of dmps reads; --init {files.prior} starts from the "
-            "weights alone"
-        )
-    try:
-        facts = json.loads(metadata["facts"])
-        config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
-        parameters = dict(NaturalNet(config).named_parameters())
-        expected = {f"{part}.{n}" for n, p in parameters.items() for part in ("net", "ema", *moments_of(n, p))}
-        if expected != tensors.keys():
-            raise ValueError("its tensors are not those of its sizes")
-        return Saved(tensors=tensors, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise WeightsError(f"{files.state} is damaged ({exc}); --init {files.prior} starts from the weights") from exc
+    @classmethod
+    def new(cls, size: str, channels: int, recipe: Recipe) -> Self:
+        """From nothing."""
+        return cls(recipe=recipe, config=replace(SIZES[size], channels=channels))
 
-
-def validation_pictures(photos: Sequence[Photo], channels: int) -> list[tuple[int, Tensor]]:
-    """(key, the middle (1, C, h, w)) of the first readable ones by the hash of their names."""
-    pictures: list[tuple[int, Tensor]] = []
-    for photo in sorted(photos, key=lambda photo: photo.key):
-        if len(pictures) == VALIDATION_PHOTOS:
-            break
-        try:
-            pixels = decode(photo.path, channels)
-        except InputError:
-            continue
-        height, width = (min(side, VALIDATION_SIDE) for side in pixels.shape[:2])
-        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        pictures.append((photo.key, from_uint8(pixels[top : top + height, left : left + width])[None]))
-    return pictures
+    def trainer(self, device: torch.device) -> Trainer:
+        """Ready for the next step."""
+        net = self.net if self.net is not None else initialised(self.config, self.recipe.seed)
+        trainer = Trainer(net, self.config, self.recipe, device)
+        if self.saved is not None:
+            trainer.restore(self.saved.tensors, self.saved.facts)
+        return trainer
 
 
 # --- The run
@@ -373,7 +157,8 @@ class Progress:
 class Run:
     """One call: trains until the time is used up, or until `stop` says so; saves now and then, and at the end.
 
-    facts: of the photographs, for the metadata. on_progress is told after each step and each row of the log; note what
+    facts: of the photographs and of the beginning, for the metadata; held_damaged: photographs kept for validation that
+    could not be read. on_progress is told after each step and each row of the log; note what
     went wrong without ending the run.
     """
 
@@ -382,7 +167,7 @@ class Run:
     pictures: Sequence[tuple[int, Tensor]]
     files: Files
     facts: Mapping[str, str]
-    full: bool = False
+    held_damaged: int = 0
     clock: Clock = wall_clock
     stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], object] = lambda progress: None
@@ -397,19 +182,20 @@ class Run:
             self.psnr |= {name: row[name] for name in PSNR_NAMES if row.get(name) is not None}
 
     def train(self) -> None:
-        """Runs. Raises KeyboardInterrupt, all saved, once `stop` says so; NumericsError if the loss stays infinite.
+        """Runs. Raises KeyboardInterrupt, all saved, once `stop` says so; NumericsError if the training diverges.
 
         OutputError is raised by the first and by the last checkpoint; in between a full disk is noted, and the next
         checkpoint is another chance.
         """
         trainer, recipe = self.trainer, self.trainer.recipe
-        if trainer.step == 0:
-            self.save()  # a disk without room is better met now
+        self.files.remove_left_overs()
+        check_room(self.files, trainer)
+        self.save()  # a disk that cannot be written to is better met now
         draw_step = partial(draw_batch, self.collection, recipe.shapes, trainer.levels, recipe.seed)
         start, used, first_step = self.clock(trainer.step), trainer.seconds, trainer.step
         save_every = due_every = min(SAVE_SECONDS, recipe.seconds / LEAST_SAVES)
         saved = rowed = used
-        bad_before, is_stopped = trainer.bad_steps, False
+        is_stopped = False
         with Loader(draw_step, trainer.step) as loader:
             begun = mark = time.perf_counter()
             waited = 0.0
@@ -418,12 +204,8 @@ class Run:
                 trainer.seconds = used + self.clock(trainer.step) - start
                 if math.isfinite(loss):
                     self.losses.append(loss)
-                    bad_before = trainer.bad_steps
-                elif trainer.bad_steps - bad_before >= MOST_BAD_STEPS:
-                    raise NumericsError(
-                        f"the loss was not finite for {MOST_BAD_STEPS} steps; {self.files.prior} holds the last good "
-                        "weights; go on with --resume and a smaller --lr"
-                    )
+                if trainer.bad_in_a_row >= MOST_BAD_STEPS:
+                    self._check()
                 now = time.perf_counter()
                 self.wait_share = loader.wait_seconds / max(now - begun, 1e-9)
                 rate = (trainer.step - first_step) / max(now - begun, 1e-9)
@@ -445,11 +227,11 @@ class Run:
         self.save()
         if is_stopped:
             raise KeyboardInterrupt
-        atomic_write(self.files.picture, png_bytes(draw(trainer.rows, PSNR_NAMES)), overwrite=True)
+        write_picture(self.files, trainer)
 
     def _progress(self, rate: float, *, is_row: bool = False, is_saved: bool = False) -> Progress:
         if self.losses:
-            self.loss = sum(self.losses) / len(self.losses)
+            self.loss = fmean(self.losses)
         return Progress(
             step=self.trainer.step,
             seconds=self.trainer.seconds,
@@ -462,6 +244,7 @@ class Run:
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
         """A row of the log: what the steps since the last one gave; of a row's own step, only what is measured now."""
+        self._check()
         trainer = self.trainer
         measured = trainer.validate(self.pictures) if validate else {}
         self.psnr = measured or self.psnr
@@ -474,90 +257,50 @@ class Run:
         self.losses.clear()
         self.on_progress(progress)
 
+    def _check(self) -> None:
+        """Raises NumericsError if the last steps were all left out, or made the loss of a network that is lost."""
+        bad, mean = self.trainer.bad_in_a_row, fmean(self.losses) if self.losses else 0.0
+        if bad < MOST_BAD_STEPS and not mean > LARGEST_LOSS:
+            return
+        what = f"{bad} steps in a row had no finite gradient" if bad >= MOST_BAD_STEPS else f"the loss is {mean:.3g}"
+        raise NumericsError(
+            f"{what}: the training has diverged; {self.files.prior} and its state are those of the last checkpoint; go "
+            "on with --resume and a smaller --lr"
+        )
+
     def _try_to_save(self) -> None:
         try:
             self.save()
         except OutputError as exc:
-            self.note(f"{exc}; the training goes on, {self.files.prior} is that of the last checkpoint")
+            self.note(f"{exc}; the training goes on")
+
+    @property
+    def current_facts(self) -> dict[str, str]:
+        """Those of the metadata, with the damaged photographs that have been met since."""
+        small, damaged = self.collection.skipped
+        return {
+            **self.facts,
+            "photographs": str(self.collection.num_usable),
+            "skipped_small": str(small),
+            "skipped_damaged": str(damaged + self.held_damaged),
+        }
 
     def save(self) -> None:
-        """Writes the state, the prior and the log, each whole or not at all. Raises OutputError."""
-        trainer = self.trainer
-        check_room(self.files, trainer)
-        facts = {
-            "step": trainer.step,
-            "bad_steps": trainer.bad_steps,
-            "seconds": trainer.seconds,
-            "level_losses": trainer.losses.means,
-            "rows": trainer.rows,
-            "config": asdict(trainer.config),
-            "recipe": asdict(trainer.recipe),
-            "photographs": dict(self.facts),
-        }
-        metadata = {"format": STATE_FORMAT, "facts": json.dumps(facts)}
-        write_safetensors(self.files.state, trainer.tensors(), metadata, where=str(self.files.state))
-        prior = trainer.prior_tensors(full=self.full)
-        write_safetensors(self.files.prior, prior, self.metadata(), where=str(self.files.prior))
-        atomic_write(self.files.log, csv_text(trainer.rows or [{"step": 0}]).encode(), overwrite=True)
+        """Writes the prior, the state and the log, each whole or not at all, what one has no room for left out.
 
-    def metadata(self) -> dict[str, str]:
-        """What the prior's file says of itself."""
-        trainer, config = self.trainer, self.trainer.config
-        psnr = {name: f"{value:.3f}" for name, value in self.psnr.items()}
-        return {
-            "architecture": ARCHITECTURE,
-            "format_version": "1",
-            "channels": str(config.channels),
-            "widths": ",".join(map(str, config.widths)),
-            "num_blocks": str(config.num_blocks),
-            "sigma_data": str(trainer.denoiser.sigma_data),
-            "sigma_min": str(trainer.levels.low),
-            "sigma_max": str(trainer.levels.high),
-            "precision": "float32" if self.full else "matrices and kernels float16, vectors float32",
-            "steps": str(trainer.step),
-            "skipped_steps": str(trainer.bad_steps),
-            "seconds": f"{trainer.seconds:.0f}",
-            "recipe": json.dumps({key: value for key, value in asdict(trainer.recipe).items() if key != "licence"}),
-            "licence": trainer.recipe.licence,
-            "versions": json.dumps(versions()),
-            **self.facts,
-            **psnr,
-        }
-
-
-def check_room(files: Files, trainer: Trainer) -> None:
-    """Raises OutputError if the disk has not the room for a checkpoint, which stands beside the last one a moment."""
-    folder = files.prior.parent
-    copies = {name: 3 + len(moments_of(name, p)) for name, p in trainer.net.named_parameters()}  # state, and the prior
-    needed = sum(4 * copies[name] * p.numel() for name, p in trainer.net.named_parameters())
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(
-            f"no room on the disk for {files.state}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free; "
-            "free some and go on with --resume"
+        The prior first: a run killed in between goes on from the state before, and nothing is lost. Raises OutputError
+        after all were tried.
+        """
+        facts, failures = self.current_facts, []
+        writes = (
+            partial(write_prior, self.files, self.trainer, facts),
+            partial(write_state, self.files, self.trainer, facts),
+            partial(write_log, self.files, self.trainer),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """How a run begins: a new network of these sizes, the weights of a prior, or a state."""
-
-    recipe: Recipe
-    config: NaturalConfig
-    net: NaturalNet | None = None
-    saved: Saved | None = None
-
-    @classmethod
-    def new(cls, size: str, channels: int, recipe: Recipe) -> Self:
-        """From nothing."""
-        return cls(recipe=recipe, config=replace(SIZES[size], channels=channels))
-
-    def trainer(self, device: torch.device) -> Trainer:
-        """Ready for the next step."""
-        net = self.net if self.net is not None else initialised(self.config, self.recipe.seed)
-        trainer = Trainer(net, self.config, self.recipe, device)
-        if self.saved is not None:
-            trainer.restore(self.saved.tensors, self.saved.facts)
-        return trainer
+        for write in writes:
+            try:
+                write()
+            except OutputError as exc:
+                failures.append(str(exc))
+        if failures:
+            raise OutputError("; ".join(failures))

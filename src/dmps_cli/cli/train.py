@@ -22,16 +22,15 @@ from dmps_cli.files import check_name, check_writable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from dmps_cli.crops import Collection, Photo
-    from dmps_cli.training import Files, Progress, Run, Start, Trainer
+    from dmps_cli.trainer import Trainer
+    from dmps_cli.training import Progress, Run, Start
+    from dmps_cli.training_files import Files
 
 SIZE_NAMES = ("small", "base")
 SUFFIX = ".safetensors"
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
 MOST_MINUTES, MOST_BATCH = 1e6, 4096
-RECIPE_OPTIONS = ("minutes", "batch", "crop", "lr", "seed", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +132,13 @@ def train(  # the options are the command
     Example: dmps train photos/ -o my_prior.safetensors --minutes 120
     """
     given = {"minutes": minutes, "batch": batch, "crop": crop, "lr": lr, "seed": seed, "licence": licence}
+    given |= {"full": full or None}
+    resume = _without_state(resume)
+    target = checked_output(output or resume)
     request = Request(
         folders=tuple(folders),
-        output=checked_output(output or resume),
-        resume=_without_state(resume),
+        output=target,
+        resume=target if resume is not None and _absolute(resume) == _absolute(target) else resume,
         init=init,
         channels=channels,
         size=size,
@@ -149,30 +151,31 @@ def train(  # the options are the command
     console = Console(quiet=quiet, as_json=as_json)
 
     from dmps_cli.device import resolve_device, tune_allocator
-    from dmps_cli.training import Files
+    from dmps_cli.training_files import Files, complete
 
     tune_allocator()
     place = resolve_device(device)
     files = Files(prior=request.output)
     check_outputs(request, files)
     start = find_start(request, console)
-    training, held = find_photographs(request)
     trainer = start.trainer(place)
     facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
     if trainer.share >= 1.0:
-        files = Files(prior=request.resume or request.output)  # nothing is written: the prior is where it was
+        files = Files(prior=request.resume or request.output)  # the prior is where it was
+        was_written = complete(files, trainer, start.facts)
         console.note(
-            f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): nothing to do; more "
-            "--minutes train it on"
+            f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): "
+            + ("written anew from its state" if was_written else "nothing to do")
+            + "; more --minutes train it on"
         )
     else:
+        training, held = find_photographs(request, start, files, console)
         run = prepare(request, start, trainer, training, held, files, console)
-        run.full = full
         with interruptible() as run.stop, console.gauge(start.recipe.seconds) as show:
             run.on_progress = reporter(start.recipe.seconds, console, show)
             run.train()
         finish(run, console)
-        facts |= {"photographs": dict(run.facts), "wait_share": run.wait_share}
+        facts |= {"photographs": run.current_facts, "wait_share": run.wait_share}
     last = {} if not trainer.rows else trainer.rows[-1]
     console.object(
         {
@@ -191,7 +194,6 @@ def checked_output(path: Path | None) -> Path:
     """The file to write. Raises UsageError if none is named, or one that no prior can have."""
     if path is None:
         raise UsageError("name the file to write: -o my_prior.safetensors")
-    path = _without_state(path) or path
     if path.suffix != SUFFIX:
         raise UsageError(f"-o {path}: a prior's file ends in {SUFFIX}")
     return path
@@ -202,14 +204,16 @@ def _without_state(path: Path | None) -> Path | None:
     return path.with_suffix("") if path is not None and path.suffix == ".state" else path
 
 
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute() keeps `..`
+
+
 def _exists(prior: Path) -> bool:
     return any(os.path.lexists(f"{prior}{suffix}") for suffix in ("", ".state"))
 
 
 def check(request: Request) -> None:
     """Raises UsageError for what can be refused without torch."""
-    if request.resume is not None and request.init is not None and request.is_resumed:
-        raise UsageError("--resume and --init exclude each other: a state has its weights")
     if request.channels not in (None, 1, 3):
         raise UsageError(f"--channels is {request.channels}; choose 3 (colour) or 1 (grey)")
     if request.size is not None:
@@ -250,24 +254,32 @@ def check_outputs(request: Request, files: Files) -> None:
 
 def find_start(request: Request, console: Console) -> Start:
     """What the run begins with. Raises UsageError where options contradict it, WeightsError."""
-    from dmps_cli.training import LR_OF_WEIGHTS, Recipe, Start, initial_network
+    from dmps_cli.trainer import Recipe
+    from dmps_cli.training import LR_OF_WEIGHTS, Start, initial_network
 
     if request.is_resumed:
+        if request.init is not None:
+            console.note(f"{request.resume} goes on; --init {request.init} was for its first call")
         return resumed(request)
     if request.resume is not None:
         console.note(f"{request.resume} does not exist yet: this is the first call")
     if request.init is None:
         return Start.new(request.size or "base", request.channels or 3, Recipe(**request.recipe))
-    net, config, licence = initial_network(request.init, request.channels)
-    console.note(f"the weights of '{request.init}' begin it; its terms go on: {licence}")
-    return Start(recipe=Recipe(**{"licence": licence, "lr": LR_OF_WEIGHTS, **request.recipe}), config=config, net=net)
+    found = initial_network(request.init, request.channels)
+    recipe = Recipe(**{"licence": found.licence, "lr": LR_OF_WEIGHTS, **request.recipe})
+    goes_on = f"its terms go on: {recipe.licence}"
+    if recipe.licence != found.licence:
+        goes_on = f"its terms ({found.licence}) are written beside yours: {recipe.licence}"
+    console.note(f"the weights of '{request.init}' begin it; {goes_on}")
+    return Start(recipe=recipe, config=found.config, net=found.net, initial_weights=found.about)
 
 
 def resumed(request: Request) -> Start:
     """A state, with the options given now in place of those of earlier calls."""
     from dataclasses import replace
 
-    from dmps_cli.training import SIZES, Files, Start, read_state
+    from dmps_cli.training import SIZES, Start
+    from dmps_cli.training_files import Files, read_state
 
     assert request.resume is not None
     saved = read_state(Files(prior=request.resume))
@@ -278,15 +290,19 @@ def resumed(request: Request) -> Start:
     return Start(recipe=replace(saved.recipe, **request.recipe), config=saved.config, saved=saved)
 
 
-def find_photographs(request: Request) -> tuple[list[Photo], list[Photo]]:
+def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
     """(to train on, to measure on). Raises InputError if there is none."""
-    from dmps_cli.crops import find_photos, held_out
+    from dmps_cli.crops import find_photos, held_out, is_usable
 
-    photos = find_photos(request.folders)
+    unreadable: list[str] = []
+    photos = find_photos(request.folders, leave_out=files.all, on_unreadable=unreadable.append)
+    for folder in unreadable:
+        console.note(f"the folder {folder} cannot be read; what it holds is left out")
     if not photos:
         raise InputError(f"no photographs in {', '.join(map(str, request.folders))}")
     if request.validate is None:
-        return held_out(photos)
+        channels, least_side = start.config.channels, start.recipe.crop
+        return held_out(photos, lambda photo: is_usable(photo, channels, least_side))
     measured = find_photos([request.validate])
     if not measured:
         raise InputError(f"--validate {request.validate} holds no photographs")
@@ -308,25 +324,33 @@ def prepare(
 ) -> Run:
     """Reads the photographs, says what is used and what is not."""
     from dmps_cli.crops import list_sha256
+    from dmps_cli.trainer import validation_pictures
     from dmps_cli.training import Run
 
     with console.progress(len(training), "photographs read") as (advance, _):
         collection = read_collection(training, start, advance)
-    pictures = measured_on(held, request, start.config.channels)
+    pictures, held_damaged = validation_pictures(held, start.config.channels)
+    if request.validate is not None and not pictures:
+        raise InputError(f"--validate {request.validate} holds no photograph that can be read")
     facts = {
-        "photographs": str(len(collection.photos)),
         "photographs_sha256": list_sha256(collection.photos),
-        "skipped_small": str(collection.skipped.small),
-        "skipped_damaged": str(collection.skipped.damaged),
         "validation": f"{len(pictures)} photographs, the middle of each",
         "validation_sha256": list_sha256(held),
     }
-    before = {} if start.saved is None else start.saved.facts.get("photographs", {})
-    if before and before.get("photographs_sha256") != facts["photographs_sha256"]:
+    before = start.facts
+    is_same = not before or before["validation_sha256"] == facts["validation_sha256"]
+    facts["validation_since"] = before.get("validation_since", "0") if is_same else str(trainer.step)
+    if about := start.initial_weights or before.get("initial_weights"):
+        facts["initial_weights"] = about
+    if before and before["photographs_sha256"] != facts["photographs_sha256"]:
         console.note("the photographs are not those of the earlier calls")
+    if not is_same:
+        console.note("the photographs to measure on are not those of the earlier calls: no PSNR compares with theirs")
     small, damaged = collection.skipped
+    damaged += held_damaged
+    facts["skipped_damaged"] = str(damaged)
     console.note(
-        f"{len(collection.photos)} photographs to train on, {len(pictures)} to measure on"
+        f"{collection.num_usable} photographs to train on, {len(pictures)} to measure on"
         + (f"; {small} smaller than the crop of {start.recipe.crop} px skipped" if small else "")
         + (f"; {damaged} damaged skipped" if damaged else "")
     )
@@ -334,7 +358,15 @@ def prepare(
         console.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
     if trainer.step:
         console.note(f"going on from step {trainer.step}, {trainer.seconds / 60:.1f} minutes used")
-    return Run(trainer=trainer, collection=collection, pictures=pictures, files=files, facts=facts, note=console.note)
+    return Run(
+        trainer=trainer,
+        collection=collection,
+        pictures=pictures,
+        files=files,
+        facts=facts,
+        held_damaged=held_damaged,
+        note=console.note,
+    )
 
 
 def read_collection(photos: Sequence[Photo], start: Start, advance: Callable[[], None]) -> Collection:
@@ -348,16 +380,6 @@ def read_collection(photos: Sequence[Photo], start: Start, advance: Callable[[],
         seed=start.recipe.seed,
         on_photo=advance,
     )
-
-
-def measured_on(held: Sequence[Photo], request: Request, channels: int) -> list[tuple[int, Tensor]]:
-    """The pictures of the validation. Raises InputError if those of --validate cannot be read."""
-    from dmps_cli.training import validation_pictures
-
-    pictures = validation_pictures(held, channels)
-    if request.validate is not None and not pictures:
-        raise InputError(f"--validate {request.validate} holds no photograph that can be read")
-    return pictures
 
 
 @contextmanager
@@ -412,6 +434,8 @@ def clock_text(seconds: float) -> str:
 
 def finish(run: Run, console: Console) -> None:
     """What is worth knowing at the end."""
+    if late := int(run.current_facts["skipped_damaged"]) - int(run.facts["skipped_damaged"]):
+        console.note(f"{late} more damaged photographs were met and skipped")
     if run.trainer.bad_steps:
         console.note(f"{run.trainer.bad_steps} steps were skipped: their gradient was not finite")
     console.note(

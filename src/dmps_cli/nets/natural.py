@@ -46,13 +46,18 @@ class NaturalConfig:
         try:
             num_levels = 1 + sum(name.startswith("down.") and name.endswith(".weight") for name in state)
             deeper = [state[f"down.{i}.weight"].shape[0] for i in range(num_levels - 1)]
+            channels, rest = divmod(state["inp.weight"].shape[1], UNSHUFFLED)
+            if channels not in (1, 3) or rest:
+                raise WeightsError(f"{where}: its 'inp.weight' takes neither grey nor colour pictures")
             return cls(
-                channels=state["inp.weight"].shape[1] // UNSHUFFLED,
+                channels=channels,
                 widths=(state["inp.weight"].shape[0], *deeper),
                 num_blocks=sum(name.startswith("mid.") and name.endswith(".c1.weight") for name in state),
                 emb_width=state["emb.0.weight"].shape[0],
                 num_frequencies=state["fr"].shape[0],
             )
+        except IndexError as exc:
+            raise WeightsError(f"{where}: the shapes of its tensors are not those of 'natural'") from exc
         except KeyError as exc:
             raise WeightsError(
                 f"{where}: no tensor {exc}, so these are not weights of 'natural'; choose the matching architecture"

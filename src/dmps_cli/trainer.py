@@ -1,0 +1,235 @@
+"""What a training moves: the network, the average of its weights, the optimizer, by EDM's loss.
+
+[EDM] Karras et al. 2022. The learning rate depends on the share of the time that is used up, over all calls.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmps_cli.crops import Batch, Photo, Shapes, decode
+from dmps_cli.device import has_fast_bfloat16
+from dmps_cli.errors import InputError
+from dmps_cli.images import from_uint8
+from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
+from dmps_cli.noise_levels import LevelLosses, NoiseLevels
+from dmps_cli.optimizers import MuonAdamW
+from dmps_cli.sampling import Noise
+
+WARM_UP = 100  # steps, of the learning rate
+LARGEST_NORM = 1.0  # of the gradient
+AVERAGE = 0.9995
+AVERAGE_START = 10
+
+SIGMAS = (15, 25, 50)
+"""Noise of the validation, in grey levels of 255."""
+
+VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
+"""Of at most so many photographs the middle square of so many px."""
+
+Row = dict[str, Any]
+"""Of the log."""
+
+
+# --- The mathematics
+
+
+def edm_loss(
+    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = 0.5
+) -> Tensor:
+    """(B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
+
+        z = x + s eps,  lambda(s) = v / (s sigma_data)^2,  v = s^2 + sigma_data^2
+
+    With D = (sigma_data^2 / v) z + (sigma_data s / sqrt(v)) F this is the mean of (F - target)^2,
+
+        target = (s x - sigma_data^2 eps) / (sigma_data sqrt(v)),
+
+    where small s cancels nothing. x, eps: (B, C, H, W); s: (B,); F = net(z / sqrt(v), ln(s) / 4).
+    """
+    level = s[:, None, None, None]
+    root = (level**2 + sigma_data**2).sqrt()
+    f = net(((x + level * eps) / root).contiguous(memory_format=torch.channels_last), s.log() / 4.0)
+    target = (level * x - sigma_data**2 * eps) / (sigma_data * root)
+    return (f.to(target.dtype) - target).square().mean((1, 2, 3))
+
+
+def learning_rate(highest: float, share: float, step: int) -> float:
+    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the time, 0 to 1."""
+    return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+
+
+def average_decay(step: int) -> float:
+    """min(0.9995, (1 + k) / (10 + k)) at the k-th update: an average over the last tenth of a short run at first."""
+    return min(AVERAGE, (1 + step) / (AVERAGE_START + step))
+
+
+def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
+    """A network to begin with: torch's own draws, but residual branches and output begin at 0, so that F = 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = NaturalNet(config)
+    for name, parameter in net.named_parameters():
+        if ".c2." in name or name.startswith("out."):
+            nn.init.zeros_(parameter)
+    return net
+
+
+# --- What is trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a prior is trained; kept with the training state.
+
+    minutes: over all calls; lr: the highest learning rate; full: whether the prior's file has float32.
+    """
+
+    minutes: float = 120.0
+    batch: int = 12
+    crop: int = 96
+    lr: float = 3e-3
+    seed: int = 0
+    licence: str = "not stated"
+    full: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Of all calls."""
+        return 60.0 * self.minutes
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the crops."""
+        return Shapes.around(self.batch, self.crop)
+
+
+class Trainer:
+    """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds."""
+
+    def __init__(self, net: NaturalNet, config: NaturalConfig, recipe: Recipe, device: torch.device) -> None:
+        self.config, self.recipe, self.device = config, recipe, device
+        self.net = net.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
+        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.levels = NoiseLevels()
+        self.losses = LevelLosses(self.levels)
+        self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
+        self.optimizer = MuonAdamW(self.net, fused=device.type in ("cpu", "cuda"))
+        self.step, self.bad_steps, self.bad_in_a_row, self.seconds = 0, 0, 0, 0.0
+        self.rows: list[Row] = []
+
+    @property
+    def share(self) -> float:
+        """Of the time, used up."""
+        return self.seconds / self.recipe.seconds
+
+    @property
+    def lr(self) -> float:
+        """The learning rate now."""
+        return learning_rate(self.recipe.lr, self.share, self.step)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bfloat16 where the device is fast in it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device))
+
+    @torch.enable_grad()
+    def take_step(self, batch: Batch) -> float:
+        """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
+        x = batch.x.to(self.device).float() / 127.5 - 1.0
+        with self.autocast():
+            losses = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
+        (losses * self.losses.weights(batch.s).to(self.device)).mean().backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
+        if math.isfinite(float(norm)):
+            self.optimizer.step(self.lr)
+            self.losses.update(batch.s, losses.detach())
+            self._update_average()
+            self.bad_in_a_row = 0
+        else:
+            self.bad_steps += 1
+            self.bad_in_a_row += 1
+        self.net.zero_grad(set_to_none=True)
+        self.step += 1
+        return float(losses.detach().mean())
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        weight = 1.0 - average_decay(self.step - self.bad_steps)
+        torch._foreach_lerp_([*self.ema.parameters()], [*self.net.parameters()], weight)
+
+    @torch.no_grad()
+    def validate(self, pictures: Sequence[tuple[int, Tensor]]) -> dict[str, float]:
+        """psnr_15, psnr_25, psnr_50: mean PSNR in dB of the clipped estimates, of noise that is not clipped.
+
+        pictures: (key of its noise, (1, C, H, W)).
+        """
+        sums = dict.fromkeys(map(_psnr_name, SIGMAS), 0.0)
+        for key, x in pictures:
+            for sigma in SIGMAS:
+                s = sigma * 2.0 / 255.0
+                noisy = (x + s * Noise(0, Noise.MEASUREMENT, [(key, sigma)]).like(x)).to(self.device)
+                with self.autocast():
+                    x0 = self.denoiser.denoise(noisy, s).clamp(-1.0, 1.0).cpu()
+                sums[_psnr_name(sigma)] += 10.0 * math.log10(4.0 / max(float((x0 - x).square().mean()), 1e-12))
+        return {name: total / len(pictures) for name, total in sums.items()} if pictures else {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the training state, on the CPU."""
+        parts = {"net": self.net, "ema": self.ema}
+        found = {f"{part}.{name}": p for part, net in parts.items() for name, p in net.named_parameters()}
+        return {name: value.detach().cpu() for name, value in (found | dict(self.optimizer.moments())).items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Takes up a training state where it was saved."""
+        averages = dict(self.ema.named_parameters())
+        self.step, self.bad_steps, self.seconds = facts["step"], facts["bad_steps"], facts["seconds"]
+        self.losses = LevelLosses(self.levels, facts["level_losses"])
+        self.rows = list(facts["rows"])
+        for name, parameter in self.net.named_parameters():
+            parameter.copy_(tensors[f"net.{name}"])
+            averages[name].copy_(tensors[f"ema.{name}"])
+        if (count := self.step - self.bad_steps) > 0:
+            self.optimizer.restore(tensors, count)
+
+    def prior_tensors(self) -> dict[str, Tensor]:
+        """The averaged weights as a prior's file has them: matrices and kernels in half precision unless `full`."""
+        full = self.recipe.full
+        state = {name: value.detach().cpu() for name, value in self.ema.state_dict().items()}
+        return {name: value if full or value.ndim < 2 else value.half() for name, value in sorted(state.items())}
+
+
+def _psnr_name(sigma: int) -> str:
+    return f"psnr_{sigma}"
+
+
+PSNR_NAMES = tuple(map(_psnr_name, SIGMAS))
+
+
+# --- Validation
+
+
+def validation_pictures(photos: Sequence[Photo], channels: int) -> tuple[list[tuple[int, Tensor]], int]:
+    """((key, the middle (1, C, h, w)) of the first readable ones by the hash of their names, how many were not)."""
+    pictures: list[tuple[int, Tensor]] = []
+    damaged = 0
+    for photo in sorted(photos, key=lambda photo: photo.key):
+        if len(pictures) == VALIDATION_PHOTOS:
+            break
+        try:
+            pixels = decode(photo.path, channels)
+        except InputError:
+            damaged += 1
+            continue
+        height, width = (min(side, VALIDATION_SIDE) for side in pixels.shape[:2])
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        pictures.append((photo.key, from_uint8(pixels[top : top + height, left : left + width])[None]))
+    return pictures, damaged

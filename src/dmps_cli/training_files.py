@@ -1,0 +1,214 @@
+"""The files of a training: the prior, the state to go on from, the log, the picture of the log."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
+from dmps_cli.curves import draw
+from dmps_cli.errors import OutputError, WeightsError
+from dmps_cli.files import TEMPORARY_SUFFIX, atomic_write, temporary_beginning
+from dmps_cli.images import png_bytes
+from dmps_cli.measurements import versions
+from dmps_cli.nets.natural import NaturalConfig, NaturalNet
+from dmps_cli.optimizers import moments_of
+from dmps_cli.report import csv_text
+from dmps_cli.trainer import PSNR_NAMES, Recipe, Trainer
+
+ARCHITECTURE = "natural"
+STATE_FORMAT = "dmps training state 3"
+
+LEFT_OVER_SECONDS = 600.0
+"""Age at which a temporary file of ours is one that a killed run left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What a run writes: the prior, and beside it the state to go on from, the log, the picture of the log."""
+
+    prior: Path
+
+    def _beside(self, suffix: str) -> Path:
+        return self.prior.with_name(self.prior.name + suffix)
+
+    @property
+    def state(self) -> Path:
+        """Of the training."""
+        return self._beside(".state")
+
+    @property
+    def log(self) -> Path:
+        """CSV."""
+        return self._beside(".csv")
+
+    @property
+    def picture(self) -> Path:
+        """PNG."""
+        return self._beside(".png")
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every one of them."""
+        return self.prior, self.state, self.log, self.picture
+
+    def remove_left_overs(self) -> None:
+        """Removes temporary files that killed runs left, which would fill the disk one by one."""
+        for path in self.all:
+            for part in path.parent.glob(f"{glob.escape(temporary_beginning(path))}*{TEMPORARY_SUFFIX}"):
+                with contextlib.suppress(OSError):
+                    if time.time() - part.stat().st_mtime >= LEFT_OVER_SECONDS:
+                        part.unlink()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A training state as it was read: its tensors (mapped), sizes, recipe and the other facts."""
+
+    tensors: Mapping[str, Tensor]
+    config: NaturalConfig
+    recipe: Recipe
+    facts: Mapping[str, Any]
+
+
+def read_state(files: Files) -> Saved:
+    """The training state of a run. Raises WeightsError if there is none, naming what to do."""
+    if not files.state.exists():
+        if not files.prior.exists():
+            raise WeightsError(f"there is no {files.state} to go on from, nor {files.prior}")
+        NaturalConfig.from_state(read_checkpoint(files.prior), str(files.prior))
+        raise WeightsError(f"{files.state} is missing; --init {files.prior} starts from the weights alone")
+    tensors, metadata = read_safetensors(files.state)
+    if metadata.get("format") != STATE_FORMAT:
+        raise WeightsError(
+            f"{files.state} is no training state that this version of dmps reads; --init {files.prior} starts from the "
+            "weights alone"
+        )
+    try:
+        facts = json.loads(metadata["facts"])
+        config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
+        parameters = dict(NaturalNet(config).named_parameters())
+        expected = {f"{part}.{n}" for n, p in parameters.items() for part in ("net", "ema", *moments_of(n, p))}
+        if expected != tensors.keys():
+            raise ValueError("its tensors are not those of its sizes")
+        return Saved(tensors=tensors, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise WeightsError(f"{files.state} is damaged ({exc}); --init {files.prior} starts from the weights") from exc
+
+
+# --- Writing
+
+
+def check_room(files: Files, trainer: Trainer) -> None:
+    """Raises OutputError if the disk has not the room for every checkpoint to come.
+
+    Each file is written beside the one before it, the state being the largest.
+    """
+    parameters = dict(trainer.net.named_parameters())
+    prior = sum(4 * p.numel() for p in parameters.values())
+    state = sum(4 * (2 + len(moments_of(name, p))) * p.numel() for name, p in parameters.items())
+    needed = state + state * (not files.state.exists()) + prior * (not files.prior.exists())
+    folder = files.prior.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"no room on the disk for {files.state}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free; "
+            "free some and run again"
+        )
+
+
+def write_state(files: Files, trainer: Trainer, facts: Mapping[str, str]) -> None:
+    """Writes what is needed to go on. facts: of the photographs and of the beginning. Raises OutputError."""
+    content = {
+        "step": trainer.step,
+        "bad_steps": trainer.bad_steps,
+        "seconds": trainer.seconds,
+        "level_losses": trainer.losses.means,
+        "rows": trainer.rows,
+        "config": asdict(trainer.config),
+        "recipe": asdict(trainer.recipe),
+        "photographs": dict(facts),
+    }
+    metadata = {"format": STATE_FORMAT, "facts": json.dumps(content)}
+    write_safetensors(files.state, trainer.tensors(), metadata, where=str(files.state))
+
+
+def write_prior(files: Files, trainer: Trainer, facts: Mapping[str, str]) -> None:
+    """Writes the prior. Raises OutputError."""
+    write_safetensors(files.prior, trainer.prior_tensors(), prior_metadata(trainer, facts), where=str(files.prior))
+
+
+def write_log(files: Files, trainer: Trainer) -> None:
+    """Writes the log. Raises OutputError."""
+    atomic_write(files.log, csv_text(trainer.rows or [{"step": 0}]).encode(), overwrite=True)
+
+
+def write_picture(files: Files, trainer: Trainer) -> None:
+    """Draws the log. Raises OutputError."""
+    atomic_write(files.picture, png_bytes(draw(trainer.rows, PSNR_NAMES)), overwrite=True)
+
+
+def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]:
+    """What the prior's file says of itself."""
+    config, recipe = trainer.config, trainer.recipe
+    apart = ("licence", "full")  # said by other keys
+    return {
+        "architecture": ARCHITECTURE,
+        "format_version": "1",
+        "channels": str(config.channels),
+        "widths": ",".join(map(str, config.widths)),
+        "num_blocks": str(config.num_blocks),
+        "sigma_data": str(trainer.denoiser.sigma_data),
+        "sigma_min": str(trainer.levels.low),
+        "sigma_max": str(trainer.levels.high),
+        "precision": "float32" if recipe.full else "matrices and kernels float16, vectors float32",
+        "steps": str(trainer.step),
+        "skipped_steps": str(trainer.bad_steps),
+        "seconds": f"{trainer.seconds:.0f}",
+        "recipe": json.dumps({key: value for key, value in asdict(recipe).items() if key not in apart}),
+        "licence": recipe.licence,
+        "versions": json.dumps(versions()),
+        **facts,
+        **_validation(trainer, int(facts.get("validation_since", 0))),
+    }
+
+
+def _validation(trainer: Trainer, since: int) -> dict[str, str]:
+    """The last figures measured on the photographs that the file names, which it does since that step."""
+    for row in reversed(trainer.rows):
+        if row["step"] > since and row.get(PSNR_NAMES[0]) is not None:
+            return {"psnr_step": str(row["step"]), **{name: f"{row[name]:.3f}" for name in PSNR_NAMES}}
+    return {}
+
+
+def complete(files: Files, trainer: Trainer, facts: Mapping[str, str]) -> bool:
+    """Writes of a training that is at its end what is missing, or is not that of its state; whether anything was.
+
+    Of a prior its steps, its terms and its precision count. Raises OutputError.
+    """
+    told = ("architecture", "steps", "licence", "precision")
+    wanted = prior_metadata(trainer, facts)
+    try:
+        found = read_safetensors(files.prior)[1]
+    except WeightsError:
+        found = {}
+    is_current = all(found.get(name) == wanted[name] for name in told)
+    if not is_current:
+        write_prior(files, trainer, facts)
+    if is_current and files.log.exists() and files.picture.exists():
+        return False
+    write_state(files, trainer, facts)  # with the terms that were given now
+    write_log(files, trainer)
+    write_picture(files, trainer)
+    return True
