@@ -429,6 +429,7 @@ def test_ctrl_c_leaves_a_usable_prior_and_130(
     monkeypatch.setattr(Trainer, "take_step", interrupted)
     result = dmps("train", photos, "-o", "p.safetensors", *QUICK)
     assert result.code == 130
+    assert "saved at step 1; --resume p.safetensors goes on" in result.err
     assert "interrupted" in result.err
     assert read_state(Files(prior=Path("p.safetensors"))).facts["step"] == 1  # the step in hand was finished
     photo(tmp_path / "x.png", (40, 40))
@@ -499,8 +500,8 @@ def test_what_is_held_out_can_be_read(tmp_path: Path, num_good: int, num_damaged
     assert (len(train), len(held)) == sides
     assert Collection(train, channels=3, least_side=32, seed=0).num_usable == num_good - len(held)
     pictures, damaged = validation_pictures(held, 3)
-    assert (len(pictures), damaged) == (len(held), 0)
-    assert validation_pictures(find_photos([tmp_path]), 3)[1] == num_damaged
+    assert (len(pictures), damaged) == (len(held), [])
+    assert len(validation_pictures(find_photos([tmp_path]), 3)[1]) == num_damaged
 
 
 def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
@@ -698,7 +699,7 @@ def test_files_of_the_training_are_no_photographs(dmps: Dmps, photos: Path) -> N
 
 
 def test_figures_of_other_photographs_are_not_kept(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
-    """What is measured on others is said; where nothing is measured any more, the file has no PSNR."""
+    """What is measured on others is said, and the file has no PSNR of earlier ones."""
     assert dmps("train", photos, "-o", "p.safetensors", *QUICK).code == 0
     first = read_safetensors(Path("p.safetensors"))[1]
     assert int(first["psnr_step"]) == int(first["steps"])
@@ -709,12 +710,55 @@ def test_figures_of_other_photographs_are_not_kept(dmps: Dmps, photos: Path, tmp
     assert "no PSNR compares" in done.err
     later = read_safetensors(Path("p.safetensors"))[1]
     assert int(later["psnr_step"]) == int(later["steps"]) > int(later["validation_since"]) == int(first["steps"])
-    (tmp_path / "one").mkdir()
-    photo(tmp_path / "one" / "a.png", (64, 64))
-    last = dmps("train", "one", "--resume", "p.safetensors", "--minutes", "0.06")
-    assert last.code == 0, last.err
-    assert "no photograph is left to measure on" in last.err
-    assert not [name for name in read_safetensors(Path("p.safetensors"))[1] if name.startswith("psnr")]
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    run.facts = {"validation_since": "24"}  # as of a call after the 24 steps of this one, on other photographs
+    run.train()
+    assert run.psnr
+    assert not [name for name in read_safetensors(run.files.prior)[1] if name.startswith("psnr")]
+
+
+def test_nothing_that_is_measured_on_is_trained_on(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    """Also a copy under another name; the folder to measure on is kept by later calls, as the file's list shows."""
+    (tmp_path / "val").mkdir()
+    photo(tmp_path / "val" / "v.png", (64, 64), seed=77)
+    for name in ("copy.png", "more/v.png"):
+        (photos / name).write_bytes((tmp_path / "val" / "v.png").read_bytes())
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val")
+    assert done.code == 0, done.err
+    assert "2 copies of photographs to measure on are left out" in done.err
+    assert "8 photographs to train on, 1 to measure on" in done.err
+    first = read_safetensors(Path("p.safetensors"))[1]
+    later = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04")
+    assert "not those of the earlier calls" not in later.err
+    second = read_safetensors(Path("p.safetensors"))[1]
+    same = ("validation_sha256", "photographs_sha256", "validation_since")
+    assert [second[name] for name in same] == [first[name] for name in same]
+    assert str(tmp_path) not in json.dumps(second)
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    gone = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.06")
+    assert (gone.code, f"--validate {tmp_path / 'val'} is not a folder" in gone.err) == (1, True), gone.err
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    for name in ("a.png", "b.png"):
+        photo(twice / name, (64, 64))
+    assert "no photograph is left to measure on" in dmps("train", twice, "-o", "t.safetensors", *QUICK).err
+
+
+def test_what_dmps_made_is_no_photograph(dmps: Dmps, photos: Path) -> None:
+    assert dmps("degrade", photos / "0.png", "--task", "denoise", "-o", photos / "y.png").code == 0
+    assert dmps("restore", photos / "y.png", "--nfe", "1", "-o", photos / "x.png").code == 0
+    photo(photos / "other.safetensors.png", (64, 64))
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert done.code == 0, done.err
+    assert "3 pictures that dmps made are left out" in done.err
+    assert "7 photographs to train on, 1 to measure on" in done.err
+
+
+def test_why_a_photograph_is_skipped(dmps: Dmps, photos: Path) -> None:
+    (photos / "text.png").write_text("no picture")
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert "1 damaged skipped" in done.err
+    assert f"{photos}/text.png" in done.err.partition("skipped: ")[2]
 
 
 def test_an_unreadable_folder_is_said(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -760,7 +804,9 @@ def test_later_minutes_go_on(dmps: Dmps, photos: Path) -> None:
     assert "nothing to do" in done.err
     assert read_state(Files(prior=Path("p.safetensors"))).facts == first
     elsewhere = dmps("train", photos, "--resume", "p.safetensors", "-o", "q.safetensors")
-    assert (elsewhere.code, elsewhere.out, Path("q.safetensors").exists()) == (0, "p.safetensors\n", False)
+    assert (elsewhere.code, elsewhere.out) == (0, "q.safetensors\n")
+    assert Path("q.safetensors").read_bytes() == Path("p.safetensors").read_bytes()
+    assert read_state(Files(prior=Path("q.safetensors"))).facts == first
     more = dmps("train", photos, "--resume", "p.safetensors.state", "--minutes", "0.04")
     assert more.code == 0, more.err
     later = read_state(Files(prior=Path("p.safetensors"))).facts
@@ -789,6 +835,11 @@ def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
         (["p"], 2, "name the file to write"),
         (["p", "-o", "a.safetensors", "--minutes", "0"], 2, "--minutes is 0"),
         (["p", "-o", "a.safetensors", "--minutes", "nan"], 2, "--minutes is nan"),
+        (["p", "-o", "a.safetensors", "--minutes", "1e9"], 2, "at most 1e+06"),
+        (["p", "-o", "a.safetensors", "--licence", " "], 2, "--licence is empty"),
+        (["p", "--resume", "natural"], 2, "--resume natural: a prior's file ends in"),
+        (["p", "--resume", "other.safetensors", "--overwrite"], 2, "exclude each other"),
+        (["p", "-o", "a.safetensors", "--validate", "nowhere"], 1, "nowhere is not a folder; name one with"),
         (["p", "-o", "a.safetensors", "--crop", "100"], 2, "multiple of 16"),
         (["p", "-o", "a.safetensors", "--batch", "0"], 2, "--batch is 0"),
         (["p", "-o", "a.safetensors", "--lr", "2"], 2, "--lr is 2"),

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dmps_cli.errors import InputError
-from dmps_cli.files import IMAGE_SUFFIXES
+from dmps_cli.files import IMAGE_SUFFIXES, sha256_file
 from dmps_cli.images import load_channels, size_of, to_uint8
 from dmps_cli.noise_levels import NoiseLevels
 
@@ -110,6 +110,15 @@ def is_usable(photo: Photo, channels: int, least_side: int) -> bool:
     return bool(min(pixels.shape[:2]) >= least_side)
 
 
+def without_copies(photos: Sequence[Photo], measured: Sequence[Photo]) -> list[Photo]:
+    """The photographs of which there is no copy, byte for byte, among the measured ones. Raises InputError."""
+    sizes = {photo.path.stat().st_size for photo in measured}
+    alike = [photo for photo in photos if photo.path.stat().st_size in sizes]
+    known = {sha256_file(photo.path) for photo in measured} if alike else set()
+    copies = {photo.path for photo in alike if sha256_file(photo.path) in known}
+    return [photo for photo in photos if photo.path not in copies]
+
+
 def list_sha256(photos: Sequence[Photo]) -> str:
     """Hexadecimal sha256 of the names and sizes in bytes, by name."""
     digest = hashlib.sha256()
@@ -150,7 +159,7 @@ class Collection:
     ) -> None:
         """least_side: px of the shorter side that a photograph must have. Raises InputError if none is usable."""
         self.channels, self.least_side, self.seed = channels, least_side, seed
-        self.damaged: set[int] = set()
+        self.damaged: dict[int, str] = {}  # why
         self.cache: dict[int, Pixels] = {}
         self.orders: dict[int, np.ndarray] = {}
         sizes = {photo.path: size_of(photo.path) for photo in photos}
@@ -177,6 +186,7 @@ class Collection:
         return (
             f"no usable photographs: of {num_files} files, {self.small} are smaller than the crop of "
             f"{self.least_side} px and {len(self.damaged)} damaged"
+            + "".join(f"; {reason}" for reason in [*self.damaged.values()][:1])
         )
 
     @property
@@ -222,13 +232,13 @@ class Collection:
                 continue
             try:
                 pixels = decode(self.photos[index].path, self.channels)
-            except InputError:
-                self.damaged.add(index)
+            except InputError as exc:
+                self.damaged[index] = str(exc)
                 continue
             if min(pixels.shape[:2]) >= self.least_side:
                 self.cache[index] = pixels
                 return index
-            self.damaged.add(index)  # another size than its header says
+            self.damaged[index] = f"{self.photos[index].path} has another size than its header says"
         if self.is_whole:
             return -1
         raise InputError(self._nothing(len(self.photos) + self.small))

@@ -90,7 +90,8 @@ def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
 class Recipe:
     """How a prior is trained; kept with the training state.
 
-    minutes: over all calls; lr: the highest learning rate; full: whether the prior's file has float32.
+    minutes: over all calls; lr: the highest learning rate; full: whether the prior's file has float32;
+    validate: a folder to measure on, else a tenth is held out.
     """
 
     minutes: float = 120.0
@@ -100,6 +101,7 @@ class Recipe:
     seed: int = 0
     licence: str = "not stated"
     full: bool = False
+    validate: str = ""
 
     @property
     def seconds(self) -> float:
@@ -217,17 +219,17 @@ PSNR_NAMES = tuple(map(_psnr_name, SIGMAS))
 # --- Validation
 
 
-def validation_pictures(photos: Sequence[Photo], channels: int) -> tuple[list[tuple[int, Tensor]], int]:
-    """((key, the middle (1, C, h, w)) of the first readable ones by the hash of their names, how many were not)."""
+def validation_pictures(photos: Sequence[Photo], channels: int) -> tuple[list[tuple[int, Tensor]], list[str]]:
+    """((key, the middle (1, C, h, w)) of the first readable ones by the hash of their names, why others were not)."""
     pictures: list[tuple[int, Tensor]] = []
-    damaged = 0
+    damaged: list[str] = []
     for photo in sorted(photos, key=lambda photo: photo.key):
         if len(pictures) == VALIDATION_PHOTOS:
             break
         try:
             pixels = decode(photo.path, channels)
-        except InputError:
-            damaged += 1
+        except InputError as exc:
+            damaged.append(str(exc))
             continue
         height, width = (min(side, VALIDATION_SIDE) for side in pixels.shape[:2])
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2

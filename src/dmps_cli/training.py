@@ -157,8 +157,8 @@ class Progress:
 class Run:
     """One call: trains until the time is used up, or until `stop` says so; saves now and then, and at the end.
 
-    facts: of the photographs and of the beginning, for the metadata; held_damaged: photographs kept for validation that
-    could not be read. on_progress is told after each step and each row of the log; note what
+    facts: of the photographs and of the beginning, for the metadata; held_damaged: why photographs kept for
+    validation could not be read. on_progress is told after each step and each row of the log; note what
     went wrong without ending the run.
     """
 
@@ -167,7 +167,7 @@ class Run:
     pictures: Sequence[tuple[int, Tensor]]
     files: Files
     facts: Mapping[str, str]
-    held_damaged: int = 0
+    held_damaged: Sequence[str] = ()
     clock: Clock = wall_clock
     stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], object] = lambda progress: None
@@ -226,6 +226,7 @@ class Run:
         trainer.seconds = used + self.clock(trainer.step) - start
         self.save()
         if is_stopped:
+            self.note(f"saved at step {trainer.step}; --resume {self.files.prior} goes on")
             raise KeyboardInterrupt
         write_picture(self.files, trainer)
 
@@ -282,7 +283,7 @@ class Run:
             **self.facts,
             "photographs": str(self.collection.num_usable),
             "skipped_small": str(small),
-            "skipped_damaged": str(damaged + self.held_damaged),
+            "skipped_damaged": str(damaged + len(self.held_damaged)),
         }
 
     def save(self) -> None:

@@ -87,12 +87,13 @@ def read_state(files: Files) -> Saved:
             raise WeightsError(f"there is no {files.state} to go on from, nor {files.prior}")
         NaturalConfig.from_state(read_checkpoint(files.prior), str(files.prior))
         raise WeightsError(f"{files.state} is missing; --init {files.prior} starts from the weights alone")
-    tensors, metadata = read_safetensors(files.state)
+    anew = f"--init {files.prior} starts from the weights alone"
+    try:
+        tensors, metadata = read_safetensors(files.state)
+    except WeightsError as exc:
+        raise WeightsError(f"{files.state} is damaged; {anew}") from exc
     if metadata.get("format") != STATE_FORMAT:
-        raise WeightsError(
-            f"{files.state} is no training state that this version of dmps reads; --init {files.prior} starts from the "
-            "weights alone"
-        )
+        raise WeightsError(f"{files.state} is no training state that this version of dmps reads; {anew}")
     try:
         facts = json.loads(metadata["facts"])
         config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
@@ -102,7 +103,7 @@ def read_state(files: Files) -> Saved:
             raise ValueError("its tensors are not those of its sizes")
         return Saved(tensors=tensors, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
     except (KeyError, TypeError, ValueError) as exc:
-        raise WeightsError(f"{files.state} is damaged ({exc}); --init {files.prior} starts from the weights") from exc
+        raise WeightsError(f"{files.state} is damaged ({exc}); {anew}") from exc
 
 
 # --- Writing
@@ -162,7 +163,7 @@ def write_picture(files: Files, trainer: Trainer) -> None:
 def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]:
     """What the prior's file says of itself."""
     config, recipe = trainer.config, trainer.recipe
-    apart = ("licence", "full")  # said by other keys
+    apart = ("licence", "full", "validate")  # said by other keys, or of one machine alone
     return {
         "architecture": ARCHITECTURE,
         "format_version": "1",

@@ -18,6 +18,7 @@ from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Device, Quiet, check_device, check_seed, checked
 from dmps_cli.errors import InputError, OutputError, UsageError
 from dmps_cli.files import check_name, check_writable
+from dmps_cli.measurements import sidecar_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ SIZE_NAMES = ("small", "base")
 SUFFIX = ".safetensors"
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
 MOST_MINUTES, MOST_BATCH = 1e6, 4096
+MOST_REASONS = 5  # why photographs are skipped, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,6 @@ class Request:
     init: str | None
     channels: int | None
     size: str | None
-    validate: Path | None
     recipe: dict[str, Any]
     overwrite: bool
 
@@ -83,7 +84,10 @@ def train(  # the options are the command
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="OUT", help="Go on from OUT.state; if neither OUT nor it exists yet, begin."),
+        typer.Option(
+            metavar="OUT",
+            help="Go on from OUT.state; where -o names the same OUT and neither file is there yet, begin.",
+        ),
     ] = None,
     init: Annotated[
         str | None,
@@ -93,8 +97,8 @@ def train(  # the options are the command
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Photographs to measure on, never trained on. Default: a tenth of those given, by the hash of their "
-            "names.",
+            help="Photographs to measure on; they and copies of them are not trained on. Later calls keep it. "
+            "Default: a tenth of those given, by the hash of their names.",
         ),
     ] = None,
     batch: Annotated[
@@ -104,7 +108,8 @@ def train(  # the options are the command
         ),
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(metavar="PX", help="Side of the crops, px, a multiple of 16. Default: 96.")
+        int | None,
+        typer.Option(metavar="PX", help="Side of the crops, px, a multiple of 16 from 32 to 1024. Default: 96."),
     ] = None,
     lr: Annotated[
         float | None,
@@ -124,7 +129,7 @@ def train(  # the options are the command
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the path.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a prior on your own photographs, for --model of every other command.
+    """Train a prior on your own photographs, for --model of restore, eval and time.
 
     It is a denoiser for every noise level, of the architecture of the bundled prior. OUT is usable from the first
     checkpoint on; interrupted or killed, the same command with --resume OUT goes on where it was.
@@ -132,9 +137,9 @@ def train(  # the options are the command
     Example: dmps train photos/ -o my_prior.safetensors --minutes 120
     """
     given = {"minutes": minutes, "batch": batch, "crop": crop, "lr": lr, "seed": seed, "licence": licence}
-    given |= {"full": full or None}
+    given |= {"full": full or None, "validate": None if validate is None else _absolute(validate)}
     resume = _without_state(resume)
-    target = checked_output(output or resume)
+    target = checked_output(output or resume, "-o" if output else "--resume")
     request = Request(
         folders=tuple(folders),
         output=target,
@@ -142,7 +147,6 @@ def train(  # the options are the command
         init=init,
         channels=channels,
         size=size,
-        validate=validate,
         recipe={name: value for name, value in given.items() if value is not None},
         overwrite=overwrite,
     )
@@ -161,7 +165,6 @@ def train(  # the options are the command
     trainer = start.trainer(place)
     facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
     if trainer.share >= 1.0:
-        files = Files(prior=request.resume or request.output)  # the prior is where it was
         was_written = complete(files, trainer, start.facts)
         console.note(
             f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): "
@@ -176,26 +179,26 @@ def train(  # the options are the command
             run.train()
         finish(run, console)
         facts |= {"photographs": run.current_facts, "wait_share": run.wait_share}
-    last = {} if not trainer.rows else trainer.rows[-1]
+    last = {} if not trainer.rows else {name: value for name, value in trainer.rows[-1].items() if name != "step"}
     console.object(
         {
+            **last,
             **facts,
             "output": str(files.prior),
             "steps": trainer.step,
             "skipped_steps": trainer.bad_steps,
             "seconds": trainer.seconds,
-            **last,
         }
     )
     console.result(str(files.prior))
 
 
-def checked_output(path: Path | None) -> Path:
-    """The file to write. Raises UsageError if none is named, or one that no prior can have."""
+def checked_output(path: Path | None, option: str) -> Path:
+    """The file to write, which that option names. Raises UsageError if none does, or one that no prior can have."""
     if path is None:
         raise UsageError("name the file to write: -o my_prior.safetensors")
     if path.suffix != SUFFIX:
-        raise UsageError(f"-o {path}: a prior's file ends in {SUFFIX}")
+        raise UsageError(f"{option} {path}: a prior's file ends in {SUFFIX}")
     return path
 
 
@@ -214,6 +217,10 @@ def _exists(prior: Path) -> bool:
 
 def check(request: Request) -> None:
     """Raises UsageError for what can be refused without torch."""
+    if request.is_resumed and request.overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: one goes on, the other begins anew")
+    if not request.recipe.get("licence", "terms").strip():
+        raise UsageError("--licence is empty; leave it out, or say what the terms are")
     if request.channels not in (None, 1, 3):
         raise UsageError(f"--channels is {request.channels}; choose 3 (colour) or 1 (grey)")
     if request.size is not None:
@@ -221,7 +228,7 @@ def check(request: Request) -> None:
         if request.init is not None:
             raise UsageError("--size and --init exclude each other: the weights have their sizes")
     limits: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "minutes": (lambda v: 0.0 < v <= MOST_MINUTES, "a number of minutes above 0"),
+        "minutes": (lambda v: 0.0 < v <= MOST_MINUTES, f"above 0 and at most {MOST_MINUTES:g}"),
         "batch": (lambda v: 1 <= v <= MOST_BATCH, f"from 1 to {MOST_BATCH}"),
         "crop": (
             lambda v: LEAST_CROP <= v <= MOST_CROP and v % CROP_MULTIPLE == 0,
@@ -292,25 +299,42 @@ def resumed(request: Request) -> Start:
 
 def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
     """(to train on, to measure on). Raises InputError if there is none."""
-    from dmps_cli.crops import find_photos, held_out, is_usable
+    from dmps_cli.crops import find_photos, held_out, is_usable, without_copies
 
     unreadable: list[str] = []
-    photos = find_photos(request.folders, leave_out=files.all, on_unreadable=unreadable.append)
+    found = find_photos(request.folders, leave_out=files.all, on_unreadable=unreadable.append)
     for folder in unreadable:
         console.note(f"the folder {folder} cannot be read; what it holds is left out")
+    photos = [photo for photo in found if not is_output(photo.path)]
+    if len(photos) < len(found):
+        console.note(f"{len(found) - len(photos)} pictures that dmps made are left out")
     if not photos:
         raise InputError(f"no photographs in {', '.join(map(str, request.folders))}")
-    if request.validate is None:
+    validate = start.recipe.validate
+    if not validate:
         channels, least_side = start.config.channels, start.recipe.crop
-        return held_out(photos, lambda photo: is_usable(photo, channels, least_side))
-    measured = find_photos([request.validate])
-    if not measured:
-        raise InputError(f"--validate {request.validate} holds no photographs")
-    apart = {os.path.realpath(photo.path) for photo in measured}
-    left = [photo for photo in photos if os.path.realpath(photo.path) not in apart]
-    if not left:
-        raise InputError(f"all photographs are in --validate {request.validate}; none is left to train on")
+        kept, measured = held_out(photos, lambda photo: is_usable(photo, channels, least_side))
+    else:
+        if not os.path.isdir(validate):  # noqa: PTH112 - False for any odd name
+            raise InputError(f"--validate {validate} is not a folder; name one with photographs to measure on")
+        measured = find_photos([Path(validate)])
+        if not measured:
+            raise InputError(f"--validate {validate} holds no photographs")
+        apart = {os.path.realpath(photo.path) for photo in measured}
+        kept = [photo for photo in photos if os.path.realpath(photo.path) not in apart]
+    left = without_copies(kept, measured)
+    if not left and validate:
+        raise InputError(f"all photographs are in --validate {validate}; none is left to train on")
+    if not left:  # one photograph, several times
+        return kept, []
+    if len(left) < len(kept):
+        console.note(f"{len(kept) - len(left)} copies of photographs to measure on are left out")
     return left, measured
+
+
+def is_output(path: Path) -> bool:
+    """Whether dmps made the picture: a restoration or a measurement, by its companion, or the log of a training."""
+    return path.name.endswith(f"{SUFFIX}.png") or sidecar_kind(path) is not None
 
 
 def prepare(
@@ -330,8 +354,8 @@ def prepare(
     with console.progress(len(training), "photographs read") as (advance, _):
         collection = read_collection(training, start, advance)
     pictures, held_damaged = validation_pictures(held, start.config.channels)
-    if request.validate is not None and not pictures:
-        raise InputError(f"--validate {request.validate} holds no photograph that can be read")
+    if start.recipe.validate and not pictures:
+        raise InputError(f"--validate {start.recipe.validate} holds no photograph that can be read")
     facts = {
         "photographs_sha256": list_sha256(collection.photos),
         "validation": f"{len(pictures)} photographs, the middle of each",
@@ -345,15 +369,19 @@ def prepare(
     if before and before["photographs_sha256"] != facts["photographs_sha256"]:
         console.note("the photographs are not those of the earlier calls")
     if not is_same:
-        console.note("the photographs to measure on are not those of the earlier calls: no PSNR compares with theirs")
-    small, damaged = collection.skipped
-    damaged += held_damaged
-    facts["skipped_damaged"] = str(damaged)
+        console.note(
+            "the photographs to measure on are not those of the earlier calls, which may have trained on them: no PSNR "
+            "compares with theirs"
+        )
+    reasons = [*collection.damaged.values(), *held_damaged]
+    facts["skipped_damaged"] = str(len(reasons))
     console.note(
         f"{collection.num_usable} photographs to train on, {len(pictures)} to measure on"
-        + (f"; {small} smaller than the crop of {start.recipe.crop} px skipped" if small else "")
-        + (f"; {damaged} damaged skipped" if damaged else "")
+        + (f"; {collection.small} smaller than the crop of {start.recipe.crop} px skipped" if collection.small else "")
+        + (f"; {len(reasons)} damaged skipped" if reasons else "")
     )
+    for reason in reasons[:MOST_REASONS]:
+        console.note(f"skipped: {reason}")
     if not pictures:
         console.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
     if trainer.step:
