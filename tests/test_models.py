@@ -436,7 +436,7 @@ def test_show_prints_the_model_card(dmps: Dmps) -> None:
     shown = dmps("models", "show", "natural")
     assert "state: bundled" in shown.out
     assert "# Model card: natural" in shown.out
-    assert "steps (its file): 4391" in shown.out and "photographs_sha256 (its file): " in shown.out
+    assert "steps (its file): 9509" in shown.out and "photographs_sha256 (its file): " in shown.out
     assert json.loads(dmps("models", "show", "ffhq", "--json").out)["sources"][0] == (
         "Hub deepinv/diffunet/diffusion_ffhq_10m.pt@6b0a2cf45dec"
     )
