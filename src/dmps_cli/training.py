@@ -158,8 +158,8 @@ class Run:
     """One call: trains until the time is used up, or until `stop` says so; saves now and then, and at the end.
 
     facts: of the photographs and of the beginning, for the metadata; held_damaged: why photographs kept for
-    validation could not be read. on_progress is told after each step and each row of the log; note what
-    went wrong without ending the run.
+    validation could not be read. on_progress is told after each step and each row of the log; note, what went wrong
+    without ending the run.
     """
 
     trainer: Trainer

@@ -82,12 +82,12 @@ class Saved:
 
 def read_state(files: Files) -> Saved:
     """The training state of a run. Raises WeightsError if there is none, naming what to do."""
+    anew = f"--init {files.prior} starts from the weights alone"
     if not files.state.exists():
         if not files.prior.exists():
             raise WeightsError(f"there is no {files.state} to go on from, nor {files.prior}")
         NaturalConfig.from_state(read_checkpoint(files.prior), str(files.prior))
-        raise WeightsError(f"{files.state} is missing; --init {files.prior} starts from the weights alone")
-    anew = f"--init {files.prior} starts from the weights alone"
+        raise WeightsError(f"{files.state} is missing; {anew}")
     try:
         tensors, metadata = read_safetensors(files.state)
     except WeightsError as exc:
