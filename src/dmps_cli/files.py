@@ -129,14 +129,14 @@ def check_writable(folder: Path) -> None:
 
     A check to fail early; only writing tells (`atomic_write`).
     """
-    existing = _nearest_existing(folder)
+    existing = nearest_existing(folder)
     if not os.path.isdir(existing):  # noqa: PTH112 - False, not an error, without permission
         raise OutputError(f"cannot write to {folder}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to {folder}: no permission to make files in {existing}")
 
 
-def _nearest_existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """The path or the nearest parent that exists; a dangling symbolic link counts as existing."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
@@ -228,7 +228,7 @@ def _reason(target: Path, exc: OSError) -> str:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no room on the disk for {target}; free some and run again"
     if isinstance(exc, (NotADirectoryError, FileExistsError)):
-        return f"cannot write {target}: {_nearest_existing(target.parent)} is not a folder"
+        return f"cannot write {target}: {nearest_existing(target.parent)} is not a folder"
     return f"cannot write {target}: {exc.strerror or exc}"
 
 

@@ -205,7 +205,7 @@ class Run:
                 if math.isfinite(loss):
                     self.losses.append(loss)
                 if trainer.bad_in_a_row >= MOST_BAD_STEPS:
-                    self._check()
+                    raise self._diverged(f"{trainer.bad_in_a_row} steps in a row had no finite gradient")
                 now = time.perf_counter()
                 self.wait_share = loader.wait_seconds / max(now - begun, 1e-9)
                 rate = (trainer.step - first_step) / max(now - begun, 1e-9)
@@ -245,7 +245,8 @@ class Run:
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
         """A row of the log: what the steps since the last one gave; of a row's own step, only what is measured now."""
-        self._check()
+        if self.losses and (mean := fmean(self.losses)) > LARGEST_LOSS:
+            raise self._diverged(f"the loss is {mean:.3g}")
         trainer = self.trainer
         measured = trainer.validate(self.pictures) if validate else {}
         self.psnr = measured or self.psnr
@@ -258,13 +259,8 @@ class Run:
         self.losses.clear()
         self.on_progress(progress)
 
-    def _check(self) -> None:
-        """Raises NumericsError if the last steps were all left out, or made the loss of a network that is lost."""
-        bad, mean = self.trainer.bad_in_a_row, fmean(self.losses) if self.losses else 0.0
-        if bad < MOST_BAD_STEPS and not mean > LARGEST_LOSS:
-            return
-        what = f"{bad} steps in a row had no finite gradient" if bad >= MOST_BAD_STEPS else f"the loss is {mean:.3g}"
-        raise NumericsError(
+    def _diverged(self, what: str) -> NumericsError:
+        return NumericsError(
             f"{what}: the training has diverged; {self.files.prior} and its state are those of the last checkpoint; go "
             "on with --resume and a smaller --lr"
         )
@@ -276,14 +272,18 @@ class Run:
             self.note(f"{exc}; the training goes on")
 
     @property
+    def num_damaged(self) -> int:
+        """Photographs that could not be read, as far as they have been met."""
+        return self.collection.skipped.damaged + len(self.held_damaged)
+
+    @property
     def current_facts(self) -> dict[str, str]:
         """Those of the metadata, with the damaged photographs that have been met since."""
-        small, damaged = self.collection.skipped
         return {
             **self.facts,
             "photographs": str(self.collection.num_usable),
-            "skipped_small": str(small),
-            "skipped_damaged": str(damaged + len(self.held_damaged)),
+            "skipped_small": str(self.collection.skipped.small),
+            "skipped_damaged": str(self.num_damaged),
         }
 
     def save(self) -> None:

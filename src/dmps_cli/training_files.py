@@ -17,7 +17,7 @@ from torch import Tensor
 from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
 from dmps_cli.curves import draw
 from dmps_cli.errors import OutputError, WeightsError
-from dmps_cli.files import TEMPORARY_SUFFIX, atomic_write, temporary_beginning
+from dmps_cli.files import TEMPORARY_SUFFIX, atomic_write, nearest_existing, temporary_beginning
 from dmps_cli.images import png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
@@ -118,10 +118,7 @@ def check_room(files: Files, trainer: Trainer) -> None:
     prior = sum(4 * p.numel() for p in parameters.values())
     state = sum(4 * (2 + len(moments_of(name, p))) * p.numel() for name, p in parameters.items())
     needed = state + state * (not files.state.exists()) + prior * (not files.prior.exists())
-    folder = files.prior.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(nearest_existing(files.prior.parent)).free
     if free < needed:
         raise OutputError(
             f"no room on the disk for {files.state}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free; "

@@ -173,11 +173,12 @@ def train(  # the options are the command
         )
     else:
         training, held = find_photographs(request, start, files, console)
-        run = prepare(request, start, trainer, training, held, files, console)
+        run = prepare(start, trainer, training, held, files, console)
+        num_damaged = run.num_damaged
         with interruptible() as run.stop, console.gauge(start.recipe.seconds) as show:
             run.on_progress = reporter(start.recipe.seconds, console, show)
             run.train()
-        finish(run, console)
+        finish(run, num_damaged, console)
         facts |= {"photographs": run.current_facts, "wait_share": run.wait_share}
     last = {} if not trainer.rows else {name: value for name, value in trainer.rows[-1].items() if name != "step"}
     console.object(
@@ -338,7 +339,6 @@ def is_output(path: Path) -> bool:
 
 
 def prepare(
-    request: Request,
     start: Start,
     trainer: Trainer,
     training: Sequence[Photo],
@@ -374,7 +374,6 @@ def prepare(
             "compares with theirs"
         )
     reasons = [*collection.damaged.values(), *held_damaged]
-    facts["skipped_damaged"] = str(len(reasons))
     console.note(
         f"{collection.num_usable} photographs to train on, {len(pictures)} to measure on"
         + (f"; {collection.small} smaller than the crop of {start.recipe.crop} px skipped" if collection.small else "")
@@ -460,9 +459,9 @@ def clock_text(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def finish(run: Run, console: Console) -> None:
-    """What is worth knowing at the end."""
-    if late := int(run.current_facts["skipped_damaged"]) - int(run.facts["skipped_damaged"]):
+def finish(run: Run, num_damaged: int, console: Console) -> None:
+    """What is worth knowing at the end. num_damaged: photographs that were said to be skipped at the beginning."""
+    if late := run.num_damaged - num_damaged:
         console.note(f"{late} more damaged photographs were met and skipped")
     if run.trainer.bad_steps:
         console.note(f"{run.trainer.bad_steps} steps were skipped: their gradient was not finite")
