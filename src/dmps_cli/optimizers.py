@@ -2,21 +2,31 @@
 
 [Muon] Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; its step sizes as AdamW's: Liu et al. 2025,
 arXiv:2502.16982, eq. (4). What it gained over AdamW alone: docs/training.md.
+
+torch.optim.Muon iterates in bfloat16 everywhere; on a CPU without instructions for it that is nearly the whole step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW
 
 BETAS, MOMENTUM, WEIGHT_DECAY = (0.9, 0.99), 0.95, 0.01
 ENDS = ("inp.weight", "out.weight")
 """Kernels whose one side is the picture: AdamW's, as [Muon] has it for first and last layers."""
 
-MOMENTS, MUON_MOMENTS = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
+MOMENTS, MOMENTUM_BUFFER = ("exp_avg", "exp_avg_sq"), "momentum_buffer"
+
+NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.775, 2.0315), 5
+"""Coefficients of t, t^3 and t^5, and how often, [Muon]: they move singular values from above 0.001 to 0.68 .. 1.14."""
+
+SMALLEST_NORM = 1e-7  # that a gradient is divided by
+
+MATCH_ADAMW = 0.2  # root mean square of a step of AdamW at learning rate 1
 
 
 def is_orthogonalised(name: str, parameter: Tensor) -> bool:
@@ -26,7 +36,7 @@ def is_orthogonalised(name: str, parameter: Tensor) -> bool:
 
 def moments_of(name: str, parameter: Tensor) -> tuple[str, ...]:
     """Names of what is remembered of a parameter's gradients."""
-    return MUON_MOMENTS if is_orthogonalised(name, parameter) else MOMENTS
+    return (MOMENTUM_BUFFER,) if is_orthogonalised(name, parameter) else MOMENTS
 
 
 def as_matrix(kernel: Tensor) -> Tensor:
@@ -34,53 +44,78 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).view(kernel.shape[0], -1)
 
 
-def _moments(
-    parts: tuple[str, ...], name: str, parameter: nn.Parameter, optimizer: Optimizer
-) -> Iterator[tuple[str, Tensor]]:
-    state = optimizer.state.get(parameter) or {part: torch.zeros_like(parameter) for part in parts}
-    yield from ((f"{part}.{name}", state[part]) for part in parts)
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """About U V^T of the singular value decomposition U S V^T: its five Newton-Schulz iterations, [Muon].
+
+        X <- p(X X^T) X,  p(R) = a + b R + c R^2,  from matrix / |matrix|,  (a, b, c) = NEWTON_SCHULZ
+
+    R = X X^T moves by R <- p(R) R p(R), for these commute; so only products of the smaller side are iterated, and that
+    of all p(R) is applied to X at the end. matrix, result: (M, N), float32; 0 stays 0.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide / wide.norm().clamp_min(SMALLEST_NORM)
+    gram = x @ x.T
+    product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NUM_ITERATIONS):
+        p = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        p.diagonal().add_(a)
+        product = p @ product
+        gram = p @ gram @ p
+    found = product @ x
+    return found if wide is matrix else found.T
+
+
+class Muon:
+    """Steps along the nearest semi-orthogonal matrix of each averaged gradient, times 0.2 sqrt(max(rows, columns)).
+
+    matrices: by name, (M, N) each, changed in place; momentum: like them, the averages.
+    """
+
+    def __init__(self, matrices: Mapping[str, Tensor]) -> None:
+        self.matrices = dict(matrices)
+        self.momentum = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
+        """Moves the matrices that have a gradient; Nesterov's momentum, decoupled weight decay."""
+        for name, gradient in gradients.items():
+            average = self.momentum[name].lerp_(gradient, 1.0 - MOMENTUM)
+            direction = orthogonalised(gradient.lerp(average, MOMENTUM))
+            matrix = self.matrices[name]
+            size = MATCH_ADAMW * math.sqrt(max(matrix.shape))
+            matrix.mul_(1.0 - lr * WEIGHT_DECAY).add_(direction, alpha=-lr * size)
 
 
 class MuonAdamW:
     """Steps of both optimizers at one learning rate, given with each.
 
     net: its parameters in channels_last, not moved afterwards.
-
-    Muon replaces the averaged gradient of a kernel, as a matrix, by the nearest semi-orthogonal one (nearly: five
-    Newton-Schulz iterations in bfloat16), times 0.2 sqrt(max(rows, columns)), the root mean square of AdamW's steps.
     """
 
     def __init__(self, net: nn.Module, *, fused: bool) -> None:
         named = dict(net.named_parameters())
         self.kernels = {name: p for name, p in named.items() if is_orthogonalised(name, p)}
-        self.matrices = {name: nn.Parameter(as_matrix(p.detach())) for name, p in self.kernels.items()}
         self.others = {name: p for name, p in named.items() if name not in self.kernels}
         self.adamw = AdamW(self.others.values(), betas=BETAS, weight_decay=WEIGHT_DECAY, fused=fused)
-        self.muon = Muon(
-            self.matrices.values(),
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        self.muon = Muon({name: as_matrix(p.detach()) for name, p in self.kernels.items()})
 
     def step(self, lr: float) -> None:
         """Moves every parameter that has a gradient."""
-        for name, kernel in self.kernels.items():
-            gradient = kernel.grad
-            self.matrices[name].grad = (
-                None if gradient is None else as_matrix(gradient.contiguous(memory_format=torch.channels_last))
-            )
-        for optimizer in (self.adamw, self.muon):
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        found = {name: p.grad for name, p in self.kernels.items() if p.grad is not None}
+        channels_last = torch.channels_last
+        self.muon.step({name: as_matrix(g.contiguous(memory_format=channels_last)) for name, g in found.items()}, lr)
 
     def moments(self) -> Iterator[tuple[str, Tensor]]:
         """("exp_avg.NAME", tensor) and so on, those of AdamW like their parameters, of Muon as matrices; 0 at first."""
         for name, parameter in self.others.items():
-            yield from _moments(MOMENTS, name, parameter, self.adamw)
-        for name, matrix in self.matrices.items():
-            yield from _moments(MUON_MOMENTS, name, matrix, self.muon)
+            state = self.adamw.state.get(parameter) or {part: torch.zeros_like(parameter) for part in MOMENTS}
+            yield from ((f"{part}.{name}", state[part]) for part in MOMENTS)
+        for name, average in self.muon.momentum.items():
+            yield f"{MOMENTUM_BUFFER}.{name}", average
 
     def restore(self, tensors: Mapping[str, Tensor], count: int) -> None:
         """Takes up `moments` after `count` steps."""
@@ -88,7 +123,5 @@ class MuonAdamW:
             # as the optimizer makes them, in the parameter's own memory format: its fused kernel relies on that
             state = {part: torch.zeros_like(parameter).copy_(tensors[f"{part}.{name}"]) for part in MOMENTS}
             self.adamw.state[parameter] = {"step": torch.tensor(float(count), device=parameter.device), **state}
-        for name, matrix in self.matrices.items():
-            self.muon.state[matrix] = {
-                part: torch.zeros_like(matrix).copy_(tensors[f"{part}.{name}"]) for part in MUON_MOMENTS
-            }
+        for name, average in self.muon.momentum.items():
+            average.copy_(tensors[f"{MOMENTUM_BUFFER}.{name}"])
