@@ -62,7 +62,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         p.diagonal().add_(a)
         product = p @ product
         gram = p @ gram @ p
-    found = product @ x
+    found: Tensor = product @ x
     return found if wide is matrix else found.T
 
 
