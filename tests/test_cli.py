@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import __version__, files
+from dmps_cli import __version__, device, files
 from dmps_cli.errors import OutputError
 from dmps_cli.images import load_rgb
 from dmps_cli.methods import resolve_sampling
@@ -260,6 +260,18 @@ def test_no_flags_say_the_preset(dmps: Dmps, tmp_path: Path) -> None:
         "sigma_y 0.5 on [-1, 1] = 63.75",
     ):
         assert word in said, word
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_fast", "is_said"), [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False)]
+)
+def test_a_type_that_slows_the_machine_down_is_said(
+    dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, is_fast: bool, is_said: bool
+) -> None:
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda where: is_fast)
+    result = dmps("restore", photo(tmp_path / "p.png"), "--task", "denoise", *FAST, "--device", "cpu", "--dtype", dtype)
+    assert result.code == 0
+    assert ("no instructions for bfloat16 on cpu" in result.err) == is_said
 
 
 def test_flags_win_over_the_sidecar_and_say_so(dmps: Dmps, tmp_path: Path) -> None:

@@ -498,10 +498,12 @@ class ComputeFlags:
 
     def load(self, device: torch.device, console: Console) -> LoadedPrior:
         """The prior on the device, downloaded if need be. Raises WeightsError, OutputError."""
-        from dmps_cli.device import micro_batch
+        from dmps_cli.device import has_fast_bfloat16, micro_batch
         from dmps_cli.weights import load_prior
         from dmps_cli.windows import WindowedPrior
 
+        if self.dtype == "bfloat16" and device.type in ("cpu", "cuda") and not has_fast_bfloat16(device):
+            console.note(f"torch finds no instructions for bfloat16 on {device}; float32 is faster there")
         batch = micro_batch(device, self.batch_size)
         with console.transfer(self.model) as told:
             loaded = load_prior(
