@@ -587,7 +587,9 @@ def test_the_files_say_what_they_are(dmps: Dmps, photos: Path) -> None:
     assert facts["architecture"] == "natural"
     assert (facts["widths"], facts["channels"], facts["licence"]) == ("32,48,64,96", "3", "mine")
     assert int(facts["steps"]) == report["steps"] > 0
-    assert (int(facts["photographs"]), facts["skipped_small"], facts["skipped_damaged"]) == (7, "0", "0")
+    counts = ("photographs", "skipped_small", "skipped_damaged", "validation_since")
+    assert [facts[name] for name in counts] == ["7", "0", "0", "0"]
+    assert [report["photographs"][name] for name in counts] == [7, 0, 0, 0]
     assert json.loads(facts["versions"])["torch"] == torch.__version__.partition("+")[0]
     assert halves["mid.0.c1.weight"] == torch.float16
     assert halves["mid.0.c1.bias"] == halves["fr"] == torch.float32
@@ -805,6 +807,27 @@ def test_an_unreadable_folder_is_said(dmps: Dmps, photos: Path, monkeypatch: pyt
     assert done.code == 0, done.err
     assert f"the folder {photos}/more cannot be read" in done.err
     assert read_safetensors(Path("p.safetensors"))[1]["photographs"] == "3"
+
+
+def test_two_processes_do_not_train_one_prior(dmps: Dmps, photos: Path) -> None:
+    """A process that holds the file, then is killed; what it leaves of its lock stands in nobody's way."""
+    code = (
+        "import sys, time; from pathlib import Path; from dmps_cli.training_files import Files, sole_writer\n"
+        "with sole_writer(Files(prior=Path('p.safetensors'))): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            refused = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+        finally:
+            other.kill()
+    assert refused.code == 1
+    assert "another process trains p.safetensors" in refused.err
+    assert [path.name for path in Path().glob("p.safetensors*")] == ["p.safetensors.lock"]
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert done.code == 0, done.err
+    assert not Path("p.safetensors.lock").exists()
 
 
 def test_the_same_file_spelled_differently_is_the_same(dmps: Dmps, photos: Path, tmp_path: Path) -> None:

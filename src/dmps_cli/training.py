@@ -277,13 +277,12 @@ class Run:
         return self.collection.skipped.damaged + len(self.held_damaged)
 
     @property
-    def current_facts(self) -> dict[str, str]:
-        """Those of the metadata, with the damaged photographs that have been met since."""
+    def counts(self) -> dict[str, int]:
+        """Photographs used and skipped, with the damaged ones that have been met since the beginning."""
         return {
-            **self.facts,
-            "photographs": str(self.collection.num_usable),
-            "skipped_small": str(self.collection.skipped.small),
-            "skipped_damaged": str(self.num_damaged),
+            "photographs": self.collection.num_usable,
+            "skipped_small": self.collection.skipped.small,
+            "skipped_damaged": self.num_damaged,
         }
 
     def save(self) -> None:
@@ -292,7 +291,8 @@ class Run:
         The prior first: a run killed in between goes on from the state before, and nothing is lost. Raises OutputError
         after all were tried.
         """
-        facts, failures = self.current_facts, []
+        facts = {**self.facts, **{name: str(count) for name, count in self.counts.items()}}
+        failures: list[str] = []
         writes = (
             partial(write_prior, self.files, self.trainer, facts),
             partial(write_state, self.files, self.trainer, facts),

@@ -7,11 +7,12 @@ import glob
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
@@ -57,8 +58,13 @@ class Files:
         return self._beside(".png")
 
     @property
+    def lock(self) -> Path:
+        """There while a process trains."""
+        return self._beside(".lock")
+
+    @property
     def all(self) -> tuple[Path, ...]:
-        """Every one of them."""
+        """Every one of them that stays."""
         return self.prior, self.state, self.log, self.picture
 
     def remove_left_overs(self) -> None:
@@ -68,6 +74,24 @@ class Files:
                 with contextlib.suppress(OSError):
                     if time.time() - part.stat().st_mtime >= LEFT_OVER_SECONDS:
                         part.unlink()
+
+
+@contextlib.contextmanager
+def sole_writer(files: Files) -> Iterator[None]:
+    """One process at a time trains a prior; the system frees the lock of one that dies. Raises OutputError."""
+    lock = FileLock(files.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as exc:
+        raise OutputError(f"another process trains {files.prior} now; wait for it, or name another file") from exc
+    except OSError as exc:
+        raise OutputError(f"cannot lock {files.lock}: {exc.strerror or exc}") from exc
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            files.lock.unlink()
+        lock.release()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,31 +155,20 @@ def train(  # the options are the command
     console = Console(quiet=quiet, as_json=as_json)
 
     from dmps_cli.device import resolve_device, tune_allocator
-    from dmps_cli.training_files import Files, complete
+    from dmps_cli.training_files import Files, sole_writer
 
     tune_allocator()
     place = resolve_device(device)
     files = Files(prior=request.output)
     check_outputs(request, files)
-    start = find_start(request, console)
-    trainer = start.trainer(place)
-    facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
-    if trainer.share >= 1.0:
-        was_written = complete(files, trainer, start.facts)
-        console.note(
-            f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): "
-            + ("written anew from its state" if was_written else "nothing to do")
-            + "; more --minutes train it on"
-        )
-    else:
-        training, held = find_photographs(request, start, files, console)
-        run = prepare(start, trainer, training, held, files, console)
-        num_damaged = run.num_damaged
-        with interruptible() as run.stop, console.gauge(start.recipe.seconds) as show:
-            run.on_progress = reporter(start.recipe.seconds, console, show)
-            run.train()
-        finish(run, num_damaged, console)
-        facts |= {"photographs": run.current_facts, "wait_share": run.wait_share}
+    with sole_writer(files):
+        start = find_start(request, console)
+        trainer = start.trainer(place)
+        facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
+        if trainer.share >= 1.0:
+            complete_run(start, trainer, files, console)
+        else:
+            facts |= train_on(start, trainer, request, files, console)
     last = {} if not trainer.rows else {name: value for name, value in trainer.rows[-1].items() if name != "step"}
     console.object(
         {
@@ -192,6 +181,31 @@ def train(  # the options are the command
         }
     )
     console.result(str(files.prior))
+
+
+def complete_run(start: Start, trainer: Trainer, files: Files, console: Console) -> None:
+    """Of a training whose time is used up: writes what is missing."""
+    from dmps_cli.training_files import complete
+
+    was_written = complete(files, trainer, start.facts)
+    console.note(
+        f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): "
+        + ("written anew from its state" if was_written else "nothing to do")
+        + "; more --minutes train it on"
+    )
+
+
+def train_on(start: Start, trainer: Trainer, request: Request, files: Files, console: Console) -> dict[str, Any]:
+    """Trains for the rest of the time; what the JSON says of it."""
+    training, held = find_photographs(request, start, files, console)
+    run = prepare(start, trainer, training, held, files, console)
+    num_damaged = run.num_damaged
+    with interruptible() as run.stop, console.gauge(start.recipe.seconds) as show:
+        run.on_progress = reporter(start.recipe.seconds, console, show)
+        run.train()
+    finish(run, num_damaged, console)
+    since = {"validation_since": int(run.facts["validation_since"])}
+    return {"photographs": {**run.facts, **since, **run.counts}, "wait_share": run.wait_share}
 
 
 def checked_output(path: Path | None, option: str) -> Path:
