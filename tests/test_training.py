@@ -830,6 +830,15 @@ def test_two_processes_do_not_train_one_prior(dmps: Dmps, photos: Path) -> None:
     assert not Path("p.safetensors.lock").exists()
 
 
+def test_folders_are_made_for_a_prior_and_for_nothing_else(dmps: Dmps, photos: Path) -> None:
+    refused = dmps("train", photos, "-o", "new/deep/p.safetensors", *SHORT, "--init", "ffhq")
+    assert refused.code == 1
+    assert not Path("new").exists()
+    done = dmps("train", photos, "-o", "new/deep/p.safetensors", *QUICK)
+    assert done.code == 0, done.err
+    assert {path.suffix for path in Path("new/deep").iterdir()} == {".safetensors", ".state", ".csv", ".png"}
+
+
 def test_the_same_file_spelled_differently_is_the_same(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
     done = dmps("train", photos, "-o", "p.safetensors", "--resume", tmp_path / "p.safetensors", *QUICK)
     assert done.code == 0, done.err

@@ -78,9 +78,14 @@ class Files:
 
 @contextlib.contextmanager
 def sole_writer(files: Files) -> Iterator[None]:
-    """One process at a time trains a prior; the system frees the lock of one that dies. Raises OutputError."""
-    lock = FileLock(files.lock)
+    """One process at a time trains a prior; the system frees the lock of one that dies. Raises OutputError.
+
+    Folders that are made for it and stay empty are removed.
+    """
+    folder, lock = files.lock.parent, FileLock(files.lock)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as exc:
         raise OutputError(f"another process trains {files.prior} now; wait for it, or name another file") from exc
@@ -92,6 +97,9 @@ def sole_writer(files: Files) -> Iterator[None]:
         with contextlib.suppress(OSError):
             files.lock.unlink()
         lock.release()
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 @dataclass(frozen=True, kw_only=True)
