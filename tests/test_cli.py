@@ -274,6 +274,13 @@ def test_a_type_that_slows_the_machine_down_is_said(
     assert ("no instructions for bfloat16 on cpu" in result.err) == is_said
 
 
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_float32_is_float32_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    device.resolve_device(name)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_flags_win_over_the_sidecar_and_say_so(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
     dmps("degrade", "p.png", "--task", "deblur", "-o", "y.png")

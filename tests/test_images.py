@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from dmps_cli import images
 from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
-from dmps_cli.images import encode, from_uint8, load, load_mask, load_rgb, to_uint8
+from dmps_cli.images import encode, from_uint8, load, load_channels, load_mask, load_rgb, load_uint8, to_uint8
 
 Array = np.ndarray
 
@@ -273,6 +273,23 @@ def test_lab(tmp_path: Path) -> None:
     expected = srgb_of_linear(255 * luminance)
     assert_levels(tmp_path / "x.tif", np.repeat(expected[None, :, None], 3, axis=2), atol=1.5)
     assert note(tmp_path / "x.tif") == "is Lab; converted to sRGB"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "I;16"])
+def test_bytes_are_those_of_the_floats(tmp_path: Path, mode: str, channels: int) -> None:
+    values = noise(9, 13, 4)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(values, "RGBA") if mode == "RGBA" else Image.fromarray(values[..., :3]).convert(mode)
+    image.save(tmp_path / "x.png")
+    expected = to_uint8(load_channels(tmp_path / "x.png", channels).pixels)
+    found = load_uint8(tmp_path / "x.png", channels)
+    assert found.shape == (9, 13, channels)
+    np.testing.assert_array_equal(found, expected.reshape(found.shape))
+    if (mode, channels) == ("RGB", 3):
+        np.testing.assert_array_equal(found, values[..., :3])
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])

@@ -76,12 +76,12 @@ def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: Saved |
     recipe = RECIPE if saved is None else saved.recipe
     trainer = Trainer(initialised(TINY, recipe.seed), TINY, recipe, CPU)
     if saved is not None:
-        trainer.restore(saved.tensors, saved.facts)
+        trainer.restore(saved.tensors(), saved.facts)
     train, held = held_out(find_photos([photos]))
     return Run(
         trainer=trainer,
         collection=Collection(train, channels=3, least_side=32, seed=recipe.seed),
-        pictures=validation_pictures(held, 3)[0],
+        pictures=validation_pictures(held, 3, 32).pictures,
         files=Files(prior=out),
         facts={},
         clock=float,
@@ -447,6 +447,37 @@ def test_a_killed_run_goes_on_from_its_checkpoint(dmps: Dmps, photos: Path, tmp_
     assert again.out == f"{out}\n"
 
 
+def test_a_run_killed_in_its_first_checkpoint_begins_anew_or_goes_on(
+    dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each of the first checkpoint's files the same command serves the next call."""
+    command = ("train", photos, "--resume", "p.safetensors", *QUICK)
+    for name in ("write_state", "write_prior", "write_log"):
+        with monkeypatch.context() as patch:
+            patch.setattr(training, name, killed)
+            assert dmps(*command).code == 130
+        assert not (Path("p.safetensors").exists() and not Path("p.safetensors.state").exists())
+        done = dmps(*command)
+        assert done.code == 0, done.err
+        for path in Path().glob("p.safetensors*"):
+            path.unlink()
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_state_that_was_gone_on_from_is_let_go(photos: Path, tmp_path: Path) -> None:
+    """A file that stays mapped keeps its room on the disk after the next checkpoint has replaced it."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    run.save()
+    saved = read_state(run.files)
+    trainer = training.Start(recipe=RECIPE, config=TINY, saved=saved).trainer(CPU)
+    assert torch.equal(trainer.net.inp.weight, run.trainer.net.inp.weight)
+    maps = Path("/proc/self/maps")  # Linux
+    assert not maps.exists() or str(run.files.state) not in maps.read_text()
+
+
 def test_ctrl_c_leaves_a_usable_prior_and_130(
     dmps: Dmps, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +494,7 @@ def test_ctrl_c_leaves_a_usable_prior_and_130(
     assert "saved at step 1; --resume p.safetensors goes on" in result.err
     assert "interrupted" in result.err
     assert read_state(Files(prior=Path("p.safetensors"))).facts["step"] == 1  # the step in hand was finished
+    assert Path("p.safetensors.png").exists()
     photo(tmp_path / "x.png", (40, 40))
     assert dmps("restore", "x.png", "--task", "denoise", "--nfe", "2", "--model", "p.safetensors").code == 0
 
@@ -508,6 +540,30 @@ def test_what_does_not_fit_into_memory_moves_through_it(photos: Path) -> None:
     assert [late.pixels(crop, draws[crop])[0, :4].tobytes() for crop in range(700, 800)] == seen[700:800]
 
 
+@pytest.mark.parametrize(("size", "crops"), [((72, 56), 48), ((480, 400), 2 * 480 * 400 // 32**2)])
+def test_a_photograph_stays_until_its_pixels_have_been_seen_twice(
+    tmp_path: Path, size: tuple[int, int], crops: int
+) -> None:
+    """So decoding large ones does not take longer than training on them."""
+    for k in range(4):
+        photo(tmp_path / f"{k}.png", size, seed=k)
+    collection = Collection(
+        find_photos([tmp_path]), channels=3, least_side=32, seed=0, cache_bytes=3 * size[0] * size[1]
+    )
+    held = [collection.pixels(crop, 0.0).tobytes() for crop in range(3 * crops)]
+    changes = [crop for crop in range(1, len(held)) if held[crop] != held[crop - 1]]
+    assert changes == [crops, 2 * crops]
+
+
+def test_linked_folders_are_entered_once(photos: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    (outer / "link").symlink_to(photos, target_is_directory=True)
+    (outer / "again").symlink_to(photos, target_is_directory=True)
+    (photos / "circle").symlink_to(outer, target_is_directory=True)
+    assert len(find_photos([outer])) == len(find_photos([photos])) == 8
+
+
 def test_a_tenth_is_held_out_and_stays_so() -> None:
     listed = [Photo(path=Path(f"{k}.png"), name=f"{k}.png") for k in range(2000)]
     train, held = held_out(listed)
@@ -530,9 +586,10 @@ def test_what_is_held_out_can_be_read(tmp_path: Path, num_good: int, num_damaged
     train, held = held_out(find_photos([tmp_path]), lambda photo: is_usable(photo, 3, 32))
     assert (len(train), len(held)) == sides
     assert Collection(train, channels=3, least_side=32, seed=0).num_usable == num_good - len(held)
-    pictures, damaged = validation_pictures(held, 3)
-    assert (len(pictures), damaged) == (len(held), [])
-    assert len(validation_pictures(find_photos([tmp_path]), 3)[1]) == num_damaged
+    assert [len(part) for part in (validation_pictures(held, 3, 32).pictures, held)] == [len(held)] * 2
+    everything = validation_pictures(find_photos([tmp_path]), 3, 32)
+    assert (len(everything.pictures), everything.small, len(everything.damaged)) == (num_good, 0, num_damaged)
+    assert validation_pictures(held, 3, 48)[:2] == ([], len(held))
 
 
 def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
@@ -679,7 +736,7 @@ def test_a_prior_of_its_own_goes_on_as_the_beginning_of_another(dmps: Dmps, phot
     began = read_safetensors(Path("b.safetensors"))[1]
     assert (began["licence"], began["widths"]) == ("mine", "32,48,64,96")
     digest = hashlib.sha256(Path("a.safetensors").read_bytes()).hexdigest()
-    assert began["initial_weights"] == f"a, sha256 {digest}, terms: mine"
+    assert began["initial_weights"] == f"a, sha256 {digest}, {first['steps']} steps, terms: mine"
     assert 1 <= int(began["steps"]) < int(first["steps"])
     found = training.initial_network("a.safetensors", None)
     trainer = training.Start(recipe=Recipe(), config=found.config, net=found.net).trainer(CPU)
@@ -807,6 +864,100 @@ def test_an_unreadable_folder_is_said(dmps: Dmps, photos: Path, monkeypatch: pyt
     assert done.code == 0, done.err
     assert f"the folder {photos}/more cannot be read" in done.err
     assert read_safetensors(Path("p.safetensors"))[1]["photographs"] == "3"
+
+
+def test_one_unreadable_photograph_to_measure_on_is_skipped(
+    dmps: Dmps, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its size is that of one to train on."""
+    (tmp_path / "val").mkdir()
+    photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
+    (tmp_path / "val" / "b.png").write_bytes((photos / "0.png").read_bytes())
+    reading = Path.open
+
+    def refused(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.parts[-2:] == ("val", "b.png"):
+            raise PermissionError(13, "Permission denied", str(self))
+        return reading(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val")
+    assert done.code == 0, done.err
+    assert "8 photographs to train on" in done.err
+
+
+def test_the_picture_of_the_log_is_not_measured_on(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    """OUT within the folder to measure on: later calls measure on the same."""
+    (tmp_path / "val").mkdir()
+    photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
+    assert dmps("train", photos, "-o", "val/p.safetensors", *QUICK, "--validate", "val").code == 0
+    done = dmps("train", photos, "--resume", "val/p.safetensors", "--minutes", "0.04")
+    assert "8 photographs to train on, 1 to measure on" in done.err
+    assert "no PSNR compares" not in done.err
+
+
+def test_small_photographs_are_not_measured_on(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
+    photo(tmp_path / "val" / "b.png", (64, 31), seed=78)
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val", "--json")
+    assert "8 photographs to train on, 1 to measure on; 1 smaller than the crop of 32 px skipped" in done.err
+    assert json.loads(done.out)["photographs"]["skipped_small"] == 1
+
+
+def test_out_of_memory_says_what_helps(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Trainer, batch: Batch) -> float:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(Trainer, "take_step", failing)
+    result = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert result.code == 1
+    assert "out of memory; take a smaller --batch or --crop, or --size small" in result.err
+
+
+def test_a_lock_with_content_is_somebody_elses(dmps: Dmps, photos: Path) -> None:
+    Path("p.safetensors.lock").write_text("mine")
+    result = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert (result.code, Path("p.safetensors.lock").read_text()) == (1, "mine")
+
+
+def test_names_and_terms_that_are_no_text(photos: Path) -> None:
+    """Bytes that are not UTF-8 come as surrogates; nothing could read the file that they would make."""
+
+    def ended(*arguments: object) -> tuple[int, str]:
+        command = [sys.executable, "-m", "dmps_cli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
+        return done.returncode, done.stderr
+
+    odd = os.fsdecode(b"o\xff.safetensors")
+    for options in (("-o", odd), ("-o", "p.safetensors", "--licence", os.fsdecode(b"\xff terms"))):
+        code, said = ended("train", photos, *options, *QUICK)
+        assert (code, "UTF-8" in said) == (2, True), said
+    save_file({"weight": torch.zeros(2)}, "p.safetensors")
+    Path("p.safetensors").rename(odd)
+    code, said = ended("models", "show", f"./{odd}")
+    assert (code, "rename it" in said) == (1, True), said
+
+
+def test_weights_of_another_preconditioning_are_refused(dmps: Dmps, photos: Path) -> None:
+    state = {name: value.clone() for name, value in initialised(TINY, 0).state_dict().items()}
+    for told, said in (("0.7", "its sigma_data is 0.7"), ("much", "should be numbers")):
+        save_file(state, "w.safetensors", {"architecture": "natural", "sigma_data": told})
+        result = dmps("train", photos, "-o", "a.safetensors", "--init", "w.safetensors", *SHORT)
+        assert result.code == 1
+        assert said in result.err
+
+
+def test_terms_of_ones_own_prior_are_shown(dmps: Dmps, photos: Path) -> None:
+    assert dmps("train", photos, "-o", "p.safetensors", *QUICK, "--licence", "CC BY 4.0").code == 0
+    assert "licence: CC BY 4.0\n" in dmps("models", "show", "p.safetensors").out
+
+
+def test_half_takes_full_back(dmps: Dmps, photos: Path) -> None:
+    assert dmps("train", photos, "-o", "p.safetensors", *QUICK, "--full").code == 0
+    assert load_file("p.safetensors")["inp.weight"].dtype == torch.float32
+    assert dmps("train", photos, "--resume", "p.safetensors", "--half").code == 0
+    assert load_file("p.safetensors")["inp.weight"].dtype == torch.float16
 
 
 def test_two_processes_do_not_train_one_prior(dmps: Dmps, photos: Path) -> None:

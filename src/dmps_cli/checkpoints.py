@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from dmps_cli import __version__
 from dmps_cli.errors import OptionsError, OutputError, WeightsError
-from dmps_cli.files import atomic_write, sha256_file
+from dmps_cli.files import atomic_write, is_unicode, sha256_file
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
 from dmps_cli.nets.loading import check_state, load_state
@@ -140,6 +140,8 @@ def _load_pickle(path: Path, *, mmap: bool) -> object:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata), the tensors mapped."""
+    if not is_unicode(str(path)):
+        raise WeightsError(f"{path}: safetensors files are opened by names in UTF-8 only; rename it or its folder")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
@@ -287,7 +289,8 @@ def _header(state: dict[str, Tensor], metadata: Mapping[str, str], where: str) -
 
     Written here and not by the library, whose bytes are either all in memory or under a name of its own.
     """
-    table: dict[str, object] = {"__metadata__": dict(metadata)}
+    said = {key: value.encode(errors="replace").decode() for key, value in metadata.items()}  # no lone surrogates
+    table: dict[str, object] = {"__metadata__": said}
     start = 0
     for name, value in state.items():
         if value.dtype not in _SAFETENSORS_NAMES or value.layout != torch.strided:

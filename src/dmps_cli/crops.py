@@ -23,14 +23,15 @@ from torch import Tensor
 
 from dmps_cli.errors import InputError
 from dmps_cli.files import IMAGE_SUFFIXES, sha256_file
-from dmps_cli.images import load_channels, size_of, to_uint8
+from dmps_cli.images import load_uint8, size_of
 from dmps_cli.noise_levels import NoiseLevels
 
 CACHE_BYTES = 3 * 2**29
 """Decoded photographs that are kept in memory, 1.5 GiB; 2,000 of 500 x 375 px in colour are 1.1 GB."""
 
-CROPS_PER_DECODING = 48
-"""Where not all photographs fit into memory: crops between one photograph leaving it and the next."""
+COVERAGE, LEAST_CROPS_PER_DECODING = 2.0, 48
+"""Where not all photographs fit into memory, one leaves it when its pixels have been in so many crops, by their number
+and the mean size; at the least so many crops after the one before."""
 
 HELD_OUT = 10
 """One photograph of so many is kept for validation where no folder is given for it."""
@@ -61,7 +62,7 @@ def find_photos(
     leave_out: Iterable[Path] = (),
     on_unreadable: Callable[[str], object] = lambda folder: None,
 ) -> list[Photo]:
-    """Every picture file in the folders and their subfolders, each once, by name; hidden ones are left out.
+    """Every picture file in the folders and their subfolders, linked ones too, each once, by name; no hidden ones.
 
     leave_out: files that are no photographs, whatever their names say; on_unreadable: is told of a subfolder that
     cannot be listed. Raises InputError for what is no folder.
@@ -71,8 +72,12 @@ def find_photos(
     for folder in folders:
         if not os.path.isdir(folder):  # noqa: PTH112 - False for any odd name
             raise InputError(f"{folder} is not a folder; name folders of photographs")
-        for place, inner, names in os.walk(folder, onerror=lambda exc: on_unreadable(exc.filename)):
-            inner[:] = [name for name in inner if not name.startswith(".")]
+        entered = {os.path.realpath(folder)}  # links may lead in circles
+        for place, inner, names in os.walk(folder, onerror=lambda exc: on_unreadable(exc.filename), followlinks=True):
+            shown = [name for name in inner if not name.startswith(".")]
+            places = {os.path.realpath(os.path.join(place, name)): name for name in shown}  # noqa: PTH118
+            inner[:] = [name for real, name in places.items() if real not in entered]
+            entered |= places.keys()
             for name in names:
                 path = Path(place, name)
                 is_wanted = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
@@ -111,12 +116,23 @@ def is_usable(photo: Photo, channels: int, least_side: int) -> bool:
 
 
 def without_copies(photos: Sequence[Photo], measured: Sequence[Photo]) -> list[Photo]:
-    """The photographs of which there is no copy, byte for byte, among the measured ones. Raises InputError."""
+    """The photographs of which there is no copy, byte for byte, among the measured ones.
+
+    What cannot be read is no copy, and is skipped when it is to be decoded.
+    """
     sizes = {photo.path.stat().st_size for photo in measured}
     alike = [photo for photo in photos if photo.path.stat().st_size in sizes]
-    known = {sha256_file(photo.path) for photo in measured} if alike else set()
-    copies = {photo.path for photo in alike if sha256_file(photo.path) in known}
+    known = {_content(photo) for photo in measured} - {""} if alike else set()
+    copies = {photo.path for photo in alike if _content(photo) in known}
     return [photo for photo in photos if photo.path not in copies]
+
+
+def _content(photo: Photo) -> str:
+    """The sha256 of a file; '' where it cannot be read."""
+    try:
+        return sha256_file(photo.path)
+    except InputError:
+        return ""
 
 
 def list_sha256(photos: Sequence[Photo]) -> str:
@@ -129,8 +145,7 @@ def list_sha256(photos: Sequence[Photo]) -> str:
 
 def decode(path: Path, channels: int) -> Pixels:
     """A photograph with 1 or 3 channels. Raises InputError if it cannot be read."""
-    array = to_uint8(load_channels(path, channels).pixels)
-    return np.ascontiguousarray(array if array.ndim == 3 else array[:, :, None])
+    return np.ascontiguousarray(load_uint8(path, channels))
 
 
 class Skipped(NamedTuple):
@@ -144,7 +159,7 @@ class Collection:
     """The usable photographs, in memory as far as they fit.
 
     Where all of them fit they are decoded at once. Else those in memory are a window that moves through the photographs
-    in random order (another one in each round), one photograph further for every CROPS_PER_DECODING crops.
+    in random order (another one in each round), one photograph further for every `crops_per_decoding` crops.
     """
 
     def __init__(
@@ -168,6 +183,7 @@ class Collection:
         self.photos = large
         num_bytes = [channels * size[0] * size[1] for p in large if (size := sizes[p.path])]
         mean = sum(num_bytes) / max(len(num_bytes), 1)
+        self.crops_per_decoding = max(LEAST_CROPS_PER_DECODING, int(COVERAGE * mean / (channels * least_side**2)))
         self.window = len(large) if sum(num_bytes) <= cache_bytes else max(1, int(cache_bytes / mean))
         self.is_whole = self.window == len(large)
         for place in range(self.window):
@@ -203,7 +219,7 @@ class Collection:
         """A photograph of the window at that crop of the run. draw: uniform on [0, 1), says which."""
         if self.is_whole:
             return self.cache[int(draw * self.window)]
-        start = first_crop // CROPS_PER_DECODING
+        start = first_crop // self.crops_per_decoding
         index = self._usable(start + int(draw * self.window))
         if len(self.cache) > self.window + 1:
             kept = {self._index(place) for place in range(start, start + self.window)}
@@ -269,7 +285,7 @@ class Shapes:
 
     @classmethod
     def around(cls, batch: int, crop: int) -> Self:
-        """With large crops of twice the side, as many pixels in a third more of them: 12 of 96 px, 4 of 192 px."""
+        """With large crops of twice the side, a third as many but at least one: 12 of 96 px, 4 of 192 px."""
         return cls(batch=batch, crop=crop, large_batch=max(1, batch // 3), large_crop=2 * crop)
 
     def draw(self, rng: np.random.Generator, step: int) -> tuple[int, int]:

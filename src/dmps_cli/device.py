@@ -54,11 +54,11 @@ def _mallopt(settings: Mapping[int, int]) -> bool:
 
 def resolve_device(name: str) -> torch.device:
     """The device of that name; 'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not."""
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; --dtype asks for less
     available = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     available += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if name == "auto":
         return torch.device(available[0].removesuffix(":0"))
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; --dtype asks for less
     if (f"{name}:0" if name == "cuda" else name) not in available:
         raise UsageError(f"device '{name}' is not available here; there is {', '.join(available)}")
     return torch.device(name)

@@ -52,7 +52,7 @@ interrupts: list[int] = []
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
+def memory_errors(advice: str = "take --batch-size 1, --dtype bfloat16 or a smaller picture") -> Iterator[None]:
     """Turns a failed allocation, on the device or on the CPU, into a MemoryShortageError for the user."""
     try:
         yield
@@ -60,7 +60,7 @@ def memory_errors() -> Iterator[None]:
         # torch's own class for a GPU is a RuntimeError; its CPU allocator has only a text
         if isinstance(exc, RuntimeError) and not any(text in str(exc) for text in _ALLOCATION_FAILED):
             raise
-        raise MemoryShortageError("out of memory; take --batch-size 1, --dtype bfloat16 or a smaller picture") from exc
+        raise MemoryShortageError(f"out of memory; {advice}") from exc
 
 
 _ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")

@@ -124,6 +124,15 @@ def check_name(target: Path) -> None:
         raise OutputError(_reason(target, exc)) from exc
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it is text: names and arguments that are bytes of another encoding come with surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_writable(folder: Path) -> None:
     """Raises OutputError if files cannot be made in the folder, or the folder itself cannot be; makes nothing.
 

@@ -88,24 +88,12 @@ def load(path: Path) -> Picture:
     Raises InputError for a file that is missing, empty, damaged, no picture, or larger than MAX_PIXELS; the environment
     variable DMPS_MAX_PIXELS sets another limit.
     """
-    image, notes = _decoded(path)
-    colour, alpha, more = _without_alpha(image)
-    notes += more
-    colour, more = _to_plain_mode(colour)
-    notes += more
-    pixels = _to_tensor(colour, path)
-    if alpha is not None:
-        pixels = _over_white(pixels, alpha)
-    return Picture(pixels=pixels, notes=tuple(f"{path} {note}" for note in notes))
+    return _picture(_plain(path), path)
 
 
 def load_rgb(path: Path) -> Picture:
     """Like `load`, always three channels; a grey picture is said in the notes."""
-    picture = load(path)
-    if picture.pixels.shape[0] == 3:
-        return picture
-    notes = (*picture.notes, f"{path} is grey; its grey value is taken for red, green and blue")
-    return Picture(pixels=picture.pixels.expand(3, -1, -1).contiguous(), notes=notes)
+    return load_channels(path, 3)
 
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -127,13 +115,20 @@ def to_grey(x: Tensor) -> tuple[Tensor, float]:
 
 def load_channels(path: Path, channels: int) -> Picture:
     """Like `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
-    if channels == 3:
-        return load_rgb(path)
-    picture = load(path)
-    if picture.pixels.shape[0] == channels:
-        return picture
-    grey = to_grey(picture.pixels[None])[0][0]
-    return Picture(pixels=grey, notes=(*picture.notes, f"{path} is in colour; its grey value is taken"))
+    return _with_channels(load(path), channels, path)
+
+
+def load_uint8(path: Path, channels: int) -> np.ndarray:
+    """(H, W, C) of 0..255, C = 1 or 3: what `to_uint8` makes of `load_channels`; the file's own bytes where it can be.
+
+    For training on many photographs: floats on the way take six times as long, and many times the memory.
+    """
+    plain = _plain(path)
+    if plain.alpha is None and (plain.colour.mode, channels) in (("RGB", 3), ("L", 1)):
+        array = np.array(plain.colour)
+    else:
+        array = to_uint8(_with_channels(_picture(plain, path), channels, path).pixels)
+    return array if array.ndim == 3 else array[:, :, None]
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
@@ -305,6 +300,40 @@ def _pillow_limit(limit: int) -> Iterator[None]:
 
 
 # Images to grey or RGB
+
+
+class _Plain(NamedTuple):
+    """An image in mode L, RGB, I or F; its opacity (H, W) of 0..255 if not opaque everywhere; what was done to it."""
+
+    colour: Image.Image
+    alpha: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def _plain(path: Path) -> _Plain:
+    image, notes = _decoded(path)
+    image, alpha, of_alpha = _without_alpha(image)
+    image, of_mode = _to_plain_mode(image)
+    return _Plain(image, alpha, (*notes, *of_alpha, *of_mode))
+
+
+def _picture(plain: _Plain, path: Path) -> Picture:
+    pixels = _to_tensor(plain.colour, path)
+    if plain.alpha is not None:
+        pixels = _over_white(pixels, plain.alpha)
+    return Picture(pixels=pixels, notes=tuple(f"{path} {note}" for note in plain.notes))
+
+
+def _with_channels(picture: Picture, channels: int, path: Path) -> Picture:
+    if picture.pixels.shape[0] == channels:
+        return picture
+    if channels == 3:
+        pixels = picture.pixels.expand(3, -1, -1).contiguous()
+        note = f"{path} is grey; its grey value is taken for red, green and blue"
+    else:
+        pixels = to_grey(picture.pixels[None])[0][0]
+        note = f"{path} is in colour; its grey value is taken"
+    return Picture(pixels=pixels, notes=(*picture.notes, note))
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, list[str]]:

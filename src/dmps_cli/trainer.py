@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from dmps_cli.crops import Batch, Photo, Shapes, decode
 from dmps_cli.device import has_fast_bfloat16
 from dmps_cli.errors import InputError
 from dmps_cli.images import from_uint8
-from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
+from dmps_cli.nets.natural import SIGMA_DATA, Natural, NaturalConfig, NaturalNet
 from dmps_cli.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.optimizers import MuonAdamW
 from dmps_cli.sampling import Noise
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 def edm_loss(
-    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = 0.5
+    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = SIGMA_DATA
 ) -> Tensor:
     """(B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
 
@@ -219,10 +219,19 @@ PSNR_NAMES = tuple(map(_psnr_name, SIGMAS))
 # --- Validation
 
 
-def validation_pictures(photos: Sequence[Photo], channels: int) -> tuple[list[tuple[int, Tensor]], list[str]]:
-    """((key, the middle (1, C, h, w)) of the first readable ones by the hash of their names, why others were not)."""
+class Validation(NamedTuple):
+    """pictures: (key of the noise, (1, C, h, w)); of those passed over, how many are small, why others are damaged."""
+
+    pictures: list[tuple[int, Tensor]]
+    small: int
+    damaged: list[str]
+
+
+def validation_pictures(photos: Sequence[Photo], channels: int, least_side: int) -> Validation:
+    """The middle of the first usable ones by the hash of their names. least_side: px of the shorter side."""
     pictures: list[tuple[int, Tensor]] = []
     damaged: list[str] = []
+    small = 0
     for photo in sorted(photos, key=lambda photo: photo.key):
         if len(pictures) == VALIDATION_PHOTOS:
             break
@@ -231,7 +240,10 @@ def validation_pictures(photos: Sequence[Photo], channels: int) -> tuple[list[tu
         except InputError as exc:
             damaged.append(str(exc))
             continue
+        if min(pixels.shape[:2]) < least_side:
+            small += 1
+            continue
         height, width = (min(side, VALIDATION_SIDE) for side in pixels.shape[:2])
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         pictures.append((photo.key, from_uint8(pixels[top : top + height, left : left + width])[None]))
-    return pictures, damaged
+    return Validation(pictures, small, damaged)

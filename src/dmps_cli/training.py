@@ -16,11 +16,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dmps_cli.checkpoints import read_checkpoint, read_safetensors
+from dmps_cli.checkpoints import read_checkpoint
 from dmps_cli.crops import Collection, Loader, draw_batch
 from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
 from dmps_cli.files import sha256_file
-from dmps_cli.nets.natural import NaturalConfig, NaturalNet
+from dmps_cli.nets.natural import SIGMA_DATA, NaturalConfig, NaturalNet, sigmas_of
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer, initialised
 from dmps_cli.training_files import (
     ARCHITECTURE,
@@ -32,10 +32,10 @@ from dmps_cli.training_files import (
     write_prior,
     write_state,
 )
-from dmps_cli.weights import Card, card
+from dmps_cli.weights import card, metadata_of
 
 SIZES = {"base": NaturalConfig(), "small": NaturalConfig(widths=(32, 48, 64, 96))}
-"""Sizes by name: that of the bundled prior (5.7 M values), and a quarter of its cost (1.4 M)."""
+"""Sizes by name: that of the bundled prior (5.7 M values), and a quarter of its cost (1.6 M)."""
 
 LR_OF_WEIGHTS = 1e-3
 """Highest learning rate where given weights begin: that of new ones would undo part of what they know."""
@@ -93,16 +93,15 @@ def initial_network(name: str, channels: int | None) -> Initial:
         raise WeightsError(f"{entry.location}: its tensors are not those of a '{ARCHITECTURE}' of its sizes")
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise WeightsError(f"{entry.location}: some of its values are not finite; nothing can be trained from them")
+    said = metadata_of(entry)
+    sigma_data = sigmas_of(said, str(entry.location)).get("sigma_data", SIGMA_DATA)
+    if sigma_data != SIGMA_DATA:
+        raise WeightsError(f"{entry.location}: its sigma_data is {sigma_data:g}; only {SIGMA_DATA:g} can be trained")
     net.load_state_dict({key: value.float() for key, value in state.items()})
-    licence = _licence(entry)
-    about = f"{entry.name}, sha256 {sha256_file(entry.location)}, terms: {licence}"
+    licence = said.get("licence", entry.licence)
+    steps = f", {said['steps']} steps" if "steps" in said else ""
+    about = f"{entry.name}, sha256 {sha256_file(entry.location)}{steps}, terms: {licence}"
     return Initial(net=net, config=config, licence=licence, about=about)
-
-
-def _licence(entry: Card) -> str:
-    """What the file itself says, else its card."""
-    metadata = read_safetensors(entry.location)[1] if entry.location.suffix == ".safetensors" else {}
-    return metadata.get("licence", entry.licence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ class Start:
         net = self.net if self.net is not None else initialised(self.config, self.recipe.seed)
         trainer = Trainer(net, self.config, self.recipe, device)
         if self.saved is not None:
-            trainer.restore(self.saved.tensors, self.saved.facts)
+            trainer.restore(self.saved.tensors(), self.saved.facts)
         return trainer
 
 
@@ -142,24 +141,26 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands after a step. loss: the mean since the last row of the log; psnr: the last measured."""
+    """Where a run stands after a step. loss: the mean since the last row of the log; psnr: the last measured.
+
+    is_measured: whether it was with this step, before a checkpoint.
+    """
 
     step: int
     seconds: float
     loss: float
     steps_per_second: float
     psnr: Mapping[str, float]
-    is_row: bool = False
-    is_saved: bool = False
+    is_measured: bool = False
 
 
 @dataclass(kw_only=True)
 class Run:
     """One call: trains until the time is used up, or until `stop` says so; saves now and then, and at the end.
 
-    facts: of the photographs and of the beginning, for the metadata; held_damaged: why photographs kept for
-    validation could not be read. on_progress is told after each step and each row of the log; note, what went wrong
-    without ending the run.
+    facts: of the photographs and of the beginning, for the metadata; held_small, held_damaged: of the photographs kept
+    for validation, how many are smaller than the crop, and why others could not be read. on_progress is told after
+    each step and each row of the log; note, what went wrong without ending the run.
     """
 
     trainer: Trainer
@@ -167,6 +168,7 @@ class Run:
     pictures: Sequence[tuple[int, Tensor]]
     files: Files
     facts: Mapping[str, str]
+    held_small: int = 0
     held_damaged: Sequence[str] = ()
     clock: Clock = wall_clock
     stop: Callable[[], bool] = lambda: False
@@ -225,12 +227,12 @@ class Run:
         self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
         trainer.seconds = used + self.clock(trainer.step) - start
         self.save()
+        write_picture(self.files, trainer)
         if is_stopped:
             self.note(f"saved at step {trainer.step}; --resume {self.files.prior} goes on")
             raise KeyboardInterrupt
-        write_picture(self.files, trainer)
 
-    def _progress(self, rate: float, *, is_row: bool = False, is_saved: bool = False) -> Progress:
+    def _progress(self, rate: float, *, is_measured: bool = False) -> Progress:
         if self.losses:
             self.loss = fmean(self.losses)
         return Progress(
@@ -239,8 +241,7 @@ class Run:
             loss=self.loss,
             steps_per_second=rate,
             psnr=self.psnr,
-            is_row=is_row,
-            is_saved=is_saved,
+            is_measured=is_measured,
         )
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
@@ -248,9 +249,9 @@ class Run:
         if self.losses and (mean := fmean(self.losses)) > LARGEST_LOSS:
             raise self._diverged(f"the loss is {mean:.3g}")
         trainer = self.trainer
-        measured = trainer.validate(self.pictures) if validate else {}
+        measured = trainer.validate(self.pictures) if validate and not self._is_measured else {}
         self.psnr = measured or self.psnr
-        progress = self._progress(rate, is_row=True, is_saved=validate)
+        progress = self._progress(rate, is_measured=bool(measured))
         row: Row = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
         row["loss"] = progress.loss if self.losses else None
         if not (trainer.rows and trainer.rows[-1]["step"] == trainer.step):
@@ -258,6 +259,12 @@ class Run:
         trainer.rows[-1].update(measured)
         self.losses.clear()
         self.on_progress(progress)
+
+    @property
+    def _is_measured(self) -> bool:
+        """Whether the step that the training stands at was, as by a checkpoint that took the rest of the time."""
+        last = self.trainer.rows[-1] if self.trainer.rows else {}
+        return last.get("step") == self.trainer.step and last.get(PSNR_NAMES[0]) is not None
 
     def _diverged(self, what: str) -> NumericsError:
         return NumericsError(
@@ -281,24 +288,22 @@ class Run:
         """Photographs used and skipped, with the damaged ones that have been met since the beginning."""
         return {
             "photographs": self.collection.num_usable,
-            "skipped_small": self.collection.skipped.small,
+            "skipped_small": self.collection.skipped.small + self.held_small,
             "skipped_damaged": self.num_damaged,
         }
 
     def save(self) -> None:
         """Writes the prior, the state and the log, each whole or not at all, what one has no room for left out.
 
-        The prior first: a run killed in between goes on from the state before, and nothing is lost. Raises OutputError
-        after all were tried.
+        The prior first: a run killed in between goes on from the state before, and nothing is lost. But the first state
+        before it: nothing goes on from a prior alone. Raises OutputError after all were tried.
         """
         facts = {**self.facts, **{name: str(count) for name, count in self.counts.items()}}
         failures: list[str] = []
-        writes = (
-            partial(write_prior, self.files, self.trainer, facts),
-            partial(write_state, self.files, self.trainer, facts),
-            partial(write_log, self.files, self.trainer),
-        )
-        for write in writes:
+        prior = partial(write_prior, self.files, self.trainer, facts)
+        state = partial(write_state, self.files, self.trainer, facts)
+        order = (prior, state) if self.files.state.exists() else (state, prior)
+        for write in (*order, partial(write_log, self.files, self.trainer)):
             try:
                 write()
             except OutputError as exc:

@@ -28,6 +28,7 @@ from dmps_cli.trainer import PSNR_NAMES, Recipe, Trainer
 
 ARCHITECTURE = "natural"
 STATE_FORMAT = "dmps training state 3"
+STATE_FACTS = {"step", "bad_steps", "seconds", "level_losses", "rows", "config", "recipe", "photographs"}
 
 LEFT_OVER_SECONDS = 600.0
 """Age at which a temporary file of ours is one that a killed run left."""
@@ -104,17 +105,21 @@ def sole_writer(files: Files) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A training state as it was read: its tensors (mapped), sizes, recipe and the other facts."""
+    """A training state as it was read: its file, sizes, recipe and the other facts."""
 
-    tensors: Mapping[str, Tensor]
+    path: Path
     config: NaturalConfig
     recipe: Recipe
     facts: Mapping[str, Any]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Mapped, and not to be kept: a file that is mapped keeps its room on the disk after it has been replaced."""
+        return read_safetensors(self.path)[0]
+
 
 def read_state(files: Files) -> Saved:
     """The training state of a run. Raises WeightsError if there is none, naming what to do."""
-    anew = f"--init {files.prior} starts from the weights alone"
+    anew = f"--init {files.prior} with another -o starts from the weights alone, --overwrite without them"
     if not files.state.exists():
         if not files.prior.exists():
             raise WeightsError(f"there is no {files.state} to go on from, nor {files.prior}")
@@ -128,12 +133,14 @@ def read_state(files: Files) -> Saved:
         raise WeightsError(f"{files.state} is no training state that this version of dmps reads; {anew}")
     try:
         facts = json.loads(metadata["facts"])
+        if missing := STATE_FACTS - facts.keys():
+            raise ValueError(f"no {min(missing)} in it")
         config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
         parameters = dict(NaturalNet(config).named_parameters())
-        expected = {f"{part}.{n}" for n, p in parameters.items() for part in ("net", "ema", *moments_of(n, p))}
-        if expected != tensors.keys():
+        sizes = {f"{part}.{n}": p.numel() for n, p in parameters.items() for part in ("net", "ema", *moments_of(n, p))}
+        if sizes != {name: value.numel() for name, value in tensors.items()}:
             raise ValueError("its tensors are not those of its sizes")
-        return Saved(tensors=tensors, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
+        return Saved(path=files.state, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
     except (KeyError, TypeError, ValueError) as exc:
         raise WeightsError(f"{files.state} is damaged ({exc}); {anew}") from exc
 

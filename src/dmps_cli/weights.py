@@ -246,11 +246,24 @@ def _card_of_path(path: Path, table: Mapping[str, Card]) -> Card:
         except OptionsError:  # of a table that has nothing to do with this file
             continue
         if is_this:
-            return replace(known, **own, **_OF_ITS_OWN_FILE)
+            found = replace(known, **own, **_OF_ITS_OWN_FILE)
+            return replace(found, licence=metadata_of(found).get("licence", found.licence))
     raise WeightsError(
         f"{path} holds the weights of none of the networks in the table; describe its network in a table of your own "
         "(docs/checkpoints.md)"
     )
+
+
+def metadata_of(card: Card) -> dict[str, str]:
+    """What a safetensors file says of itself: of a trained prior steps, photographs, validation, terms; else nothing.
+
+    Raises WeightsError for a damaged one.
+    """
+    from dmps_cli.checkpoints import read_safetensors
+
+    if not (card.location.is_file() and card.location.suffix == ".safetensors"):
+        return {}
+    return dict(sorted(read_safetensors(card.location)[1].items()))
 
 
 # Where a checkpoint is

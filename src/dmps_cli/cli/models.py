@@ -22,6 +22,7 @@ from dmps_cli.weights import (
     copy_is_enough,
     copy_of,
     fetch_card,
+    metadata_of,
     places,
     state,
     verify_card,
@@ -77,7 +78,7 @@ def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) 
     Example: dmps models show natural
     """
     entry = card(name, weights_file)
-    entry_metadata = metadata(entry)
+    entry_metadata = metadata_of(entry)
     content = {
         **{key: value for key, value in asdict(entry).items() if value not in (None, "", (), {})},
         "sources": [str(source) for source in entry.sources],
@@ -95,15 +96,6 @@ def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) 
             console.result(f"{key}: {_text(value)}")
     if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
         console.result("\n" + text().rstrip())
-
-
-def metadata(entry: Card) -> dict[str, str]:
-    """What a safetensors file says of itself: of a trained prior steps, photographs, validation, versions."""
-    if not (entry.location.is_file() and entry.location.suffix == ".safetensors"):
-        return {}
-    from dmps_cli.checkpoints import read_safetensors
-
-    return dict(sorted(read_safetensors(entry.location)[1].items()))
 
 
 def _text(value: object) -> str:

@@ -16,8 +16,8 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Device, Quiet, check_device, check_seed, checked
-from dmps_cli.errors import InputError, OutputError, UsageError
-from dmps_cli.files import check_name, check_writable
+from dmps_cli.errors import InputError, OutputError, UsageError, memory_errors
+from dmps_cli.files import check_name, check_writable, is_unicode
 from dmps_cli.measurements import sidecar_kind
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ def train(  # the options are the command
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(metavar="NAME|PATH", help="Begin with the weights of a prior, natural or one of yours."),
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Begin with the weights of a prior, natural or one of yours; without --size, for they have theirs.",
+        ),
     ] = None,
     validate: Annotated[
         Path | None,
@@ -121,9 +124,16 @@ def train(  # the options are the command
         int | None, typer.Option(metavar="N", help="Seed of weights, crops and noise, >= 0. Default: 0.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Terms of the weights, written into the file.")
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Terms of the weights, written into the file. Default: 'not stated', with --init those of the prior.",
+        ),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Write the weights in float32 instead of float16.")] = False,
+    full: Annotated[
+        bool | None,
+        typer.Option("--full/--half", help="Write kernels and matrices in float32, or in float16. Default: --half."),
+    ] = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew over an existing OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the path.")] = False,
@@ -137,7 +147,7 @@ def train(  # the options are the command
     Example: dmps train photos/ -o my_prior.safetensors --minutes 120
     """
     given = {"minutes": minutes, "batch": batch, "crop": crop, "lr": lr, "seed": seed, "licence": licence}
-    given |= {"full": full or None, "validate": None if validate is None else _absolute(validate)}
+    given |= {"full": full, "validate": None if validate is None else _absolute(validate)}
     resume = _without_state(resume)
     target = checked_output(output or resume, "-o" if output else "--resume")
     request = Request(
@@ -161,7 +171,7 @@ def train(  # the options are the command
     place = resolve_device(device)
     files = Files(prior=request.output)
     check_outputs(request, files)
-    with sole_writer(files):
+    with sole_writer(files), memory_errors("take a smaller --batch or --crop, or --size small"):
         start = find_start(request, console)
         trainer = start.trainer(place)
         facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
@@ -234,8 +244,11 @@ def check(request: Request) -> None:
     """Raises UsageError for what can be refused without torch."""
     if request.is_resumed and request.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on, the other begins anew")
-    if not request.recipe.get("licence", "terms").strip():
-        raise UsageError("--licence is empty; leave it out, or say what the terms are")
+    terms = request.recipe.get("licence", "terms")
+    if not (terms.strip() and is_unicode(terms)):
+        raise UsageError("--licence is empty, or no text in UTF-8; leave it out, or say what the terms are")
+    if not is_unicode(_absolute(request.output)):
+        raise UsageError(f"{request.output}: the files of priors are opened by names in UTF-8 only; choose another")
     if request.channels not in (None, 1, 3):
         raise UsageError(f"--channels is {request.channels}; choose 3 (colour) or 1 (grey)")
     if request.size is not None:
@@ -267,11 +280,13 @@ def check_outputs(request: Request, files: Files) -> None:
             raise OutputError(f"{path} is a folder; name a file")
     check_writable(files.prior.parent)
     may_replace = request.overwrite or (request.is_resumed and request.resume == request.output)
+    if files.lock.exists() and files.lock.stat().st_size:
+        raise OutputError(f"{files.lock} is not the lock of a training, which is empty; name another -o")
     standing = [path for path in files.all if os.path.lexists(path)]
     if standing and not may_replace:
-        raise OutputError(
-            f"{standing[0]} exists; --resume {files.prior} goes on with it, --overwrite begins anew over it"
-        )
+        ways = [f"--resume {files.prior} goes on with it"] * (files.state.exists() and not request.is_resumed)
+        ways += ["name another -o"] if request.is_resumed else ["--overwrite begins anew over it"]
+        raise OutputError(f"{standing[0]} exists; {', '.join(ways)}")
 
 
 def find_start(request: Request, console: Console) -> Start:
@@ -314,15 +329,9 @@ def resumed(request: Request) -> Start:
 
 def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
     """(to train on, to measure on). Raises InputError if there is none."""
-    from dmps_cli.crops import find_photos, held_out, is_usable, without_copies
+    from dmps_cli.crops import held_out, is_usable, without_copies
 
-    unreadable: list[str] = []
-    found = find_photos(request.folders, leave_out=files.all, on_unreadable=unreadable.append)
-    for folder in unreadable:
-        console.note(f"the folder {folder} cannot be read; what it holds is left out")
-    photos = [photo for photo in found if not is_output(photo.path)]
-    if len(photos) < len(found):
-        console.note(f"{len(found) - len(photos)} pictures that dmps made are left out")
+    photos = photos_in(request.folders, files, console)
     if not photos:
         raise InputError(f"no photographs in {', '.join(map(str, request.folders))}")
     validate = start.recipe.validate
@@ -332,7 +341,7 @@ def find_photographs(request: Request, start: Start, files: Files, console: Cons
     else:
         if not os.path.isdir(validate):  # noqa: PTH112 - False for any odd name
             raise InputError(f"--validate {validate} is not a folder; name one with photographs to measure on")
-        measured = find_photos([Path(validate)])
+        measured = photos_in([Path(validate)], files, console)
         if not measured:
             raise InputError(f"--validate {validate} holds no photographs")
         apart = {os.path.realpath(photo.path) for photo in measured}
@@ -345,6 +354,20 @@ def find_photographs(request: Request, start: Start, files: Files, console: Cons
     if len(left) < len(kept):
         console.note(f"{len(kept) - len(left)} copies of photographs to measure on are left out")
     return left, measured
+
+
+def photos_in(folders: Sequence[Path], files: Files, console: Console) -> list[Photo]:
+    """The photographs of the folders, without what dmps made; what is left out is said. Raises InputError."""
+    from dmps_cli.crops import find_photos
+
+    unreadable: list[str] = []
+    found = find_photos(folders, leave_out=files.all, on_unreadable=unreadable.append)
+    for folder in unreadable:
+        console.note(f"the folder {folder} cannot be read; what it holds is left out")
+    photos = [photo for photo in found if not is_output(photo.path)]
+    if len(photos) < len(found):
+        console.note(f"{len(found) - len(photos)} pictures that dmps made are left out")
+    return photos
 
 
 def is_output(path: Path) -> bool:
@@ -367,9 +390,11 @@ def prepare(
 
     with console.progress(len(training), "photographs read") as (advance, _):
         collection = read_collection(training, start, advance)
-    pictures, held_damaged = validation_pictures(held, start.config.channels)
+    pictures, held_small, held_damaged = validation_pictures(held, start.config.channels, start.recipe.crop)
     if start.recipe.validate and not pictures:
-        raise InputError(f"--validate {start.recipe.validate} holds no photograph that can be read")
+        raise InputError(
+            f"--validate {start.recipe.validate} has no photograph that can be read, of {start.recipe.crop} px or more"
+        )
     facts = {
         "photographs_sha256": list_sha256(collection.photos),
         "validation": f"{len(pictures)} photographs, the middle of each",
@@ -387,10 +412,10 @@ def prepare(
             "the photographs to measure on are not those of the earlier calls, which may have trained on them: no PSNR "
             "compares with theirs"
         )
-    reasons = [*collection.damaged.values(), *held_damaged]
+    reasons, small = [*collection.damaged.values(), *held_damaged], collection.small + held_small
     console.note(
         f"{collection.num_usable} photographs to train on, {len(pictures)} to measure on"
-        + (f"; {collection.small} smaller than the crop of {start.recipe.crop} px skipped" if collection.small else "")
+        + (f"; {small} smaller than the crop of {start.recipe.crop} px skipped" if small else "")
         + (f"; {len(reasons)} damaged skipped" if reasons else "")
     )
     for reason in reasons[:MOST_REASONS]:
@@ -405,6 +430,7 @@ def prepare(
         pictures=pictures,
         files=files,
         facts=facts,
+        held_small=held_small,
         held_damaged=held_damaged,
         note=console.note,
     )
@@ -454,7 +480,7 @@ def reporter(total: float, console: Console, show: Callable[[float, str], None])
     def report(progress: Progress) -> None:
         text = describe(progress)
         show(progress.seconds, f"{text}, {clock_text(max(total - progress.seconds, 0.0))} left")
-        if progress.is_saved:
+        if progress.is_measured:
             console.note(f"{text}, {progress.seconds / 60:.1f} of {total / 60:g} minutes")
 
     return report

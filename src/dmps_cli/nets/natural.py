@@ -26,6 +26,9 @@ UNSHUFFLED = 4
 RMS_EPS = 1e-4
 """Added to the mean square that a block divides by."""
 
+SIGMA_DATA = 0.5
+"""Standard deviation of pixels on [-1, 1], as the preconditioning takes it."""
+
 PEAK_BYTES_PER_PIXEL = {"float32": 900.0, "bfloat16": 700.0, "float16": 700.0}
 """Memory that a restoration with the bundled sizes takes, the operator included (docs/speed.md)."""
 
@@ -173,7 +176,7 @@ class Natural(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, sigma_data: float = 0.5, sigma_min: float = 0.005, sigma_max: float = 200.0
+        self, net: nn.Module, sigma_data: float = SIGMA_DATA, sigma_min: float = 0.005, sigma_max: float = 200.0
     ) -> None:
         super().__init__()
         self.net = net
@@ -205,10 +208,13 @@ def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mappin
     with torch.device("meta"):
         net = NaturalNet(NaturalConfig.from_state(state, where))
     load_state(net, state, where)
-    names = [name for name in ("sigma_data", "sigma_min", "sigma_max") if name in (metadata or {})]
-    known = {name: (metadata or {})[name] for name in names}
+    return Natural(net, **sigmas_of(metadata or {}, where)).to(memory_format=torch.channels_last)
+
+
+def sigmas_of(metadata: Mapping[str, str], where: str) -> dict[str, float]:
+    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is no number."""
+    known = {name: metadata[name] for name in ("sigma_data", "sigma_min", "sigma_max") if name in metadata}
     try:
-        sigmas = {name: float(text) for name, text in known.items()}
+        return {name: float(text) for name, text in known.items()}
     except ValueError as exc:
         raise WeightsError(f"{where}: its metadata {known} should be numbers; fetch the file again") from exc
-    return Natural(net, **sigmas).to(memory_format=torch.channels_last)
