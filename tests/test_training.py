@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from dmps_cli import curves, training, training_files
 from dmps_cli.checkpoints import read_safetensors
+from dmps_cli.cli.console import Console
+from dmps_cli.cli.train import reporter
 from dmps_cli.crops import (
     Batch,
     Collection,
@@ -451,7 +454,7 @@ def test_a_run_killed_in_its_first_checkpoint_begins_anew_or_goes_on(
     dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After each of the first checkpoint's files the same command serves the next call."""
-    command = ("train", photos, "--resume", "p.safetensors", *QUICK)
+    command = ("train", photos, "-o", "p.safetensors", "--resume", "p.safetensors", *QUICK)
     for name in ("write_state", "write_prior", "write_log"):
         with monkeypatch.context() as patch:
             patch.setattr(training, name, killed)
@@ -680,7 +683,7 @@ def test_validation_is_the_psnr_of_the_clipped_estimate(photos: Path, tmp_path: 
 def test_a_grey_prior_restores_grey_pictures(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
     assert dmps("train", photos, "-o", "grey.safetensors", *QUICK, "--channels", "1", "--full").code == 0
     refused = dmps("eval", "--dataset", photos, "--tasks", "denoise,colorize", "--model", "grey.safetensors")
-    assert (refused.code, refused.err.count("\n")) == (1, 1), refused.err
+    assert (refused.code, refused.err.count("error:")) == (1, 1), refused.err
     assert "colorize" in refused.err
     assert load_file("grey.safetensors")["inp.weight"].shape[1] == 4
     photo(tmp_path / "c.png", (40, 48))
@@ -953,6 +956,29 @@ def test_terms_of_ones_own_prior_are_shown(dmps: Dmps, photos: Path) -> None:
     assert "licence: CC BY 4.0\n" in dmps("models", "show", "p.safetensors").out
 
 
+def test_what_a_call_does_is_said(dmps: Dmps, photos: Path) -> None:
+    """Before it reads the photographs: sizes, colours, time; later, what is not as before."""
+    first = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--channels", "1").err
+    values = sum(
+        parameter.numel() for parameter in initialised(replace(training.SIZES["small"], channels=1), 0).parameters()
+    )
+    assert f"small, {values:,} values, grey; cpu" in first
+    assert "0.02 min at lr up to 0.003, 1 crop of 32 px a step" in first
+    later = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04", "--lr", "0.001", "--seed", "0").err
+    assert "from here on: minutes 0.04 (it was 0.02), lr 0.001 (it was 0.003)\n" in later
+
+
+def test_lines_fit_a_terminal(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long training, the bar of 20 columns left out of the count."""
+    progress = training.Progress(
+        step=123456, seconds=35999.0, loss=0.26, steps_per_second=12.34, psnr={"a": 33.26, "b": 30.53, "c": 27.16}
+    )
+    shown: list[str] = []
+    monkeypatch.setattr(Console, "note", lambda self, text: shown.append(f"dmps: {text}"))
+    reporter(36000.0, Console(), lambda done, text: shown.append(text))(replace(progress, is_measured=True))
+    assert [len(line) <= 79 for line in shown] == [True, True], shown
+
+
 def test_half_takes_full_back(dmps: Dmps, photos: Path) -> None:
     assert dmps("train", photos, "-o", "p.safetensors", *QUICK, "--full").code == 0
     assert load_file("p.safetensors")["inp.weight"].dtype == torch.float32
@@ -1072,6 +1098,7 @@ def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
         (["p", "-o", "a.safetensors", "--init", "natural", "--channels", "1"], 2, "has 3 channels"),
         (["p", "-o", "a.safetensors", "--init", "natural", "--size", "base"], 2, "exclude each other"),
         (["p", "--resume", "other.safetensors"], 1, "not weights of 'natural'"),
+        (["p", "--resume", "mistyped.safetensors"], 1, "there is no mistyped.safetensors.state"),
         (["p", "-o", "a.safetensors", "--resume", "nothing.safetensors"], 1, "there is no nothing.safetensors.state"),
         (["p", "--resume", "cut.safetensors"], 1, "cut.safetensors.state"),
     ],

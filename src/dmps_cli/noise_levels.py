@@ -19,7 +19,7 @@ class NoiseLevels:
     """The distribution of s in training: ln s uniform over low .. middle, a share of it over middle .. high.
 
     focus: a share of the draws is kept for ln s uniform over focus_low .. focus_high, the noise of photographs and of
-    the last steps of a restoration, where the details are made (docs/training.md).
+    the last steps of a restoration, where the details are made (docs/training_trials.md).
     """
 
     low: float = 0.005

@@ -1,7 +1,7 @@
 """The optimizer of the training: Muon for the kernels inside the network, AdamW for everything else.
 
 [Muon] Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; its step sizes as AdamW's: Liu et al. 2025,
-arXiv:2502.16982, eq. (4). What it gained over AdamW alone: docs/training.md.
+arXiv:2502.16982, eq. (4). What it gained over AdamW alone: docs/training_trials.md.
 
 torch.optim.Muon iterates in bfloat16 everywhere; on a CPU without instructions for it that is nearly the whole step.
 """

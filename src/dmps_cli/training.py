@@ -227,7 +227,6 @@ class Run:
         self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
         trainer.seconds = used + self.clock(trainer.step) - start
         self.save()
-        write_picture(self.files, trainer)
         if is_stopped:
             self.note(f"saved at step {trainer.step}; --resume {self.files.prior} goes on")
             raise KeyboardInterrupt
@@ -303,7 +302,8 @@ class Run:
         prior = partial(write_prior, self.files, self.trainer, facts)
         state = partial(write_state, self.files, self.trainer, facts)
         order = (prior, state) if self.files.state.exists() else (state, prior)
-        for write in (*order, partial(write_log, self.files, self.trainer)):
+        log = [partial(write, self.files, self.trainer) for write in (write_log, write_picture)]
+        for write in (*order, *log):
             try:
                 write()
             except OutputError as exc:

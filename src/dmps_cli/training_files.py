@@ -89,6 +89,8 @@ def sole_writer(files: Files) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as exc:
+        if not files.lock.exists():
+            raise OutputError(f"cannot make files in {folder}; name another folder") from exc
         raise OutputError(f"another process trains {files.prior} now; wait for it, or name another file") from exc
     except OSError as exc:
         raise OutputError(f"cannot lock {files.lock}: {exc.strerror or exc}") from exc

@@ -91,8 +91,9 @@ def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) 
     for key, value in content.items():
         if key == "metadata":
             for field, said in entry_metadata.items():
-                console.result(f"{field} (its file): {said}")
-        elif value not in ([], {}):
+                if said != content.get(field):
+                    console.result(f"{field} (its file): {said}")
+        elif value not in ([], {}) and key not in ("path", "bundled"):  # those say where, as location does
             console.result(f"{key}: {_text(value)}")
     if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
         console.result("\n" + text().rstrip())

@@ -497,7 +497,7 @@ class ComputeFlags:
         return resolve_device(self.device)
 
     def load(self, device: torch.device, console: Console) -> LoadedPrior:
-        """The prior on the device, downloaded if need be. Raises WeightsError, OutputError."""
+        """The prior on the device, downloaded if need be; says which. Raises WeightsError, OutputError."""
         from dmps_cli.device import has_fast_bfloat16, micro_batch
         from dmps_cli.weights import load_prior
         from dmps_cli.windows import WindowedPrior
@@ -516,6 +516,7 @@ class ComputeFlags:
                 progress=told,
                 note=console.note,
             )
+        console.note(f"prior {loaded.name}, {self.dtype} on {device}")
         if self.tile is None:
             return loaded
         tile = self.tile - self.tile % loaded.prior.multiple

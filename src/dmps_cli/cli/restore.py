@@ -224,7 +224,6 @@ def run_jobs(jobs: Sequence[Job], batch: Batch, compute: ComputeFlags, lpips_net
         batch.console.note(text)
     for text in dict.fromkeys(job.sampling.caution for job in jobs if job.sampling.caution):
         batch.console.note(text)
-    batch.console.note(f"prior {prior.name}, {compute.dtype} on {device}")
     writer = Writer(prior=prior, compute=compute, device=device, batch=batch)
     scores = Scores(lpips_net, batch.console) if any(job.reference for job in jobs) else None
     num_steps = sum(len(job.targets) * job.sampling.nfe for job in jobs)
@@ -346,7 +345,7 @@ def grey_measurement(y: Tensor, sigma_y: float, path: Path, console: Console) ->
         if share == 1.0
         else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
     )
-    console.note(f"{path} is in colour and the prior of grey pictures; its grey value is restored{left}")
+    console.note(f"{path} is in colour and the prior one of grey pictures; its grey value is restored{left}")
     return grey, share
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dmps_cli.training_files import Files
 
 SIZE_NAMES = ("small", "base")
+COLOURS = {3: "colour", 1: "grey"}
 SUFFIX = ".safetensors"
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
 MOST_MINUTES, MOST_BATCH = 1e6, 4096
@@ -47,11 +48,12 @@ class Request:
     size: str | None
     recipe: dict[str, Any]
     overwrite: bool
+    may_begin: bool
 
     @property
     def is_resumed(self) -> bool:
-        """Whether there is something to go on from."""
-        return self.resume is not None and (self.resume != self.output or _exists(self.resume))
+        """Whether it goes on, rather than begins."""
+        return self.resume is not None and not (self.may_begin and not _exists(self.resume))
 
 
 def train(  # the options are the command
@@ -86,7 +88,8 @@ def train(  # the options are the command
         Path | None,
         typer.Option(
             metavar="OUT",
-            help="Go on from OUT.state; where -o names the same OUT and neither file is there yet, begin.",
+            help="Go on from OUT.state; where -o names the same OUT and neither file is there yet, begin. Another -o "
+            "gets a copy that goes on.",
         ),
     ] = None,
     init: Annotated[
@@ -159,6 +162,7 @@ def train(  # the options are the command
         size=size,
         recipe={name: value for name, value in given.items() if value is not None},
         overwrite=overwrite,
+        may_begin=output is not None and resume is not None and _absolute(resume) == _absolute(output),
     )
     check(request)
     check_device(device)
@@ -174,6 +178,7 @@ def train(  # the options are the command
     with sole_writer(files), memory_errors("take a smaller --batch or --crop, or --size small"):
         start = find_start(request, console)
         trainer = start.trainer(place)
+        console.note(describe_start(start, trainer))
         facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
         if trainer.share >= 1.0:
             complete_run(start, trainer, files, console)
@@ -193,13 +198,28 @@ def train(  # the options are the command
     console.result(str(files.prior))
 
 
+def describe_start(start: Start, trainer: Trainer) -> str:
+    """'base, 5,675,052 values, colour; cpu (2 threads); 120 min at lr up to 0.003, 12 crops of 96 px a step; ...'."""
+    from dmps_cli.device import describe as describe_device
+    from dmps_cli.training import SIZES
+
+    widths, recipe = start.config.widths, start.recipe
+    named = [name for name, config in SIZES.items() if config.widths == widths]
+    values = sum(parameter.numel() for parameter in trainer.net.parameters())
+    return (
+        f"{named[0] if named else f'widths {widths}'}, {values:,} values, {COLOURS[start.config.channels]}; "
+        f"{describe_device(trainer.device)}; {recipe.minutes:g} min at lr up to {recipe.lr:g}, {recipe.batch} "
+        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step; PSNR will be at sigma 15, 25, 50 of 255"
+    )
+
+
 def complete_run(start: Start, trainer: Trainer, files: Files, console: Console) -> None:
     """Of a training whose time is used up: writes what is missing."""
     from dmps_cli.training_files import complete
 
     was_written = complete(files, trainer, start.facts)
     console.note(
-        f"{files.prior} has had its {start.recipe.minutes:g} minutes ({trainer.step} steps): "
+        f"{files.prior} has had its {start.recipe.minutes:g} min ({trainer.step} steps): "
         + ("written anew from its state" if was_written else "nothing to do")
         + "; more --minutes train it on"
     )
@@ -262,7 +282,7 @@ def check(request: Request) -> None:
             lambda v: LEAST_CROP <= v <= MOST_CROP and v % CROP_MULTIPLE == 0,
             f"a multiple of {CROP_MULTIPLE} px from {LEAST_CROP} to {MOST_CROP}",
         ),
-        "lr": (lambda v: 0.0 < v < 1.0, "between 0 and 1"),
+        "lr": (lambda v: 0.0 < v < 1.0, "above 0 and below 1"),
     }
     for name, (is_right, what) in limits.items():
         value = request.recipe.get(name)
@@ -297,7 +317,7 @@ def find_start(request: Request, console: Console) -> Start:
     if request.is_resumed:
         if request.init is not None:
             console.note(f"{request.resume} goes on; --init {request.init} was for its first call")
-        return resumed(request)
+        return resumed(request, console)
     if request.resume is not None:
         console.note(f"{request.resume} does not exist yet: this is the first call")
     if request.init is None:
@@ -311,7 +331,7 @@ def find_start(request: Request, console: Console) -> Start:
     return Start(recipe=recipe, config=found.config, net=found.net, initial_weights=found.about)
 
 
-def resumed(request: Request) -> Start:
+def resumed(request: Request, console: Console) -> Start:
     """A state, with the options given now in place of those of earlier calls."""
     from dataclasses import replace
 
@@ -324,7 +344,15 @@ def resumed(request: Request) -> Start:
         raise UsageError(f"{request.resume} has {saved.config.channels} channels, not {request.channels}")
     if request.size is not None and SIZES[request.size].widths != saved.config.widths:
         raise UsageError(f"{request.resume} is not of the size {request.size}; leave out --size")
-    return Start(recipe=replace(saved.recipe, **request.recipe), config=saved.config, saved=saved)
+    recipe = replace(saved.recipe, **request.recipe)
+    changes = [
+        f"{name} {new} (it was {old})"
+        for name, new in request.recipe.items()
+        if (old := getattr(saved.recipe, name)) != new
+    ]
+    if changes:
+        console.note(f"from here on: {', '.join(changes)}")
+    return Start(recipe=recipe, config=saved.config, saved=saved)
 
 
 def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
@@ -478,19 +506,19 @@ def reporter(total: float, console: Console, show: Callable[[float, str], None])
     """Moves the bar after each step; leaves a line for each checkpoint."""
 
     def report(progress: Progress) -> None:
-        text = describe(progress)
-        show(progress.seconds, f"{text}, {clock_text(max(total - progress.seconds, 0.0))} left")
+        left = clock_text(max(total - progress.seconds, 0.0))
+        show(progress.seconds, f"{describe(progress, ' steps/s')}, {left} left")
         if progress.is_measured:
-            console.note(f"{text}, {progress.seconds / 60:.1f} of {total / 60:g} minutes")
+            console.note(f"{describe(progress, '/s')}, {progress.seconds / 60:.1f}/{total / 60:g} min")
 
     return report
 
 
-def describe(progress: Progress) -> str:
-    """'step 812, 1.9 steps/s, loss 0.312, PSNR 33.10 30.11 26.71'."""
+def describe(progress: Progress, unit: str) -> str:
+    """'step 812, 1.9 steps/s, loss 0.3120, PSNR 33.10 30.11 26.71': a terminal of 80 columns has room for more."""
     psnr = " ".join(f"{value:.2f}" for value in progress.psnr.values())
-    measured = f", PSNR {psnr} dB" if psnr else ""
-    return f"step {progress.step}, {progress.steps_per_second:.2f} steps/s, loss {progress.loss:.4f}{measured}"
+    measured = f", PSNR {psnr}" if psnr else ""
+    return f"step {progress.step}, {progress.steps_per_second:.2f}{unit}, loss {progress.loss:.4f}{measured}"
 
 
 def clock_text(seconds: float) -> str:
