@@ -205,7 +205,7 @@ def describe_start(start: Start, trainer: Trainer) -> str:
 
     widths, recipe = start.config.widths, start.recipe
     named = [name for name, config in SIZES.items() if config.widths == widths]
-    values = sum(parameter.numel() for parameter in trainer.net.parameters())
+    values = sum(value.numel() for value in trainer.net.state_dict().values())
     return (
         f"{named[0] if named else f'widths {widths}'}, {values:,} values, {COLOURS[start.config.channels]}; "
         f"{describe_device(trainer.device)}; {recipe.minutes:g} min at lr up to {recipe.lr:g}, {recipe.batch} "
