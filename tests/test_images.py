@@ -282,7 +282,7 @@ def test_bytes_are_those_of_the_floats(tmp_path: Path, mode: str, channels: int)
     if mode == "I;16":
         image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
     else:
-        image = Image.fromarray(values, "RGBA") if mode == "RGBA" else Image.fromarray(values[..., :3]).convert(mode)
+        image = Image.fromarray(values) if mode == "RGBA" else Image.fromarray(values[..., :3]).convert(mode)
     image.save(tmp_path / "x.png")
     expected = to_uint8(load_channels(tmp_path / "x.png", channels).pixels)
     found = load_uint8(tmp_path / "x.png", channels)

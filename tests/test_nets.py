@@ -201,7 +201,7 @@ def test_adm_refuses_sizes_that_do_not_halve() -> None:
 
 
 # Root mean square error against the photograph of the float32 denoiser, mean over 24 validation photographs
-# (BSDS500) at the noise levels of the golden pairs.
+# (BSDS500) at the noise levels of the golden pairs, of other noise than in docs/natural.md.
 GOLDEN_RMSE = {0: 0.0069, 1: 0.0357, 2: 0.0907, 3: 0.1939, 4: 0.4723}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -23,7 +25,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dmps_cli import curves, training, training_files
+from dmps_cli import checkpoints, curves, training, training_files
 from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.train import reporter
@@ -473,6 +475,7 @@ def killed(*_: object) -> None:
 def test_the_state_that_was_gone_on_from_is_let_go(photos: Path, tmp_path: Path) -> None:
     """A file that stays mapped keeps its room on the disk after the next checkpoint has replaced it."""
     run = tiny_run(photos, tmp_path / "out.safetensors")
+    run.trainer.take_step(draw_batch(run.collection, RECIPE.shapes, NoiseLevels(), 0, 0))
     run.save()
     saved = read_state(run.files)
     trainer = training.Start(recipe=RECIPE, config=TINY, saved=saved).trainer(CPU)
@@ -543,11 +546,9 @@ def test_what_does_not_fit_into_memory_moves_through_it(photos: Path) -> None:
     assert [late.pixels(crop, draws[crop])[0, :4].tobytes() for crop in range(700, 800)] == seen[700:800]
 
 
-@pytest.mark.parametrize(("size", "crops"), [((72, 56), 48), ((480, 400), 2 * 480 * 400 // 32**2)])
-def test_a_photograph_stays_until_its_pixels_have_been_seen_twice(
-    tmp_path: Path, size: tuple[int, int], crops: int
-) -> None:
-    """So decoding large ones does not take longer than training on them."""
+@pytest.mark.parametrize(("size", "crops"), [((72, 56), 48), ((1000, 800), 1000 * 800 // 10 // 32**2)])
+def test_large_photographs_stay_longer(tmp_path: Path, size: tuple[int, int], crops: int) -> None:
+    """So decoding them does not take longer than training on them."""
     for k in range(4):
         photo(tmp_path / f"{k}.png", size, seed=k)
     collection = Collection(
@@ -589,10 +590,11 @@ def test_what_is_held_out_can_be_read(tmp_path: Path, num_good: int, num_damaged
     train, held = held_out(find_photos([tmp_path]), lambda photo: is_usable(photo, 3, 32))
     assert (len(train), len(held)) == sides
     assert Collection(train, channels=3, least_side=32, seed=0).num_usable == num_good - len(held)
-    assert [len(part) for part in (validation_pictures(held, 3, 32).pictures, held)] == [len(held)] * 2
+    assert validation_pictures(held, 3, 32).photos == sorted(held, key=lambda photo: photo.key)
     everything = validation_pictures(find_photos([tmp_path]), 3, 32)
     assert (len(everything.pictures), everything.small, len(everything.damaged)) == (num_good, 0, num_damaged)
-    assert validation_pictures(held, 3, 48)[:2] == ([], len(held))
+    none = validation_pictures(held, 3, 48)
+    assert (none.pictures, none.photos, none.small) == ([], [], len(held))
 
 
 def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
@@ -876,17 +878,18 @@ def test_one_unreadable_photograph_to_measure_on_is_skipped(
     (tmp_path / "val").mkdir()
     photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
     (tmp_path / "val" / "b.png").write_bytes((photos / "0.png").read_bytes())
-    reading = Path.open
+    reading = io.open
 
-    def refused(self: Path, *arguments: Any, **options: Any) -> Any:
-        if self.parts[-2:] == ("val", "b.png"):
-            raise PermissionError(13, "Permission denied", str(self))
-        return reading(self, *arguments, **options)
+    def refused(path: Any, *arguments: Any, **options: Any) -> Any:
+        if str(path).endswith("b.png"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return reading(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", refused)
+    for module in (builtins, io):  # Pillow has it of the one, pathlib of the other
+        monkeypatch.setattr(module, "open", refused)
     done = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val")
     assert done.code == 0, done.err
-    assert "8 photographs to train on" in done.err
+    assert "8 photographs to train on, 1 to measure on; 1 damaged skipped" in done.err
 
 
 def test_the_picture_of_the_log_is_not_measured_on(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
@@ -897,6 +900,49 @@ def test_the_picture_of_the_log_is_not_measured_on(dmps: Dmps, photos: Path, tmp
     done = dmps("train", photos, "--resume", "val/p.safetensors", "--minutes", "0.04")
     assert "8 photographs to train on, 1 to measure on" in done.err
     assert "no PSNR compares" not in done.err
+
+
+def test_another_crop_measures_on_others_and_says_so(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
+    photo(tmp_path / "val" / "b.png", (64, 40), seed=78)
+    assert dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val").code == 0
+    done = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04", "--crop", "48")
+    assert "no PSNR compares with theirs" in done.err
+
+
+def test_checkpoints_are_said_without_photographs_to_measure_on(dmps: Dmps, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    photo(tmp_path / "one" / "a.png", (64, 64))
+    done = dmps("train", "one", "-o", "p.safetensors", *QUICK)
+    assert done.code == 0, done.err
+    assert "0.0/0.02 min" in done.err
+
+
+def test_without_room_for_the_first_state_there_is_no_prior(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota, say, which no question before tells: a prior alone would stand in the next call's way."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+
+    def failing(*_: object) -> None:
+        raise OutputError("no room on the disk for the state")
+
+    monkeypatch.setattr(training, "write_state", failing)
+    with pytest.raises(OutputError, match="for the state"):
+        run.train()
+    assert not run.files.prior.exists()
+
+
+def test_a_state_written_anew_meanwhile_is_not_mixed(photos: Path, tmp_path: Path) -> None:
+    """By the process that trains it, while another one begins a copy."""
+    run = tiny_run(photos, tmp_path / "out.safetensors")
+    run.save()
+    saved = read_state(run.files)
+    run.trainer.step += 1
+    run.save()
+    with pytest.raises(WeightsError, match="run again"):
+        saved.tensors()
 
 
 def test_small_photographs_are_not_measured_on(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
@@ -924,22 +970,18 @@ def test_a_lock_with_content_is_somebody_elses(dmps: Dmps, photos: Path) -> None
     assert (result.code, Path("p.safetensors.lock").read_text()) == (1, "mine")
 
 
-def test_names_and_terms_that_are_no_text(photos: Path) -> None:
+def test_names_and_terms_that_are_no_text(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that are not UTF-8 come as surrogates; nothing could read the file that they would make."""
-
-    def ended(*arguments: object) -> tuple[int, str]:
-        command = [sys.executable, "-m", "dmps_cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
-        return done.returncode, done.stderr
-
     odd = os.fsdecode(b"o\xff.safetensors")
     for options in (("-o", odd), ("-o", "p.safetensors", "--licence", os.fsdecode(b"\xff terms"))):
-        code, said = ended("train", photos, *options, *QUICK)
-        assert (code, "UTF-8" in said) == (2, True), said
-    save_file({"weight": torch.zeros(2)}, "p.safetensors")
-    Path("p.safetensors").rename(odd)
-    code, said = ended("models", "show", f"./{odd}")
-    assert (code, "rename it" in said) == (1, True), said
+        command = [sys.executable, "-m", "dmps_cli", "train", str(photos), *options, *QUICK]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, errors="surrogateescape", check=False
+        )
+        assert (done.returncode, "UTF-8" in done.stderr) == (2, True), done.stderr
+    monkeypatch.setattr(checkpoints, "_kind", lambda path: "safetensors")  # not every file system has such names
+    with pytest.raises(WeightsError, match="rename it"):
+        read_safetensors(tmp_path / odd)
 
 
 def test_weights_of_another_preconditioning_are_refused(dmps: Dmps, photos: Path) -> None:
@@ -958,12 +1000,14 @@ def test_terms_of_ones_own_prior_are_shown(dmps: Dmps, photos: Path) -> None:
 
 def test_what_a_call_does_is_said(dmps: Dmps, photos: Path) -> None:
     """Before it reads the photographs: sizes, colours, time; later, what is not as before."""
-    first = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--channels", "1").err
+    first = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--channels", "1", "--device", "cpu").err
     values = sum(value.numel() for value in load_file("p.safetensors").values())
     assert f"small, {values:,} values, grey; cpu" in first
     assert "0.02 min at lr up to 0.003, 1 crop of 32 px a step" in first
     later = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04", "--lr", "0.001", "--seed", "0").err
     assert "from here on: minutes 0.04 (it was 0.02), lr 0.001 (it was 0.003)\n" in later
+    assert "PSNR at sigma 15, 25, 50 of 255" in later
+    assert "from here on" not in dmps("train", photos, "--resume", "p.safetensors", "--lr", "0.002").err
 
 
 def test_lines_fit_a_terminal(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -973,7 +1017,7 @@ def test_lines_fit_a_terminal(dmps: Dmps, photos: Path, monkeypatch: pytest.Monk
     )
     shown: list[str] = []
     monkeypatch.setattr(Console, "note", lambda self, text: shown.append(f"dmps: {text}"))
-    reporter(36000.0, Console(), lambda done, text: shown.append(text))(replace(progress, is_measured=True))
+    reporter(36000.0, Console(), lambda done, text: shown.append(text))(replace(progress, is_checkpoint=True))
     assert [len(line) <= 79 for line in shown] == [True, True], shown
 
 

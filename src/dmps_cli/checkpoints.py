@@ -255,6 +255,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return _read_safetensors(path)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file, whatever its name, says of itself; nothing of any other. Raises WeightsError."""
+    with contextlib.suppress(WeightsError):
+        if _kind(path) != "safetensors":
+            return {}
+    return _read_safetensors(path)[1]
+
+
 def _bytes(value: Tensor) -> memoryview:
     return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 

@@ -29,9 +29,9 @@ from dmps_cli.noise_levels import NoiseLevels
 CACHE_BYTES = 3 * 2**29
 """Decoded photographs that are kept in memory, 1.5 GiB; 2,000 of 500 x 375 px in colour are 1.1 GB."""
 
-COVERAGE, LEAST_CROPS_PER_DECODING = 2.0, 48
-"""Where not all photographs fit into memory, one leaves it when its pixels have been in so many crops, by their number
-and the mean size; at the least so many crops after the one before."""
+COVERAGE, LEAST_CROPS_PER_DECODING = 0.1, 48
+"""Where not all photographs fit into memory: crops between one leaving it and the next, as a share of those that cover
+a photograph of mean size, and at the least. Decoding takes time in proportion to the pixels."""
 
 HELD_OUT = 10
 """One photograph of so many is kept for validation where no folder is given for it."""
@@ -74,11 +74,13 @@ def find_photos(
             raise InputError(f"{folder} is not a folder; name folders of photographs")
         entered = {os.path.realpath(folder)}  # links may lead in circles
         for place, inner, names in os.walk(folder, onerror=lambda exc: on_unreadable(exc.filename), followlinks=True):
-            shown = [name for name in inner if not name.startswith(".")]
-            places = {os.path.realpath(os.path.join(place, name)): name for name in shown}  # noqa: PTH118
+            places: dict[str, str] = {}
+            for name in sorted(inner):  # of two names of one folder the first, on every machine
+                if not name.startswith("."):
+                    places.setdefault(os.path.realpath(os.path.join(place, name)), name)  # noqa: PTH118
             inner[:] = [name for real, name in places.items() if real not in entered]
             entered |= places.keys()
-            for name in names:
+            for name in sorted(names):
                 path = Path(place, name)
                 is_wanted = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
                 if is_wanted and (real := os.path.realpath(path)) not in apart and os.path.isfile(path):  # noqa: PTH113

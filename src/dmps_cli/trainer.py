@@ -220,9 +220,10 @@ PSNR_NAMES = tuple(map(_psnr_name, SIGMAS))
 
 
 class Validation(NamedTuple):
-    """pictures: (key of the noise, (1, C, h, w)); of those passed over, how many are small, why others are damaged."""
+    """pictures: (key of the noise, (1, C, h, w)), of these photos; how many others are small, why some are damaged."""
 
     pictures: list[tuple[int, Tensor]]
+    photos: list[Photo]
     small: int
     damaged: list[str]
 
@@ -230,6 +231,7 @@ class Validation(NamedTuple):
 def validation_pictures(photos: Sequence[Photo], channels: int, least_side: int) -> Validation:
     """The middle of the first usable ones by the hash of their names. least_side: px of the shorter side."""
     pictures: list[tuple[int, Tensor]] = []
+    used: list[Photo] = []
     damaged: list[str] = []
     small = 0
     for photo in sorted(photos, key=lambda photo: photo.key):
@@ -245,5 +247,6 @@ def validation_pictures(photos: Sequence[Photo], channels: int, least_side: int)
             continue
         height, width = (min(side, VALIDATION_SIDE) for side in pixels.shape[:2])
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        used.append(photo)
         pictures.append((photo.key, from_uint8(pixels[top : top + height, left : left + width])[None]))
-    return Validation(pictures, small, damaged)
+    return Validation(pictures, used, small, damaged)

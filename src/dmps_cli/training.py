@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from typing import Self
@@ -122,6 +122,13 @@ class Start:
         """Of the photographs and of the beginning, as a state has them; none of a new run."""
         return {} if self.saved is None else self.saved.facts["photographs"]
 
+    @property
+    def changes(self) -> list[str]:
+        """What of the recipe is not as it was saved."""
+        before = {} if self.saved is None else asdict(self.saved.recipe)
+        now = asdict(self.recipe)
+        return [f"{name} {now[name]} (it was {old})" for name, old in before.items() if now[name] != old]
+
     @classmethod
     def new(cls, size: str, channels: int, recipe: Recipe) -> Self:
         """From nothing."""
@@ -143,7 +150,7 @@ class Start:
 class Progress:
     """Where a run stands after a step. loss: the mean since the last row of the log; psnr: the last measured.
 
-    is_measured: whether it was with this step, before a checkpoint.
+    is_checkpoint: whether one follows this step.
     """
 
     step: int
@@ -151,7 +158,7 @@ class Progress:
     loss: float
     steps_per_second: float
     psnr: Mapping[str, float]
-    is_measured: bool = False
+    is_checkpoint: bool = False
 
 
 @dataclass(kw_only=True)
@@ -231,7 +238,7 @@ class Run:
             self.note(f"saved at step {trainer.step}; --resume {self.files.prior} goes on")
             raise KeyboardInterrupt
 
-    def _progress(self, rate: float, *, is_measured: bool = False) -> Progress:
+    def _progress(self, rate: float, *, is_checkpoint: bool = False) -> Progress:
         if self.losses:
             self.loss = fmean(self.losses)
         return Progress(
@@ -240,7 +247,7 @@ class Run:
             loss=self.loss,
             steps_per_second=rate,
             psnr=self.psnr,
-            is_measured=is_measured,
+            is_checkpoint=is_checkpoint,
         )
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
@@ -248,9 +255,10 @@ class Run:
         if self.losses and (mean := fmean(self.losses)) > LARGEST_LOSS:
             raise self._diverged(f"the loss is {mean:.3g}")
         trainer = self.trainer
-        measured = trainer.validate(self.pictures) if validate and not self._is_measured else {}
+        is_checkpoint = validate and not self._is_measured
+        measured = trainer.validate(self.pictures) if is_checkpoint else {}
         self.psnr = measured or self.psnr
-        progress = self._progress(rate, is_measured=bool(measured))
+        progress = self._progress(rate, is_checkpoint=is_checkpoint)
         row: Row = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
         row["loss"] = progress.loss if self.losses else None
         if not (trainer.rows and trainer.rows[-1]["step"] == trainer.step):
@@ -295,15 +303,17 @@ class Run:
         """Writes the prior, the state and the log, each whole or not at all, what one has no room for left out.
 
         The prior first: a run killed in between goes on from the state before, and nothing is lost. But the first state
-        before it: nothing goes on from a prior alone. Raises OutputError after all were tried.
+        before it: nothing goes on from a prior alone. Raises OutputError, if not of that one after all were tried.
         """
         facts = {**self.facts, **{name: str(count) for name, count in self.counts.items()}}
         failures: list[str] = []
-        prior = partial(write_prior, self.files, self.trainer, facts)
-        state = partial(write_state, self.files, self.trainer, facts)
-        order = (prior, state) if self.files.state.exists() else (state, prior)
+        if not self.files.state.exists():
+            write_state(self.files, self.trainer, facts)
+            weights = [partial(write_prior, self.files, self.trainer, facts)]
+        else:
+            weights = [partial(write, self.files, self.trainer, facts) for write in (write_prior, write_state)]
         log = [partial(write, self.files, self.trainer) for write in (write_log, write_picture)]
-        for write in (*order, *log):
+        for write in (*weights, *log):
             try:
                 write()
             except OutputError as exc:

@@ -107,16 +107,23 @@ def sole_writer(files: Files) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A training state as it was read: its file, sizes, recipe and the other facts."""
+    """A training state as it was read: its file, sizes, recipe and the other facts, as they are and as text."""
 
     path: Path
+    text: str
     config: NaturalConfig
     recipe: Recipe
     facts: Mapping[str, Any]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Mapped, and not to be kept: a file that is mapped keeps its room on the disk after it has been replaced."""
-        return read_safetensors(self.path)[0]
+        """Mapped, and not to be kept: a file that is mapped keeps its room on the disk after it has been replaced.
+
+        Raises WeightsError if that has happened since it was read.
+        """
+        tensors, metadata = read_safetensors(self.path)
+        if metadata["facts"] != self.text:
+            raise WeightsError(f"{self.path} has been written anew meanwhile; run again")
+        return tensors
 
 
 def read_state(files: Files) -> Saved:
@@ -130,19 +137,26 @@ def read_state(files: Files) -> Saved:
     try:
         tensors, metadata = read_safetensors(files.state)
     except WeightsError as exc:
-        raise WeightsError(f"{files.state} is damaged; {anew}") from exc
+        raise WeightsError(f"{files.state} cannot be read or is damaged ({exc.__cause__ or exc}); {anew}") from exc
     if metadata.get("format") != STATE_FORMAT:
         raise WeightsError(f"{files.state} is no training state that this version of dmps reads; {anew}")
     try:
         facts = json.loads(metadata["facts"])
-        if missing := STATE_FACTS - facts.keys():
-            raise ValueError(f"no {min(missing)} in it")
+        if not isinstance(facts, dict) or (missing := STATE_FACTS - facts.keys()):
+            raise ValueError(f"no {min(missing)} in it" if isinstance(facts, dict) else "its facts are none")
         config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
         parameters = dict(NaturalNet(config).named_parameters())
-        sizes = {f"{part}.{n}": p.numel() for n, p in parameters.items() for part in ("net", "ema", *moments_of(n, p))}
-        if sizes != {name: value.numel() for name, value in tensors.items()}:
+        shapes = {f"{part}.{n}": p.shape for n, p in parameters.items() for part in ("net", "ema")}
+        sizes = {f"{part}.{n}": p.numel() for n, p in parameters.items() for part in moments_of(n, p)}
+        if (
+            tensors.keys() != shapes.keys() | sizes.keys()
+            or any(tensors[name].shape != shape for name, shape in shapes.items())
+            or any(tensors[name].numel() != size for name, size in sizes.items())
+        ):
             raise ValueError("its tensors are not those of its sizes")
-        return Saved(path=files.state, config=config, recipe=Recipe(**facts["recipe"]), facts=facts)
+        return Saved(
+            path=files.state, text=metadata["facts"], config=config, recipe=Recipe(**facts["recipe"]), facts=facts
+        )
     except (KeyError, TypeError, ValueError) as exc:
         raise WeightsError(f"{files.state} is damaged ({exc}); {anew}") from exc
 

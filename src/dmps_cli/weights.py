@@ -259,11 +259,9 @@ def metadata_of(card: Card) -> dict[str, str]:
 
     Raises WeightsError for a damaged one.
     """
-    from dmps_cli.checkpoints import read_safetensors
+    from dmps_cli.checkpoints import read_metadata
 
-    if not (card.location.is_file() and card.location.suffix == ".safetensors"):
-        return {}
-    return dict(sorted(read_safetensors(card.location)[1].items()))
+    return dict(sorted(read_metadata(card.location).items())) if card.location.is_file() else {}
 
 
 # Where a checkpoint is

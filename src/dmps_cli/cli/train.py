@@ -175,10 +175,9 @@ def train(  # the options are the command
     place = resolve_device(device)
     files = Files(prior=request.output)
     check_outputs(request, files)
-    with sole_writer(files), memory_errors("take a smaller --batch or --crop, or --size small"):
+    with sole_writer(files), memory_errors("take a smaller --batch or --crop"):
         start = find_start(request, console)
         trainer = start.trainer(place)
-        console.note(describe_start(start, trainer))
         facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
         if trainer.share >= 1.0:
             complete_run(start, trainer, files, console)
@@ -199,17 +198,19 @@ def train(  # the options are the command
 
 
 def describe_start(start: Start, trainer: Trainer) -> str:
-    """'base, 5,675,052 values, colour; cpu (2 threads); 120 min at lr up to 0.003, 12 crops of 96 px a step; ...'."""
+    """'base, 5,675,052 values, colour; cpu (2 threads); 120 min at lr up to 0.003, 12 crops of 96 px a step'."""
+    from dataclasses import replace
+
     from dmps_cli.device import describe as describe_device
     from dmps_cli.training import SIZES
 
-    widths, recipe = start.config.widths, start.recipe
-    named = [name for name, config in SIZES.items() if config.widths == widths]
+    config, recipe = start.config, start.recipe
+    named = [name for name, known in SIZES.items() if replace(known, channels=config.channels) == config]
     values = sum(value.numel() for value in trainer.net.state_dict().values())
     return (
-        f"{named[0] if named else f'widths {widths}'}, {values:,} values, {COLOURS[start.config.channels]}; "
+        f"{named[0] if named else f'widths {config.widths}'}, {values:,} values, {COLOURS[config.channels]}; "
         f"{describe_device(trainer.device)}; {recipe.minutes:g} min at lr up to {recipe.lr:g}, {recipe.batch} "
-        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step; PSNR will be at sigma 15, 25, 50 of 255"
+        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step"
     )
 
 
@@ -227,6 +228,9 @@ def complete_run(start: Start, trainer: Trainer, files: Files, console: Console)
 
 def train_on(start: Start, trainer: Trainer, request: Request, files: Files, console: Console) -> dict[str, Any]:
     """Trains for the rest of the time; what the JSON says of it."""
+    console.note(describe_start(start, trainer))
+    if changes := start.changes:
+        console.note(f"from here on: {', '.join(changes)}")
     training, held = find_photographs(request, start, files, console)
     run = prepare(start, trainer, training, held, files, console)
     num_damaged = run.num_damaged
@@ -317,7 +321,7 @@ def find_start(request: Request, console: Console) -> Start:
     if request.is_resumed:
         if request.init is not None:
             console.note(f"{request.resume} goes on; --init {request.init} was for its first call")
-        return resumed(request, console)
+        return resumed(request)
     if request.resume is not None:
         console.note(f"{request.resume} does not exist yet: this is the first call")
     if request.init is None:
@@ -331,7 +335,7 @@ def find_start(request: Request, console: Console) -> Start:
     return Start(recipe=recipe, config=found.config, net=found.net, initial_weights=found.about)
 
 
-def resumed(request: Request, console: Console) -> Start:
+def resumed(request: Request) -> Start:
     """A state, with the options given now in place of those of earlier calls."""
     from dataclasses import replace
 
@@ -344,15 +348,7 @@ def resumed(request: Request, console: Console) -> Start:
         raise UsageError(f"{request.resume} has {saved.config.channels} channels, not {request.channels}")
     if request.size is not None and SIZES[request.size].widths != saved.config.widths:
         raise UsageError(f"{request.resume} is not of the size {request.size}; leave out --size")
-    recipe = replace(saved.recipe, **request.recipe)
-    changes = [
-        f"{name} {new} (it was {old})"
-        for name, new in request.recipe.items()
-        if (old := getattr(saved.recipe, name)) != new
-    ]
-    if changes:
-        console.note(f"from here on: {', '.join(changes)}")
-    return Start(recipe=recipe, config=saved.config, saved=saved)
+    return Start(recipe=replace(saved.recipe, **request.recipe), config=saved.config, saved=saved)
 
 
 def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
@@ -413,12 +409,12 @@ def prepare(
 ) -> Run:
     """Reads the photographs, says what is used and what is not."""
     from dmps_cli.crops import list_sha256
-    from dmps_cli.trainer import validation_pictures
+    from dmps_cli.trainer import SIGMAS, validation_pictures
     from dmps_cli.training import Run
 
     with console.progress(len(training), "photographs read") as (advance, _):
         collection = read_collection(training, start, advance)
-    pictures, held_small, held_damaged = validation_pictures(held, start.config.channels, start.recipe.crop)
+    pictures, used, held_small, held_damaged = validation_pictures(held, start.config.channels, start.recipe.crop)
     if start.recipe.validate and not pictures:
         raise InputError(
             f"--validate {start.recipe.validate} has no photograph that can be read, of {start.recipe.crop} px or more"
@@ -426,7 +422,7 @@ def prepare(
     facts = {
         "photographs_sha256": list_sha256(collection.photos),
         "validation": f"{len(pictures)} photographs, the middle of each",
-        "validation_sha256": list_sha256(held),
+        "validation_sha256": list_sha256(used),
     }
     before = start.facts
     is_same = not before or before["validation_sha256"] == facts["validation_sha256"]
@@ -445,6 +441,7 @@ def prepare(
         f"{collection.num_usable} photographs to train on, {len(pictures)} to measure on"
         + (f"; {small} smaller than the crop of {start.recipe.crop} px skipped" if small else "")
         + (f"; {len(reasons)} damaged skipped" if reasons else "")
+        + (f"; PSNR at sigma {', '.join(map(str, SIGMAS))} of 255" if pictures else "")
     )
     for reason in reasons[:MOST_REASONS]:
         console.note(f"skipped: {reason}")
@@ -508,14 +505,14 @@ def reporter(total: float, console: Console, show: Callable[[float, str], None])
     def report(progress: Progress) -> None:
         left = clock_text(max(total - progress.seconds, 0.0))
         show(progress.seconds, f"{describe(progress, ' steps/s')}, {left} left")
-        if progress.is_measured:
+        if progress.is_checkpoint:
             console.note(f"{describe(progress, '/s')}, {progress.seconds / 60:.1f}/{total / 60:g} min")
 
     return report
 
 
 def describe(progress: Progress, unit: str) -> str:
-    """'step 812, 1.9 steps/s, loss 0.3120, PSNR 33.10 30.11 26.71': a terminal of 80 columns has room for more."""
+    """'step 812, 1.90 steps/s, loss 0.3120, PSNR 33.10 30.11 26.71': a terminal of 80 columns has room for more."""
     psnr = " ".join(f"{value:.2f}" for value in progress.psnr.values())
     measured = f", PSNR {psnr}" if psnr else ""
     return f"step {progress.step}, {progress.steps_per_second:.2f}{unit}, loss {progress.loss:.4f}{measured}"
