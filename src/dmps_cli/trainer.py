@@ -29,6 +29,9 @@ LARGEST_NORM = 1.0  # of the gradient
 AVERAGE = 0.9995
 AVERAGE_START = 10
 
+EXACT = ("inp.", "out.", "emb.")
+"""Layers that stay in float32: all that the network sees, says and is told goes through them, and they are small."""
+
 SIGMAS = (15, 25, 50)
 """Noise of the validation, in grey levels of 255."""
 
@@ -203,10 +206,10 @@ class Trainer:
             self.optimizer.restore(tensors, count)
 
     def prior_tensors(self) -> dict[str, Tensor]:
-        """The averaged weights as a prior's file has them: matrices and kernels in half precision unless `full`."""
-        full = self.recipe.full
+        """The averaged weights as a file has them: in half precision, unless `full`, but for EXACT and vectors."""
         state = {name: value.detach().cpu() for name, value in self.ema.state_dict().items()}
-        return {name: value if full or value.ndim < 2 else value.half() for name, value in sorted(state.items())}
+        exact = {name for name, value in state.items() if self.recipe.full or value.ndim < 2 or name.startswith(EXACT)}
+        return {name: value if name in exact else value.half() for name, value in sorted(state.items())}
 
 
 def _psnr_name(sigma: int) -> str:

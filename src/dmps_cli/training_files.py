@@ -24,7 +24,7 @@ from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
 from dmps_cli.optimizers import moments_of
 from dmps_cli.report import csv_text
-from dmps_cli.trainer import PSNR_NAMES, Recipe, Trainer
+from dmps_cli.trainer import EXACT, PSNR_NAMES, Recipe, Trainer
 
 ARCHITECTURE = "natural"
 STATE_FORMAT = "dmps training state 3"
@@ -225,7 +225,7 @@ def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]
         "sigma_data": str(trainer.denoiser.sigma_data),
         "sigma_min": str(trainer.levels.low),
         "sigma_max": str(trainer.levels.high),
-        "precision": "float32" if recipe.full else "matrices and kernels float16, vectors float32",
+        "precision": "float32" if recipe.full else f"float16; vectors and {' '.join(EXACT)} float32",
         "steps": str(trainer.step),
         "skipped_steps": str(trainer.bad_steps),
         "seconds": f"{trainer.seconds:.0f}",

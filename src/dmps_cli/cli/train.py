@@ -135,7 +135,7 @@ def train(  # the options are the command
     ] = None,
     full: Annotated[
         bool | None,
-        typer.Option("--full/--half", help="Write kernels and matrices in float32, or in float16. Default: --half."),
+        typer.Option("--full/--half", help="Write all weights in float32, or most in float16. Default: --half."),
     ] = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew over an existing OUT.")] = False,
