@@ -257,10 +257,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What a safetensors file, whatever its name, says of itself; nothing of any other. Raises WeightsError."""
-    with contextlib.suppress(WeightsError):
-        if _kind(path) != "safetensors":
-            return {}
-    return _read_safetensors(path)[1]
+    try:
+        is_safetensors = _kind(path) == "safetensors"
+    except WeightsError:  # no checkpoint at all: of a download that went wrong its card can still be shown
+        return {}
+    return _read_safetensors(path)[1] if is_safetensors else {}
 
 
 def _bytes(value: Tensor) -> memoryview:

@@ -142,8 +142,10 @@ def read_state(files: Files) -> Saved:
         raise WeightsError(f"{files.state} is no training state that this version of dmps reads; {anew}")
     try:
         facts = json.loads(metadata["facts"])
-        if not isinstance(facts, dict) or (missing := STATE_FACTS - facts.keys()):
-            raise ValueError(f"no {min(missing)} in it" if isinstance(facts, dict) else "its facts are none")
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are none")
+        if missing := STATE_FACTS - facts.keys():
+            raise ValueError(f"no {min(missing)} in it")
         config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
         parameters = dict(NaturalNet(config).named_parameters())
         shapes = {f"{part}.{n}": p.shape for n, p in parameters.items() for part in ("net", "ema")}
