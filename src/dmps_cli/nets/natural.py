@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +33,49 @@ PEAK_BYTES_PER_PIXEL = {"float32": 900.0, "bfloat16": 700.0, "float16": 700.0}
 """Memory that a restoration with the bundled sizes takes, the operator included (docs/speed.md)."""
 
 
+HEAD_WIDTH = 64
+"""Channels of a head of the attention, where the width is a multiple of it; else there is one head."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NaturalConfig:
-    """Sizes of the network. The numbers of a file are read off its shapes by `from_state`. channels: of a picture."""
+    """Sizes of the network. The numbers of a file are read off its shapes by `from_state`. channels: of a picture.
+
+    num_blocks: of each level of `widths` on the way down, and as many on the way up, or in the middle of the coarsest
+    one; one number is that of every level. has_attention: whether the coarsest level sees all of itself once, before
+    its middle.
+    """
 
     channels: int = 3
     widths: tuple[int, ...] = (64, 96, 128, 192)
-    num_blocks: int = 2
+    num_blocks: int | tuple[int, ...] = 2
+    has_attention: bool = False
     emb_width: int = 128
     num_frequencies: int = 32
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Of each level. Raises ValueError if they are not of as many levels as the widths."""
+        found = (self.num_blocks,) * len(self.widths) if isinstance(self.num_blocks, int) else self.num_blocks
+        if len(found) != len(self.widths):
+            raise ValueError(f"num_blocks {found} and widths {self.widths} should be of as many levels")
+        return found
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the metadata of a file say of the sizes."""
+        numbers = (self.num_blocks,) if isinstance(self.num_blocks, int) else self.num_blocks
+        return {
+            "channels": str(self.channels),
+            "widths": ",".join(map(str, self.widths)),
+            "num_blocks": ",".join(map(str, numbers)),
+            "has_attention": str(self.has_attention).lower(),
+        }
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Of what `asdict` gave, once JSON has made lists of the tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], where: str) -> Self:
@@ -49,13 +83,16 @@ class NaturalConfig:
         try:
             num_levels = 1 + sum(name.startswith("down.") and name.endswith(".weight") for name in state)
             deeper = [state[f"down.{i}.weight"].shape[0] for i in range(num_levels - 1)]
+            found = [name.split(".")[1] for name in state if name.startswith("enc.") and name.endswith(".c1.weight")]
+            num_blocks = tuple(found.count(str(i)) for i in range(num_levels))
             channels, rest = divmod(state["inp.weight"].shape[1], UNSHUFFLED)
             if channels not in (1, 3) or rest:
                 raise WeightsError(f"{where}: its 'inp.weight' takes neither grey nor colour pictures")
             return cls(
                 channels=channels,
                 widths=(state["inp.weight"].shape[0], *deeper),
-                num_blocks=sum(name.startswith("mid.") and name.endswith(".c1.weight") for name in state),
+                num_blocks=num_blocks[0] if len({*num_blocks}) == 1 else num_blocks,
+                has_attention="attention.qkv.weight" in state,
                 emb_width=state["emb.0.weight"].shape[0],
                 num_frequencies=state["fr"].shape[0],
             )
@@ -93,10 +130,38 @@ class Block(nn.Module):
         return y.add_(x)
 
 
+class Attention(nn.Module):
+    """x + proj(softmax(q k^T / sqrt(d)) v) over all places, d = 64; (q, k, v) = qkv(n(x)), n as in `Block`.
+
+    q and k are divided by their root mean square over the channels of their head, so that no logit exceeds sqrt(d).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_heads = 1 if width % HEAD_WIDTH else width // HEAD_WIDTH
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, result: (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        heads = self.qkv(_normalised(x, 1)).unflatten(1, (3, self.num_heads, -1)).flatten(-2).transpose(-1, -2)
+        q, k, v = heads.unbind(1)  # (B, heads, H W, d)
+        seen = functional.scaled_dot_product_attention(_normalised(q, -1), _normalised(k, -1), v)
+        y: Tensor = self.proj(seen.transpose(-1, -2).flatten(1, 2).unflatten(-1, (height, width)))
+        return x + y
+
+
+def _normalised(x: Tensor, dim: int) -> Tensor:
+    """x / sqrt(mean of x^2 over that dimension + 1e-4)."""
+    mean = x.to(at_least_float32(x.dtype)).square().mean(dim, keepdim=True)
+    return x * torch.rsqrt(mean + RMS_EPS).to(x.dtype)
+
+
 class NaturalNet(nn.Module):
     """F(u, c), the network inside the preconditioning. Parameter names as published.
 
-    A U-Net on the image pixel-unshuffled by 2, two residual blocks a level, skips added.
+    A U-Net on the image pixel-unshuffled by 2, residual blocks at each level, skips added.
     """
 
     fr: Tensor
@@ -107,8 +172,10 @@ class NaturalNet(nn.Module):
         self.channels = config.channels
         self.multiple = 2 ** len(widths)  # 2 for the unshuffling, 2 for each step down
 
-        def blocks(width: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(width, emb_width) for _ in range(config.num_blocks))
+        def blocks(level: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(widths[level], emb_width) for _ in range(config.blocks[level]))
+
+        deepest = len(widths) - 1
 
         scale = torch.linspace(math.log(0.05), math.log(4.0), config.num_frequencies)
         self.register_buffer("fr", 2.0 * math.pi * scale.exp())
@@ -116,11 +183,12 @@ class NaturalNet(nn.Module):
             nn.Linear(2 * config.num_frequencies, emb_width), nn.SiLU(), nn.Linear(emb_width, emb_width)
         )
         self.inp = nn.Conv2d(UNSHUFFLED * config.channels, widths[0], 3, padding=1)
-        self.enc = nn.ModuleList(blocks(width) for width in widths)
+        self.enc = nn.ModuleList(map(blocks, range(len(widths))))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
-        self.mid = blocks(widths[-1])
+        self.attention = Attention(widths[-1]) if config.has_attention else nn.Identity()
+        self.mid = blocks(deepest)
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairwise(widths[::-1]))
-        self.dec = nn.ModuleList(blocks(width) for width in widths[-2::-1])
+        self.dec = nn.ModuleList(map(blocks, reversed(range(deepest))))
         self.out = nn.Conv2d(widths[0], UNSHUFFLED * config.channels, 3, padding=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -147,7 +215,7 @@ class NaturalNet(nn.Module):
         for enc, down in zip(self.enc, self.down, strict=False):
             skips.append(run(enc, x))
             x = down(skips[-1])
-        x = run(self.mid, run(self.enc[-1], x))
+        x = run(self.mid, self.attention(run(self.enc[-1], x)))
         for up, dec in zip(self.up, self.dec, strict=True):
             x = up(x)
             skip = skips.pop()
