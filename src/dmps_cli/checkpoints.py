@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from dmps_cli import __version__
 from dmps_cli.errors import OptionsError, OutputError, WeightsError
-from dmps_cli.files import atomic_write, is_unicode, sha256_file
+from dmps_cli.files import is_unicode, sha256_file
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
 from dmps_cli.nets.loading import check_state, load_state
 from dmps_cli.nets.natural import NaturalConfig, natural_from_state
 from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
+from dmps_cli.tensor_files import tensor_bytes, write_safetensors
 
 CONVERSION = "1"
 """Version of what `convert` writes; a file of another version is made again."""
@@ -51,16 +52,6 @@ _UNPICKLING_TROUBLE = (  # besides its own error, what torch's restricted unpick
     *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError, struct.error),
 )
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
-_SAFETENSORS_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class MismatchError(WeightsError):
@@ -231,23 +222,6 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
     write_safetensors(target, state, metadata, where=str(source))
 
 
-def write_safetensors(
-    target: Path, state: dict[str, Tensor], metadata: Mapping[str, str], *, where: str, overwrite: bool = True
-) -> None:
-    """Writes tensors of the CPU and strings as a safetensors file, whole or not at all.
-
-    where: what the tensors came from, for messages. Raises OutputError; WeightsError for what is not plain numbers.
-    """
-    header = _header(state, metadata, where)
-
-    def write(file: BinaryIO) -> None:
-        file.write(struct.pack("<Q", len(header)) + header)
-        for value in state.values():
-            file.write(_bytes(value))
-
-    atomic_write(target, write, overwrite=overwrite)
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) of a safetensors file, the tensors mapped. Raises WeightsError for any other file."""
     if _kind(path) != "safetensors":
@@ -264,15 +238,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _read_safetensors(path)[1] if is_safetensors else {}
 
 
-def _bytes(value: Tensor) -> memoryview:
-    return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
 def _data_sha256(state: Mapping[str, Tensor]) -> str:
     """Hexadecimal sha256 of the tensors' bytes, one after the other."""
     digest = hashlib.sha256()
     for value in state.values():
-        digest.update(_bytes(value))
+        digest.update(tensor_bytes(value))
     return digest.hexdigest()
 
 
@@ -291,28 +261,6 @@ def _in_file_order(path: Path) -> list[str]:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     header.pop("__metadata__", None)
     return sorted(header, key=lambda name: header[name]["data_offsets"][0])
-
-
-def _header(state: dict[str, Tensor], metadata: Mapping[str, str], where: str) -> bytes:
-    """The header of a safetensors file: types, shapes, places; padded with spaces to a multiple of 8.
-
-    Written here and not by the library, whose bytes are either all in memory or under a name of its own.
-    """
-    said = {key: value.encode(errors="replace").decode() for key, value in metadata.items()}  # no lone surrogates
-    table: dict[str, object] = {"__metadata__": said}
-    start = 0
-    for name, value in state.items():
-        if value.dtype not in _SAFETENSORS_NAMES or value.layout != torch.strided:
-            raise WeightsError(f"{where}: {name} is {value.dtype}, {value.layout}; weights are plain numbers")
-        end = start + value.numel() * value.element_size()
-        table[name] = {
-            "dtype": _SAFETENSORS_NAMES[value.dtype],
-            "shape": list(value.shape),
-            "data_offsets": [start, end],
-        }
-        start = end
-    text = json.dumps(table, separators=(",", ":")).encode()
-    return text + b" " * (-len(text) % 8)
 
 
 @dataclass(frozen=True, kw_only=True)

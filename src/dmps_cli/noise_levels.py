@@ -1,4 +1,4 @@
-"""The noise levels of the training: how they are drawn, and what a loss counts at each of them.
+"""The noise levels of the training: how they are drawn, and what a loss counts at each of them. Needs torch alone.
 
 [EDM2] Karras et al. 2024, arXiv:2312.02696; [Kendall] Kendall, Gal and Cipolla 2018, arXiv:1705.07115.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,20 @@ class NoiseLevels:
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """(count,) of float64."""
-        kind, u = rng.random(count), rng.random(count)
+        kind, u = (torch.from_numpy(rng.random(count)) for _ in range(2))
+        found: np.ndarray = self.at(kind, u).numpy()
+        return found
+
+    def at(self, kind: Tensor, u: Tensor) -> Tensor:
+        """The levels of uniform draws: `kind` says which span, u where in it. All (B,), float64, on any device."""
         is_high, is_focus = kind < self.share_high, kind >= 1.0 - self.focus
-        begin = np.select([is_high, is_focus], np.log([self.middle, self.focus_low]), math.log(self.low))
-        end = np.select([is_high, is_focus], np.log([self.high, self.focus_high]), math.log(self.middle))
-        logs: np.ndarray = begin + u * (end - begin)
-        return np.exp(logs)  # type: ignore[no-any-return]
+
+        def chosen(high: float, focus: float, other: float) -> Tensor:
+            inner = torch.where(is_focus, math.log(focus), torch.full_like(u, math.log(other)))
+            return torch.where(is_high, math.log(high), inner)
+
+        begin = chosen(self.middle, self.focus_low, self.low)
+        return (begin + u * (chosen(self.high, self.focus_high, self.middle) - begin)).exp()
 
 
 class LevelLosses:
@@ -50,23 +61,43 @@ class LevelLosses:
 
     NUM_BINS, DECAY = 24, 0.98  # bins of equal width in ln s; of a mean, with each loss
 
-    def __init__(self, levels: NoiseLevels, means: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, levels: NoiseLevels, means: Sequence[float] | None = None, device: torch.device | None = None
+    ) -> None:
         """means: as they were saved; 1 at first, the loss of a network that knows nothing."""
         self.low, self.width = math.log(levels.low), math.log(levels.high / levels.low) / self.NUM_BINS
-        self.means = [1.0] * self.NUM_BINS if means is None else [float(mean) for mean in means]
-        if len(self.means) != self.NUM_BINS:
-            raise ValueError(f"{len(self.means)} mean losses instead of {self.NUM_BINS}")
+        self.device = device
+        self.means = [1.0] * self.NUM_BINS if means is None else means
 
-    def bins(self, s: Tensor) -> list[int]:
+    @property
+    def means(self) -> list[float]:
+        """Of each bin."""
+        found: list[float] = self._means.tolist()
+        return found
+
+    @means.setter
+    def means(self, means: Sequence[float]) -> None:
+        if len(means) != self.NUM_BINS:
+            raise ValueError(f"{len(means)} mean losses instead of {self.NUM_BINS}")
+        self._means = torch.tensor(means, dtype=torch.float64, device=self.device)
+
+    def bins(self, s: Tensor) -> Tensor:
         """Of the levels s, (B,), which bin each lies in."""
-        places = ((s.double().log() - self.low) / self.width).floor()
-        return [int(place) for place in places.clamp(0, self.NUM_BINS - 1).tolist()]
+        return ((s.double().log() - self.low) / self.width).floor().clamp(0, self.NUM_BINS - 1).long()
 
     def weights(self, s: Tensor) -> Tensor:
         """(B,) float32: 1 / mean of each level's bin."""
-        return torch.tensor([1.0 / self.means[place] for place in self.bins(s)], dtype=torch.float32)
+        return self._means[self.bins(s)].reciprocal().float()
 
     def update(self, s: Tensor, losses: Tensor) -> None:
-        """Moves the means by a step's losses, (B,), in their order."""
-        for place, loss in zip(self.bins(s), losses.tolist(), strict=True):
-            self.means[place] += (1.0 - self.DECAY) * (loss - self.means[place])
+        """Moves the mean of each bin by a step's n losses in it: m <- d^n m + (1 - d^n) (mean of the n), d = DECAY.
+
+        s, losses: (B,), on the device; nothing waits for it.
+        """
+        places = self.bins(s)
+        counts, sums = (
+            torch.zeros_like(self._means).index_add_(0, places, values)
+            for values in (torch.ones_like(self._means[places]), losses.to(self._means))
+        )
+        kept = self.DECAY**counts
+        self._means = torch.where(counts > 0, kept * self._means + (1.0 - kept) * sums / counts, self._means)

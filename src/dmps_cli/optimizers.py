@@ -50,20 +50,20 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         X <- p(X X^T) X,  p(R) = a + b R + c R^2,  from matrix / |matrix|,  (a, b, c) = NEWTON_SCHULZ
 
     R = X X^T moves by R <- p(R) R p(R), for these commute; so only products of the smaller side are iterated, and that
-    of all p(R) is applied to X at the end. matrix, result: (M, N), float32; 0 stays 0.
+    of all p(R) is applied to X at the end. matrix, result: (B, M, N), each for itself, float32; 0 stays 0.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / wide.norm().clamp_min(SMALLEST_NORM)
-    gram = x @ x.T
-    product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    wide = matrix if matrix.shape[1] <= matrix.shape[2] else matrix.mT
+    x = wide / torch.linalg.vector_norm(wide, dim=(1, 2), keepdim=True).clamp_min(SMALLEST_NORM)
+    gram = x @ x.mT
+    product = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
     a, b, c = NEWTON_SCHULZ
     for _ in range(NUM_ITERATIONS):
-        p = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        p.diagonal().add_(a)
+        p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        p.diagonal(dim1=1, dim2=2).add_(a)
         product = p @ product
         gram = p @ gram @ p
     found: Tensor = product @ x
-    return found if wide is matrix else found.T
+    return found if wide is matrix else found.mT
 
 
 class Muon:
@@ -78,13 +78,21 @@ class Muon:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], lr: float) -> None:
-        """Moves the matrices that have a gradient; Nesterov's momentum, decoupled weight decay."""
-        for name, gradient in gradients.items():
-            average = self.momentum[name].lerp_(gradient, 1.0 - MOMENTUM)
-            direction = orthogonalised(gradient.lerp(average, MOMENTUM))
-            matrix = self.matrices[name]
-            size = MATCH_ADAMW * math.sqrt(max(matrix.shape))
-            matrix.mul_(1.0 - lr * WEIGHT_DECAY).add_(direction, alpha=-lr * size)
+        """Moves the matrices that have a gradient; Nesterov's momentum, decoupled weight decay.
+
+        Those of one shape at once: a GPU would wait for the next of so many small products longer than it computes.
+        """
+        alike: dict[torch.Size, list[str]] = {}
+        for name in gradients:
+            alike.setdefault(self.matrices[name].shape, []).append(name)
+        for shape, names in alike.items():
+            of_names = [gradients[name] for name in names]
+            averages, matrices = ([kept[name] for name in names] for kept in (self.momentum, self.matrices))
+            torch._foreach_lerp_(averages, of_names, 1.0 - MOMENTUM)
+            directions = orthogonalised(torch.stack(of_names).lerp_(torch.stack(averages), MOMENTUM))
+            size = MATCH_ADAMW * math.sqrt(max(shape))
+            torch._foreach_mul_(matrices, 1.0 - lr * WEIGHT_DECAY)
+            torch._foreach_add_(matrices, list(directions.unbind()), alpha=-lr * size)
 
 
 class MuonAdamW:

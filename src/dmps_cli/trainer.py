@@ -1,13 +1,13 @@
 """What a training moves: the network, the average of its weights, the optimizer, by EDM's loss.
 
-[EDM] Karras et al. 2022. The learning rate depends on the share of the time that is used up, over all calls.
+The learning rate depends on the share of the time that is used up, over all calls.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,71 +19,17 @@ from dmps_cli.crops import Batch, Photo, Shapes, decode
 from dmps_cli.device import has_fast_bfloat16
 from dmps_cli.errors import InputError
 from dmps_cli.images import from_uint8
-from dmps_cli.nets.natural import SIGMA_DATA, Natural, NaturalConfig, NaturalNet
+from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
 from dmps_cli.noise_levels import LevelLosses, NoiseLevels
+from dmps_cli.objective import LARGEST_NORM, SIGMAS, average_decay, edm_loss, learning_rate, psnr, stored
 from dmps_cli.optimizers import MuonAdamW
 from dmps_cli.sampling import Noise
-
-WARM_UP = 100  # steps, of the learning rate
-LARGEST_NORM = 1.0  # of the gradient
-AVERAGE = 0.9995
-AVERAGE_START = 10
-
-EXACT = ("inp.", "out.", "emb.")
-"""Layers that stay in float32: all that the network sees, says and is told goes through them, and they are small."""
-
-SIGMAS = (15, 25, 50)
-"""Noise of the validation, in grey levels of 255."""
 
 VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 """Of at most so many photographs the middle square of so many px."""
 
 Row = dict[str, Any]
 """Of the log."""
-
-
-# --- The mathematics
-
-
-def edm_loss(
-    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = SIGMA_DATA
-) -> Tensor:
-    """(B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
-
-        z = x + s eps,  lambda(s) = v / (s sigma_data)^2,  v = s^2 + sigma_data^2
-
-    With D = (sigma_data^2 / v) z + (sigma_data s / sqrt(v)) F this is the mean of (F - target)^2,
-
-        target = (s x - sigma_data^2 eps) / (sigma_data sqrt(v)),
-
-    where small s cancels nothing. x, eps: (B, C, H, W); s: (B,); F = net(z / sqrt(v), ln(s) / 4).
-    """
-    level = s[:, None, None, None]
-    root = (level**2 + sigma_data**2).sqrt()
-    f = net(((x + level * eps) / root).contiguous(memory_format=torch.channels_last), s.log() / 4.0)
-    target = (level * x - sigma_data**2 * eps) / (sigma_data * root)
-    return (f.to(target.dtype) - target).square().mean((1, 2, 3))
-
-
-def learning_rate(highest: float, share: float, step: int) -> float:
-    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the time, 0 to 1."""
-    return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
-
-
-def average_decay(step: int) -> float:
-    """min(0.9995, (1 + k) / (10 + k)) at the k-th update: an average over the last tenth of a short run at first."""
-    return min(AVERAGE, (1 + step) / (AVERAGE_START + step))
-
-
-def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
-    """A network to begin with: torch's own draws, but residual branches and output begin at 0, so that F = 0."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = NaturalNet(config)
-    for name, parameter in net.named_parameters():
-        if ".c2." in name or name.startswith("out."):
-            nn.init.zeros_(parameter)
-    return net
 
 
 # --- What is trained
@@ -182,8 +128,8 @@ class Trainer:
                 s = sigma * 2.0 / 255.0
                 noisy = (x + s * Noise(0, Noise.MEASUREMENT, [(key, sigma)]).like(x)).to(self.device)
                 with self.autocast():
-                    x0 = self.denoiser.denoise(noisy, s).clamp(-1.0, 1.0).cpu()
-                sums[_psnr_name(sigma)] += 10.0 * math.log10(4.0 / max(float((x0 - x).square().mean()), 1e-12))
+                    x0 = self.denoiser.denoise(noisy, s).cpu()
+                sums[_psnr_name(sigma)] += float(psnr(x0, x))
         return {name: total / len(pictures) for name, total in sums.items()} if pictures else {}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -206,10 +152,8 @@ class Trainer:
             self.optimizer.restore(tensors, count)
 
     def prior_tensors(self) -> dict[str, Tensor]:
-        """The averaged weights as a file has them: in half precision, unless `full`, but for EXACT and vectors."""
-        state = {name: value.detach().cpu() for name, value in self.ema.state_dict().items()}
-        exact = {name for name, value in state.items() if self.recipe.full or value.ndim < 2 or name.startswith(EXACT)}
-        return {name: value if name in exact else value.half() for name, value in sorted(state.items())}
+        """The averaged weights as a file has them."""
+        return stored(self.ema.state_dict(), full=self.recipe.full)
 
 
 def _psnr_name(sigma: int) -> str:

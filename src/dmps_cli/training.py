@@ -20,8 +20,9 @@ from dmps_cli.checkpoints import read_checkpoint
 from dmps_cli.crops import Collection, Loader, draw_batch
 from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
 from dmps_cli.files import sha256_file
+from dmps_cli.nets.beginnings import initialised
 from dmps_cli.nets.natural import SIGMA_DATA, NaturalConfig, NaturalNet, sigmas_of
-from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer, initialised
+from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer
 from dmps_cli.training_files import (
     ARCHITECTURE,
     Files,

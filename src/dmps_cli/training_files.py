@@ -15,16 +15,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
+from dmps_cli.checkpoints import read_checkpoint, read_safetensors
 from dmps_cli.curves import draw
 from dmps_cli.errors import OutputError, WeightsError
 from dmps_cli.files import TEMPORARY_SUFFIX, atomic_write, nearest_existing, temporary_beginning
 from dmps_cli.images import png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
+from dmps_cli.objective import said_precision
 from dmps_cli.optimizers import moments_of
 from dmps_cli.report import csv_text
-from dmps_cli.trainer import EXACT, PSNR_NAMES, Recipe, Trainer
+from dmps_cli.tensor_files import write_safetensors
+from dmps_cli.trainer import PSNR_NAMES, Recipe, Trainer
 
 ARCHITECTURE = "natural"
 STATE_FORMAT = "dmps training state 3"
@@ -146,7 +148,7 @@ def read_state(files: Files) -> Saved:
             raise ValueError("its facts are none")
         if missing := STATE_FACTS - facts.keys():
             raise ValueError(f"no {min(missing)} in it")
-        config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
+        config = NaturalConfig.from_facts(facts["config"])
         parameters = dict(NaturalNet(config).named_parameters())
         shapes = {f"{part}.{n}": p.shape for n, p in parameters.items() for part in ("net", "ema")}
         sizes = {f"{part}.{n}": p.numel() for n, p in parameters.items() for part in moments_of(n, p)}
@@ -221,13 +223,11 @@ def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]
     return {
         "architecture": ARCHITECTURE,
         "format_version": "1",
-        "channels": str(config.channels),
-        "widths": ",".join(map(str, config.widths)),
-        "num_blocks": str(config.num_blocks),
+        **config.facts,
         "sigma_data": str(trainer.denoiser.sigma_data),
         "sigma_min": str(trainer.levels.low),
         "sigma_max": str(trainer.levels.high),
-        "precision": "float32" if recipe.full else f"float16; vectors and {' '.join(EXACT)} float32",
+        "precision": said_precision(full=recipe.full),
         "steps": str(trainer.step),
         "skipped_steps": str(trainer.bad_steps),
         "seconds": f"{trainer.seconds:.0f}",

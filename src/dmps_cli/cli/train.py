@@ -409,7 +409,8 @@ def prepare(
 ) -> Run:
     """Reads the photographs, says what is used and what is not."""
     from dmps_cli.crops import list_sha256
-    from dmps_cli.trainer import SIGMAS, validation_pictures
+    from dmps_cli.objective import SIGMAS
+    from dmps_cli.trainer import validation_pictures
     from dmps_cli.training import Run
 
     with console.progress(len(training), "photographs read") as (advance, _):

@@ -75,7 +75,8 @@ class NaturalConfig:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
         """Of what `asdict` gave, once JSON has made lists of the tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+        sizes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
+        return cls(**sizes)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], where: str) -> Self:
@@ -144,11 +145,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x, result: (B, C, H, W)."""
-        height, width = x.shape[-2:]
-        heads = self.qkv(_normalised(x, 1)).unflatten(1, (3, self.num_heads, -1)).flatten(-2).transpose(-1, -2)
-        q, k, v = heads.unbind(1)  # (B, heads, H W, d)
+        heads = self.qkv(_normalised(x, 1)).reshape(len(x), 3, self.num_heads, -1, math.prod(x.shape[2:]))
+        q, k, v = heads.transpose(-1, -2).unbind(1)  # (B, heads, H W, d)
         seen = functional.scaled_dot_product_attention(_normalised(q, -1), _normalised(k, -1), v)
-        y: Tensor = self.proj(seen.transpose(-1, -2).flatten(1, 2).unflatten(-1, (height, width)))
+        y: Tensor = self.proj(seen.transpose(-1, -2).reshape(x.shape))
         return x + y
 
 
