@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from dmps_cli.nets.natural import SIGMA_DATA
+from dmps_cli.nets.natural import ARCHITECTURE, SIGMA_DATA, NaturalConfig
+from dmps_cli.noise_levels import NoiseLevels
 
 WARM_UP = 100  # steps, of the learning rate
 LARGEST_NORM = 1.0  # of the gradient
@@ -76,6 +77,14 @@ def stored(state: Mapping[str, Tensor], *, full: bool = False) -> dict[str, Tens
     return {name: value.contiguous() if name in exact else value.half() for name, value in values.items()}
 
 
-def said_precision(*, full: bool = False) -> str:
-    """What the metadata of such a file say of it."""
-    return "float32" if full else f"float16; vectors and {' '.join(EXACT)} float32"
+def network_facts(config: NaturalConfig, levels: NoiseLevels, *, full: bool = False) -> dict[str, str]:
+    """What the metadata of a file say of the network, and of how `stored` stores it."""
+    return {
+        "architecture": ARCHITECTURE,
+        "format_version": "1",
+        **config.facts,
+        "sigma_data": str(SIGMA_DATA),
+        "sigma_min": str(levels.low),
+        "sigma_max": str(levels.high),
+        "precision": "float32" if full else f"float16; vectors and {' '.join(EXACT)} float32",
+    }

@@ -21,10 +21,9 @@ from dmps_cli.crops import Collection, Loader, draw_batch
 from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
 from dmps_cli.files import sha256_file
 from dmps_cli.nets.beginnings import initialised
-from dmps_cli.nets.natural import SIGMA_DATA, NaturalConfig, NaturalNet, sigmas_of
+from dmps_cli.nets.natural import ARCHITECTURE, SIGMA_DATA, SIZES, NaturalConfig, NaturalNet, sigmas_of
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer
 from dmps_cli.training_files import (
-    ARCHITECTURE,
     Files,
     Saved,
     check_room,
@@ -34,9 +33,6 @@ from dmps_cli.training_files import (
     write_state,
 )
 from dmps_cli.weights import card, metadata_of
-
-SIZES = {"base": NaturalConfig(), "small": NaturalConfig(widths=(32, 48, 64, 96))}
-"""Sizes by name: that of the bundled prior (5.7 M values), and a quarter of its cost (1.6 M)."""
 
 LR_OF_WEIGHTS = 1e-3
 """Highest learning rate where given weights begin: that of new ones would undo part of what they know."""

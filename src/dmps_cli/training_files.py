@@ -22,13 +22,12 @@ from dmps_cli.files import TEMPORARY_SUFFIX, atomic_write, nearest_existing, tem
 from dmps_cli.images import png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
-from dmps_cli.objective import said_precision
+from dmps_cli.objective import network_facts
 from dmps_cli.optimizers import moments_of
 from dmps_cli.report import csv_text
 from dmps_cli.tensor_files import write_safetensors
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Trainer
 
-ARCHITECTURE = "natural"
 STATE_FORMAT = "dmps training state 3"
 STATE_FACTS = {"step", "bad_steps", "seconds", "level_losses", "rows", "config", "recipe", "photographs"}
 
@@ -221,13 +220,7 @@ def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]
     config, recipe = trainer.config, trainer.recipe
     apart = ("licence", "full", "validate")  # said by other keys, or of one machine alone
     return {
-        "architecture": ARCHITECTURE,
-        "format_version": "1",
-        **config.facts,
-        "sigma_data": str(trainer.denoiser.sigma_data),
-        "sigma_min": str(trainer.levels.low),
-        "sigma_max": str(trainer.levels.high),
-        "precision": said_precision(full=recipe.full),
+        **network_facts(config, trainer.levels, full=recipe.full),
         "steps": str(trainer.step),
         "skipped_steps": str(trainer.bad_steps),
         "seconds": f"{trainer.seconds:.0f}",

@@ -417,7 +417,7 @@ def load_prior(
     """
     from dmps_cli import checkpoints
     from dmps_cli.device import DTYPES
-    from dmps_cli.nets.natural import PEAK_BYTES_PER_PIXEL
+    from dmps_cli.nets.natural import peak_bytes_per_pixel
     from dmps_cli.windows import WindowedPrior
 
     entry = card(name, override)
@@ -438,8 +438,8 @@ def load_prior(
             schedule=entry.schedule,
             metadata=weights.metadata,
         )
-    if entry.architecture == "natural":
-        prior.bytes_per_pixel = PEAK_BYTES_PER_PIXEL[dtype]
+        if entry.architecture == "natural":
+            prior.bytes_per_pixel = peak_bytes_per_pixel(weights.tensors, dtype)
     if entry.image_size is not None and entry.image_size % prior.multiple:
         raise WeightsError(f"'{name}': image_size {entry.image_size} is no multiple of its network's {prior.multiple}")
     if entry.image_size is not None:

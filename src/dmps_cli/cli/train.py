@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dmps_cli.training import Progress, Run, Start
     from dmps_cli.training_files import Files
 
-SIZE_NAMES = ("small", "base")
+SIZE_NAMES = ("small", "base", "large")
 COLOURS = {3: "colour", 1: "grey"}
 SUFFIX = ".safetensors"
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
@@ -81,7 +81,8 @@ def train(  # the options are the command
         str | None,
         typer.Option(
             metavar="|".join(SIZE_NAMES),
-            help="Network: base is that of the bundled prior, small costs a quarter of it. Default: base.",
+            help="Network: base is that of the bundled prior, small costs a quarter of it, large twice as much. "
+            "Default: base.",
         ),
     ] = None,
     resume: Annotated[
@@ -202,7 +203,7 @@ def describe_start(start: Start, trainer: Trainer) -> str:
     from dataclasses import replace
 
     from dmps_cli.device import describe as describe_device
-    from dmps_cli.training import SIZES
+    from dmps_cli.nets.natural import SIZES
 
     config, recipe = start.config, start.recipe
     named = [name for name, known in SIZES.items() if replace(known, channels=config.channels) == config]
@@ -339,14 +340,15 @@ def resumed(request: Request) -> Start:
     """A state, with the options given now in place of those of earlier calls."""
     from dataclasses import replace
 
-    from dmps_cli.training import SIZES, Start
+    from dmps_cli.nets.natural import SIZES
+    from dmps_cli.training import Start
     from dmps_cli.training_files import Files, read_state
 
     assert request.resume is not None
     saved = read_state(Files(prior=request.resume))
     if request.channels not in (None, saved.config.channels):
         raise UsageError(f"{request.resume} has {saved.config.channels} channels, not {request.channels}")
-    if request.size is not None and SIZES[request.size].widths != saved.config.widths:
+    if request.size is not None and replace(SIZES[request.size], channels=saved.config.channels) != saved.config:
         raise UsageError(f"{request.resume} is not of the size {request.size}; leave out --size")
     return Start(recipe=replace(saved.recipe, **request.recipe), config=saved.config, saved=saved)
 

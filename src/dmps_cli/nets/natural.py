@@ -20,6 +20,8 @@ from dmps_cli.errors import WeightsError
 from dmps_cli.nets.layers import at_least_float32
 from dmps_cli.nets.loading import load_state
 
+ARCHITECTURE = "natural"
+
 UNSHUFFLED = 4
 """Channels that each channel of a picture becomes as 2 x 2 px are put into one."""
 
@@ -103,6 +105,20 @@ class NaturalConfig:
             raise WeightsError(
                 f"{where}: no tensor {exc}, so these are not weights of 'natural'; choose the matching architecture"
             ) from exc
+
+
+SIZES = {
+    "small": NaturalConfig(widths=(32, 48, 64, 96)),
+    "base": NaturalConfig(),
+    "large": NaturalConfig(num_blocks=4, has_attention=True),
+}
+"""Sizes by name: a quarter of the cost of the bundled prior (1.6 M values), that of the bundled prior (5.7 M), and
+twice its cost (11.1 M; docs/gpu.md)."""
+
+
+def peak_bytes_per_pixel(state: Mapping[str, Tensor], dtype: str) -> float:
+    """Memory that a restoration with these weights takes: that of the bundled sizes by the width of the first level."""
+    return PEAK_BYTES_PER_PIXEL[dtype] * len(state["inp.weight"]) / NaturalConfig().widths[0]
 
 
 class Block(nn.Module):
