@@ -122,9 +122,13 @@ class Compiled:
     """
 
     def __init__(self, net: nn.Module, compiler: Compiler | None) -> None:
-        blocks = [module for module in net.modules() if isinstance(module, Block)] if compiler else []
-        self.forwards = [(block, compiler(block.forward)) for block in blocks if compiler]
+        self.forwards: list[tuple[Block, Callable[..., Tensor]]] = []
         self.left_out: set[tuple[int, ...]] = set()
+        blocks = [module for module in net.modules() if isinstance(module, Block)]
+        try:
+            self.forwards = [(block, compiler(block.forward)) for block in blocks] if compiler else []
+        except Exception as exc:  # noqa: BLE001 - whatever a compiler that is not all there may raise
+            note(f"nothing is compiled: {_in_short(exc)}")
 
     def switch(self, shape: tuple[int, ...]) -> bool:
         """Whether the blocks are compiled from here on, for this shape of a batch."""
@@ -189,7 +193,7 @@ class Learner:
             self.net.zero_grad(set_to_none=True)
             if not is_compiled or _is_memory(exc):
                 raise
-            self.compiled.leave_out(shape, f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0][:200]}")
+            self.compiled.leave_out(shape, _in_short(exc))
         self.compiled.switch(shape)
         return self._backward(x, s, eps)
 
@@ -216,6 +220,10 @@ class Learner:
     def is_finite(self) -> bool:
         """Whether all of it is."""
         return all(bool(p.isfinite().all()) for net in self._nets() for p in net.parameters())
+
+
+def _in_short(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
 
 
 def _is_memory(exc: Exception) -> bool:

@@ -161,8 +161,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x, result: (B, C, H, W)."""
-        heads = self.qkv(_normalised(x, 1)).reshape(len(x), 3, self.num_heads, -1, math.prod(x.shape[2:]))
-        q, k, v = heads.transpose(-1, -2).unbind(1)  # (B, heads, H W, d)
+        places = self.qkv(_normalised(x, 1)).flatten(2).mT.contiguous()  # (B, H W, 3 C); a view in channels_last
+        heads = places.reshape(*places.shape[:2], 3, self.num_heads, -1).transpose(1, 3)
+        q, k, v = heads.unbind(2)  # (B, heads, H W, d)
         seen = functional.scaled_dot_product_attention(_normalised(q, -1), _normalised(k, -1), v)
         y: Tensor = self.proj(seen.transpose(-1, -2).reshape(x.shape))
         return x + y
