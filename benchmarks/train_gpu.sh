@@ -6,4 +6,4 @@ set -eu
 started=$(date +%s)
 root=$(cd "$(dirname "$0")/.." && pwd)
 PYTHONPATH="$root:$root/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 \
-    exec "${PYTHON:-python3}" -m benchmarks.train_gpu --started "$started" "$@"
+    exec "${PYTHON:-python3}" -P -m benchmarks.train_gpu --started "$started" "$@"
