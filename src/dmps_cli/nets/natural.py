@@ -113,7 +113,7 @@ SIZES = {
     "large": NaturalConfig(num_blocks=4, has_attention=True),
 }
 """Sizes by name: a quarter of the cost of the bundled prior (1.6 M values), that of the bundled prior (5.7 M), and
-twice its cost (11.1 M; docs/gpu.md)."""
+twice its cost (11.1 M; docs/training_gpu.md)."""
 
 
 def peak_bytes_per_pixel(state: Mapping[str, Tensor], dtype: str) -> float:
