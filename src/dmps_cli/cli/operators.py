@@ -57,7 +57,7 @@ class OperatorPlan:
         if self.params.get("mask") is None:
             return None
         if self.mask_png is not None:
-            return decode_mask(self.mask_png)
+            return decode_mask(self.mask_png, self.image_shape and self.image_shape[1:])
         from dmps_cli.images import load_mask
 
         return load_mask(Path(self.params["mask"]))

@@ -13,6 +13,7 @@ from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
+from dmps_cli.reading import inside
 from dmps_cli.runs import (
     PAGE,
     Row,
@@ -129,7 +130,7 @@ class Results:
         notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
             for path, data in self._files(summary, notes):
-                atomic_write(out / path, data, overwrite=True)
+                atomic_write(inside(out, path), data, overwrite=True)
             console.note(f"wrote tables and {out / PAGE}")
         if console.as_json:
             for note in self.notes:
@@ -212,5 +213,5 @@ class Results:
         """The picture of that name, in the first of the folders that has it."""
         from dmps_cli.report import Shot
 
-        paths = (folder / name for folder in self.folders)
+        paths = (inside(folder, name) for folder in self.folders)
         return next((Shot(picture=path, row=row or {}, note=note) for path in paths if path.is_file()), None)
