@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
-import math
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from io import BufferedReader, BytesIO
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +23,7 @@ from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files import refuse_existing, sha256_bytes, sha256_file, write_together
 from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
-from dmps_cli.reading import decoding, open_regular, read_bytes
+from dmps_cli.reading import decoding, load_array, read_bytes
 from dmps_cli.records import FileName, RecordError, as_builtins, as_record, parse_json
 
 if TYPE_CHECKING:
@@ -244,11 +242,9 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
     import numpy as np
     import torch
 
-    with decoding(path), open_regular(path) as file:
-        _check_npy(file, path)
-        array = np.load(file, allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.size:
-        held = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+    array = load_array(path)
+    if array.dtype.kind != "f" or not array.size:
+        held = f"{array.dtype} of shape {array.shape}"
         raise InputError(f"{path} holds {held}; it must be one array of floats on [-1, 1]: v / 127.5 - 1 for 0..255")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it or take a measurement without")
@@ -262,24 +258,6 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
     if sidecar is None and float(abs(array).max()) > FAR_OFF_SCALE:
         notes = (f"{path} holds values up to {abs(array).max():g}; they are taken on the [-1, 1] scale as they are",)
     return Reading(pixels=torch.from_numpy(floats)[None], is_exact=True, notes=notes)
-
-
-def _check_npy(file: BufferedReader, path: Path) -> None:
-    """Raises InputError for what is no array file, or is shorter than its header claims, before memory is taken."""
-    import numpy as np
-
-    npy = np.lib.format
-    if file.peek(6)[:6] != npy.MAGIC_PREFIX:
-        raise InputError(f"cannot read {path}: it is not a NumPy array file, as np.save writes them")
-    readers = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}
-    major, _ = npy.read_magic(file)
-    if major not in readers:  # 3 is for records with names in Unicode
-        raise InputError(f"{path} holds records; it must be one array of floats")
-    shape, _, dtype = readers[major](file)
-    claimed, there = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
-    if min(shape, default=0) < 0 or claimed > there:
-        raise InputError(f"cannot read {path}: its header claims {claimed} bytes of numbers, there are {there}")
-    file.seek(0)
 
 
 def _read_picture(path: Path, *notes: str) -> Reading:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmps_cli.errors import DmpsError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_TEXT = 2**24
 """Bytes of a text that is read whole: a sidecar's mask of a hundred million random pixels takes fewer."""
@@ -93,6 +98,29 @@ def _line(exc: Exception) -> str:
     """What an error says, on one line."""
     text = " ".join(str(exc).split()) or type(exc).__name__
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def load_array(path: Path) -> np.ndarray:
+    """The array of a .npy file; nothing in it is run, and no more memory is taken than its numbers fill.
+
+    Raises InputError for what is no such file, damaged, or shorter than its header claims.
+    """
+    import numpy as np
+
+    npy = np.lib.format
+    with decoding(path), open_regular(path) as file:
+        if file.peek(len(npy.MAGIC_PREFIX))[: len(npy.MAGIC_PREFIX)] != npy.MAGIC_PREFIX:
+            raise InputError(f"cannot read {path}: it is not a NumPy array file, as np.save writes them")
+        readers = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}
+        major, _ = npy.read_magic(file)
+        if major not in readers:  # 3 is for records with names in Unicode
+            raise InputError(f"{path} holds records; it must be one array of numbers")
+        shape, _, dtype = readers[major](file)
+        claimed, there = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+        if min(shape, default=0) < 0 or claimed > there:
+            raise InputError(f"cannot read {path}: its header claims {claimed} bytes of numbers, there are {there}")
+        file.seek(0)
+        return np.asarray(np.load(file, allow_pickle=False))
 
 
 def inside(folder: Path, name: str | os.PathLike[str]) -> Path:
