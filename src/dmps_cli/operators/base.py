@@ -86,6 +86,18 @@ class LinearOperator(ABC):
         start = start.to(self.device, self.dtype)
         return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start))
 
+    def gram(self, r: Tensor) -> Tensor:
+        """A A^T r. r: (B, *out_shape); result: like r."""
+        return self.A(self.At(r))
+
+    def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
+        """M r, M symmetric, positive definite, near (noise_var I + scale A A^T)^-1; the identity where none is known.
+
+        r: (B, *out_shape); result: like r. For iterations that solve with that matrix.
+        """
+        del noise_var, scale
+        return r
+
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
         """(noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.
 
@@ -94,7 +106,7 @@ class LinearOperator(ABC):
         """
         try:
             return conjugate_gradient(
-                lambda v: noise_var * v + scale * self.A(self.At(v)),
+                lambda v: noise_var * v + scale * self.gram(v),
                 r,
                 rtol=CG_RTOL[self.dtype],
                 max_iter=CG_MAX_ITER,
