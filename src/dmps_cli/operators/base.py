@@ -144,6 +144,13 @@ class LinearOperator(ABC):
         left, top, width, height = self.frame
         return x[..., top : top + height, left : left + width]
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(H, W) of `picture`."""
+        if self.frame is None:
+            return self.in_shape[1], self.in_shape[2]
+        return self.frame[3], self.frame[2]
+
     def to_image(self, y: Tensor) -> Tensor:
         """y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""
         return y

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dmps_cli.errors import InputError
 from dmps_cli.linalg import fast_length, kernel_spectrum, largest_eigenvalue
 from dmps_cli.operators.base import LinearOperator, Shape
 from dmps_cli.operators.circular import CircularConvolution
@@ -45,7 +44,7 @@ def convolution(
     for a cutoff where there are no factors.
     """
     if boundary == "valid":
-        check_covers(in_shape, kernel)
+        kernel.check_fits(in_shape[1:])
     if kernel.factors is not None and (boundary != "circular" or svd_cutoff > 0.0):
         return separable_blur(
             in_shape, *kernel.factors, boundary=boundary, svd_cutoff=svd_cutoff, dtype=dtype, device=device
@@ -57,13 +56,6 @@ def convolution(
     if boundary == "valid":
         return ValidConvolution(in_shape, kernel.values, dtype=dtype, device=device)
     return BorderedConvolution(in_shape, kernel.values, boundary, dtype=dtype, device=device)
-
-
-def check_covers(shape: Shape, kernel: Kernel) -> None:
-    """Raises InputError if a picture (C, H, W) is smaller than the kernel."""
-    (_, H, W), (kh, kw) = shape, kernel.size
-    if kh > H or kw > W:
-        raise InputError(f"the kernel is {kw} x {kh} px, larger than the picture of {W} x {H}; take a smaller kernel")
 
 
 class ValidConvolution(LinearOperator):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dmps_cli.errors import InputError
+
 RANK_ONE = 1e-6
 """A kernel whose second singular value is below this share of the first is separable: what float32 rounds is more."""
 
-_SUBPIXELS = 64
-"""Columns into which a pixel is cut where the area of a disc within it is summed."""
+_SUBCOLUMNS = 4096
+"""Columns into which a disc is cut, at least eight to a pixel, where its area within a pixel is summed."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Kernel:
     def size(self) -> tuple[int, int]:
         """(kh, kw) px."""
         return self.values.shape[0], self.values.shape[1]
+
+    def check_fits(self, size: Sequence[int]) -> None:
+        """Raises InputError if a picture of (H, W) is smaller than the kernel."""
+        (kh, kw), (H, W) = self.size, size
+        if kh > H or kw > W:
+            raise InputError(
+                f"the kernel is {kw} x {kh} px, larger than the picture of {W} x {H}; take a smaller kernel"
+            )
 
 
 def separable(row_taps: Sequence[float], col_taps: Sequence[float]) -> Kernel:
@@ -66,21 +76,19 @@ def gaussian_taps(std: float, num_taps: int) -> list[float]:
 
 
 def line(length: float, angle: float) -> Kernel:
-    """The path of a point that moves `length` px in direction `angle`, summing to 1; both sides odd.
+    """Motion over `length` px in direction `angle`, summing to 1, both sides odd; horizontally, equal taps.
 
-    angle: degrees, counter-clockwise from horizontal. Anti-aliased: the path is sampled finely, each sample shared
-    bilinearly among its four pixels.
+    A pixel weighs 1 - d, d its distance from the segment of `length` - 1 px around the centre, where that is below 1,
+    as in fspecial('motion', length, angle) of MATLAB. angle: degrees, counter-clockwise from horizontal.
     """
     half = (length - 1.0) / 2.0
     reach = math.ceil(half) + 1
-    steps = torch.linspace(-half, half, max(2, 64 * math.ceil(length)) + 1, dtype=torch.float64)
-    x, y = steps * math.cos(math.radians(angle)), -steps * math.sin(math.radians(angle))  # rows count downwards
-    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
-    for row in (0, 1):
-        for col in (0, 1):
-            share = (1.0 - (y - y.floor() - row).abs()) * (1.0 - (x - x.floor() - col).abs())
-            index = (y.floor().long() + row + reach, x.floor().long() + col + reach)
-            kernel.index_put_(index, share, accumulate=True)
+    x = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    y = -x[:, None]  # rows count downwards
+    along = x * math.cos(math.radians(angle)) + y * math.sin(math.radians(angle))
+    across = y * math.cos(math.radians(angle)) - x * math.sin(math.radians(angle))
+    distance = torch.hypot((along.abs() - half).clamp_min(0.0), across)
+    kernel = (1.0 - distance).clamp_min(0.0)
     return factored(_trimmed(kernel / kernel.sum()))
 
 
@@ -91,11 +99,12 @@ def disc(radius: float) -> Kernel:
     """
     reach = max(math.ceil(radius - 0.5), 0)
     size = 2 * reach + 1
-    middles = (torch.arange(size * _SUBPIXELS, dtype=torch.float64) + 0.5) / _SUBPIXELS - size / 2
+    parts = max(8, _SUBCOLUMNS // size)
+    middles = (torch.arange(size * parts, dtype=torch.float64) + 0.5) / parts - size / 2
     chord = (radius**2 - middles**2).clamp_min(0.0).sqrt()  # half of it: the disc covers rows from -chord to chord
     edges = torch.arange(size + 1, dtype=torch.float64)[:, None] - size / 2
     within = torch.minimum(torch.maximum(edges, -chord), chord)
-    area = within.diff(dim=0).reshape(size, size, _SUBPIXELS).sum(2)
+    area = within.diff(dim=0).reshape(size, size, parts).sum(2)
     return factored(area / area.sum())
 
 
