@@ -224,7 +224,7 @@ TASKS: dict[str, Task] = {
         {"length": 15.0, "angle": 45.0, "boundary": "circular"},
     ),
     "blur": _blur(
-        "blur by any kernel: a file, a formula",
+        "blur by any kernel: a file, or gauss:3, uniform:9, aniso:20,1, motion:15,30, defocus:4.5",
         lambda params: params["kernel"],
         {"kernel": "defocus:4.5", "kernel_as_is": False, "boundary": "circular"},
         told=("kernel",),
