@@ -138,6 +138,12 @@ def size_of(path: Path) -> tuple[int, int] | None:
         return None
 
 
+def opacity(path: Path) -> Tensor | None:
+    """(H, W), float32, 0 (transparent) to 1, of a picture file; None if it is opaque everywhere. Raises InputError."""
+    alpha = _plain(path).alpha
+    return None if alpha is None else torch.from_numpy(alpha / 255.0).to(torch.float32)
+
+
 def load_mask(path: Path) -> Tensor:
     """(H, W) of bool from a mask picture: True (kept) where every channel is at least half white.
 
