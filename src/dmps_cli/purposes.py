@@ -49,20 +49,20 @@ SMALL = Purpose(
 )
 SOFT = Purpose(
     fault="soft all over",
-    arguments="--task deblur-gauss --blur-std 2",
+    arguments="--task blur --kernel gauss:2",
     note="standard deviation of the blur, px",
     words="gaussian gauss gaussianblur gaussiandeblur gaussdeblur soft softness",
 )
 DEFOCUS = Purpose(
     fault="out of focus",
-    arguments="--task deblur --width 9",
-    note="about the width of a blurred point, px, odd",
+    arguments="--task blur --kernel defocus:4.5",
+    note="radius of a blurred point, px",
     words="defocus outoffocus refocus focus defocusblur lensblur lens bokeh disc disk uniform box boxblur",
 )
 MOVED = Purpose(
     fault="camera or subject moved",
-    arguments="--task motion --length 15 --angle 30",
-    note="px, degrees from horizontal",
+    arguments="--task blur --kernel motion:15,30",
+    note="length px, degrees counter-clockwise from horizontal",
     words="motionblur motiondeblur motiondeblurring deblurmotion shake camerashake handshake moved movement",
 )
 DAMAGED = Purpose(
@@ -93,7 +93,7 @@ OF_A_PICTURE = (NOISE, SMALL, DEFOCUS, MOVED, SOFT, DAMAGED, GREY)
 PURPOSES = (*OF_A_PICTURE, COMPRESSED)
 
 OF_ANY_BLUR = (
-    "unblur blur blurs blurry blurred deblurring blurremoval removeblur deconvolve deconvolution "
+    "unblur blurs blurry blurred deblurring blurremoval removeblur deconvolve deconvolution "
     "sharpen sharpening sharper sharp unsharp unsharpmask"
 )
 
@@ -118,7 +118,7 @@ def meant_by(name: str, tasks: Collection[str]) -> tuple[Purpose, ...]:
     if number and letters in ("sr", "srx"):
         return (enlarged(int(number[0]), tasks),)
     if task := near(name, tasks):
-        return (next((each for each in PURPOSES if each.task == task), Purpose(fault="", arguments=f"--task {task}")),)
+        return tuple(each for each in PURPOSES if each.task == task) or (Purpose(fault="", arguments=f"--task {task}"),)
     purposes = _WORDS.get(letters) or _WORDS.get(near(letters, _WORDS) or "", ())
     return (enlarged(int(number[0]), tasks),) if number and purposes == (SMALL,) else purposes
 
