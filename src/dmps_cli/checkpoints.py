@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from dmps_cli import __version__
 from dmps_cli.errors import OptionsError, OutputError, WeightsError
-from dmps_cli.files import atomic_write, is_unicode, sha256_file
+from dmps_cli.files import atomic_write, is_unicode, remove_left_overs, sha256_file
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
 from dmps_cli.nets.loading import check_state, load_state
@@ -228,6 +228,7 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
         "conversion": CONVERSION,
         "written_by": f"dmps {__version__}",
     }
+    remove_left_overs([target])
     write_safetensors(target, state, metadata, where=str(source))
 
 

@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 from dmps_cli import __version__
 from dmps_cli.errors import InputError, OutputError, WeightsError
-from dmps_cli.files import atomic_write, sha256_file
+from dmps_cli.files import atomic_write, remove_left_overs, sha256_file
 
 if TYPE_CHECKING:
     import httpx2
@@ -215,6 +215,7 @@ def fetch(
         copy = f"run `{command}` on a machine with network and copy the file to that path"
         raise WeightsError(f"{target} is not there and {why}; {advice or copy}")
     with locked(target, note):
+        remove_left_overs([_Record.path(target)])
         instead = advice or f"or put the file at {target} yourself"
         return _at_hand(order, ()) or _from_any(order, sources, instead)  # another process may have been faster
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from dmps_cli.downloads import HubData, HubListing, Note, Progress, cache_dir, fetch, is_offline, locked
 from dmps_cli.errors import InputError
-from dmps_cli.files import atomic_write
+from dmps_cli.files import atomic_write, remove_left_overs_below
 
 _BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
 _BATCH = 64  # rows in memory at a time
@@ -193,6 +193,7 @@ def _files(card: DataCard, shard: _Shard, start: int, rows: Sequence[int], link:
         parquet = _fetched(card, shard, link)
         with locked(folder, link.note):
             there = _written(folder)  # by another process, meanwhile
+            remove_left_overs_below(folder)
             _write(card, parquet, start, [row for row in rows if row not in there], folder)
         there = _written(folder)
     return {row: there[row] for row in rows}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dmps_cli.errors import InputError, OutputError
-from dmps_cli.files import atomic_write, check_writable, sha256_bytes
+from dmps_cli.files import atomic_write, check_writable, remove_left_overs, remove_left_overs_below, sha256_bytes
 from dmps_cli.measurements import EVALUATION_KIND, is_evaluation, json_bytes, versions
 from dmps_cli.methods import KNOBS, as_typed
 from dmps_cli.metrics import METRICS, OF_SAMPLES
@@ -255,6 +255,10 @@ def open_run(
     facts: what is worth knowing but changes no result; advice: added to what that error says.
     """
     content = read_config(folder)
+    if content is not None:
+        for name in (*PICTURES, *REPORT_FOLDERS):
+            remove_left_overs_below(folder / name)
+    remove_left_overs(folder / name for name in (CONFIG, *TABLES, *REPORTS))
     if content is not None and not overwrite:
         if content["config"] != config:
             raise OutputError(
