@@ -283,11 +283,15 @@ def csv_text(rows: Sequence[Row]) -> str:
     What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan. A text that a spreadsheet would take for
     a formula has an apostrophe before it.
     """
-    text = StringIO()
-    writer = csv.DictWriter(text, column_names(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
+    names = column_names(rows)
+    cells = [[csv_cell(row.get(name, "")) for name in names] for row in rows]
+    return "".join(map(_csv_line, [names, *cells]))
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    text = StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes a cell with either character, not with one alone
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def json_text(content: Mapping[str, Any]) -> str:
