@@ -284,8 +284,8 @@ def csv_text(rows: Sequence[Row]) -> str:
     a formula has an apostrophe before it.
     """
     names = column_names(rows)
-    cells = [[csv_cell(row.get(name, "")) for name in names] for row in rows]
-    return "".join(map(_csv_line, [names, *cells]))
+    cells = ([csv_cell(row.get(name, "")) for name in names] for row in rows)
+    return _csv_line(names) + "".join(map(_csv_line, cells))
 
 
 def _csv_line(cells: Sequence[object]) -> str:
