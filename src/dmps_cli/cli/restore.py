@@ -442,7 +442,7 @@ class Writer:
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
-        self.batch.console.result(str(target.path))
+        self.batch.console.path(target.path)
 
     def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
         """Everything that made a restoration."""
