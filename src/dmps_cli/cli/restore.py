@@ -164,7 +164,7 @@ def explain_tasks(batch: Batch) -> None:
     undescribed = [error.path for _, error in batch.failures if isinstance(error, NoTaskError)]
     if undescribed and not batch.console.quiet:
         with batch.item(undescribed[0]):
-            batch.console.note(guide(undescribed[0]))
+            batch.console.note(*guide(undescribed[0]))
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
