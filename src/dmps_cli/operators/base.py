@@ -58,9 +58,11 @@ class LinearOperator(ABC):
     Tensors held by an operator are of `dtype` on `device`; arguments must match.
 
     pattern: indices (M,) of what is measured per channel, where an operator chooses among pixels or rows; else None.
+    frame: (left, top, width, height) px of x that the picture shows, where the scene goes on beyond it; else None.
     """
 
     pattern: Tensor | None = None
+    frame: tuple[int, int, int, int] | None = None
 
     def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
@@ -139,6 +141,20 @@ class LinearOperator(ABC):
             return self.At(self.solve(y - self.A(x), noise_var, scale))
 
         return residual_to_image
+
+    def picture(self, x: Tensor) -> Tensor:
+        """What is shown, scored and written of x: all of it, or the part within the frame. x: (.., H, W)."""
+        if self.frame is None:
+            return x
+        left, top, width, height = self.frame
+        return x[..., top : top + height, left : left + width]
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(H, W) of `picture`."""
+        if self.frame is None:
+            return self.in_shape[1], self.in_shape[2]
+        return self.frame[3], self.frame[2]
 
     def to_image(self, y: Tensor) -> Tensor:
         """y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""
