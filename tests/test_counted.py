@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmps_cli.errors import UsageError
-from dmps_cli.methods import build_posterior, resolve_sampling
+from dmps_cli.methods import resolve_sampling
 from dmps_cli.methods.counted import CountedDmps
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.separable import separable_blur
@@ -92,7 +92,3 @@ def test_the_preset_and_its_refusals() -> None:
     assert "eta" not in resolve_sampling(task="inpaint").as_dict()
     with pytest.raises(UsageError, match="--eta belongs to --score-at x0"):
         resolve_sampling(task="sr4", knobs={"eta": 0.5})
-    padded = build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64)
-    y = torch.zeros(1, *padded.out_shape, dtype=torch.float64)
-    with pytest.raises(UsageError, match="needs a singular value decomposition"):
-        build_posterior(resolve_sampling(task="cs", preset="fast"), DenoiserPrior(lambda z, s: z), padded, y, 0.1)

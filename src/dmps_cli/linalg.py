@@ -105,8 +105,8 @@ def refine(
     if bool(is_broken.any()):
         grown = float((last / first).sqrt().nan_to_num(math.inf).max())
         raise ConvergenceError(
-            f"conjugate gradients diverged in {int(iterations.max())} iterations, to {grown:.1e} times the first residual; "
-            "the operator's At may not be the transpose of its A"
+            f"conjugate gradients diverged in {int(iterations.max())} iterations, to {grown:.1e} times the first "
+            "residual; the operator's At may not be the transpose of its A"
         )
     return Refined(x, residual, iterations)
 

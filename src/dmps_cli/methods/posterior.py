@@ -28,7 +28,7 @@ class Posterior(ABC):
     @cached_property
     def solver(self) -> TruncatedSolver:
         """This run's own, for an operator whose solves are iterated: it goes on from step to step."""
-        return TruncatedSolver(self.op)
+        return TruncatedSolver(self.op, len(self.y))
 
     @cached_property
     def correction(self) -> Correction:
