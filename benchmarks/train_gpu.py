@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import random
 import signal
 import sys
@@ -112,7 +111,20 @@ def draw(photos: DevicePhotos, plan: Plan, levels: NoiseLevels, step: int) -> tu
     return x, levels.at(kind, u).float(), torch.randn(x.shape, generator=generator, device=device)
 
 
+MOST_PROGRAMS = 64
+"""Of one function: one for each width and shape, where torch makes eight before it gives up without a word."""
+
 Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """By torch.compile, for each shape anew."""
+    from torch._dynamo import config
+
+    for name in ("recompile_limit", "cache_size_limit"):  # by the version of torch
+        if hasattr(config, name):
+            setattr(config, name, MOST_PROGRAMS)
+    return torch.compile(function, dynamic=False)
 
 
 class Compiled:
@@ -359,7 +371,7 @@ class Run:
         before = self.rows[-1] if self.rows else {"step": 0, "crops": 0}
         steps, seconds = learner.step - before["step"], time.monotonic() - self.start
         rate = (learner.num_crops - before["crops"]) / max(time.monotonic() - mark, 1e-9)
-        loss = float(learner.loss) / steps if steps else math.nan
+        loss = float(learner.loss) / max(steps, 1)
         learner.loss.zero_()
         row = {"step": learner.step, "seconds": round(seconds, 1), "crops": learner.num_crops, "lr": lr, "loss": loss}
         row |= {f"psnr_{s} {name}": round(v, 3) for name in found for s, v in zip(SIGMAS, found[name], strict=True)}
@@ -442,9 +454,6 @@ def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> Run
     device = resolve_device(options.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        for name in ("recompile_limit", "cache_size_limit"):  # of one width and shape each; the name by torch's version
-            if hasattr(torch._dynamo.config, name):
-                setattr(torch._dynamo.config, name, 64)
     path = options.data / PHOTOGRAPHS
     if not path.is_file():
         raise InputError(f"{path} is not there; make the folder with benchmarks/pack_gpu.py and name it with --data")
@@ -458,8 +467,7 @@ def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> Run
     steps = f", {said['steps']} steps" if "steps" in said else ""
     facts = {**with_facts, "initial_weights": f"{options.init.name}{steps}, terms: {said.get('licence', 'not stated')}"}
     is_compiling = options.compile if options.compile is not None else device.type == "cuda"
-    compiler = (lambda function: torch.compile(function, dynamic=False)) if is_compiling else None
-    learner = Learner(net, device, compiler)
+    learner = Learner(net, device, compiled if is_compiling else None)
     photos = DevicePhotos.of(training, device)
     plan = Plan(
         size=options.size,
@@ -479,7 +487,7 @@ def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> Run
         forwards, learner.compiled.forwards = learner.compiled.forwards, []
         plan = replace(plan, batch=batch_that_pays(learner, photos, plan))
         learner.compiled.forwards = forwards
-    if compiler and not is_stopped():
+    if is_compiling and not is_stopped():
         compile_what_pays(learner, photos, plan)
     learner.restore(begun)
     learner.begin()
