@@ -333,7 +333,7 @@ def test_training_end_to_end(packed: Path, tmp_path: Path, dmps: Dmps) -> None:
     process = trained(packed, "--out", tmp_path / "out", "--steps", "2", "--part-mib", "15")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "large, 11,1" in out
+    assert "large, 9,7" in out
     prior = tmp_path / "out" / "prior.safetensors"
     facts = read_safetensors(prior)[1]
     expected = {"architecture": "natural", "steps": "2", "crops": "4", "licence": "mine", "photographs": "4"}

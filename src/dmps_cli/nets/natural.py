@@ -110,10 +110,10 @@ class NaturalConfig:
 SIZES = {
     "small": NaturalConfig(widths=(32, 48, 64, 96)),
     "base": NaturalConfig(),
-    "large": NaturalConfig(num_blocks=4, has_attention=True),
+    "large": NaturalConfig(widths=(96, 128, 160, 256)),
 }
 """Sizes by name: a quarter of the cost of the bundled prior (1.6 M values), that of the bundled prior (5.7 M), and
-twice its cost (11.1 M; docs/training_gpu.md)."""
+twice its cost (9.7 M; docs/training_gpu.md)."""
 
 
 def peak_bytes_per_pixel(state: Mapping[str, Tensor], dtype: str) -> float:
