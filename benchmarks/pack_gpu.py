@@ -122,13 +122,9 @@ def copy(files: Sequence[Path], out: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def zip_entries(photos: Sequence[Photo], found: Sequence[Coded], part: str) -> dict[str, bytes]:
+def zip_entries(found: Sequence[Coded], part: str) -> dict[str, bytes]:
     """By name within the zip file, which keeps their order."""
-    suffix = {"RIFF": ".webp"}
-    return {
-        f"{part}/{k:05d}{suffix.get(one.content[:4].decode('latin-1'), '')}": one.content
-        for k, (_, one) in enumerate(zip(photos, found, strict=True))
-    }
+    return {f"{part}/{k:05d}": one.content for k, one in enumerate(found)}
 
 
 def main() -> None:
@@ -171,8 +167,8 @@ def main() -> None:
     }
     entries = {
         "facts.json": json.dumps(facts).encode(),
-        **zip_entries(training, all_coded, "training"),
-        **zip_entries(measured, whole[len(kept) :], "validation"),
+        **zip_entries(all_coded, "training"),
+        **zip_entries(whole[len(kept) :], "validation"),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     copy(files, options.out)

@@ -16,8 +16,8 @@ import signal
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -67,6 +67,9 @@ LACKING = 15
 """Most px that a large crop has less than its side: networks pad to multiples of 16."""
 
 LEAST_SCALE = 0.5
+CHECK_STEPS = 100
+"""Between looks at whether all is finite, which a GPU has to be waited for."""
+
 VALIDATION_BATCH = 8
 
 
@@ -136,6 +139,7 @@ class Compiled:
     def __init__(self, net: nn.Module, compiler: Compiler | None) -> None:
         self.forwards: list[tuple[Block, Callable[..., Tensor]]] = []
         self.left_out: set[tuple[int, ...]] = set()
+        self.is_off = False
         blocks = [module for module in net.modules() if isinstance(module, Block)]
         try:
             self.forwards = [(block, compiler(block.forward)) for block in blocks] if compiler else []
@@ -144,13 +148,22 @@ class Compiled:
 
     def switch(self, shape: tuple[int, ...]) -> bool:
         """Whether the blocks are compiled from here on, for this shape of a batch."""
-        is_on = bool(self.forwards) and shape not in self.left_out
+        is_on = bool(self.forwards) and shape not in self.left_out and not self.is_off
         for block, forward in self.forwards:
             if is_on:
                 block.forward = forward  # type: ignore[method-assign]
             else:
                 block.__dict__.pop("forward", None)
         return is_on
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Nothing is compiled within."""
+        self.is_off = True
+        try:
+            yield
+        finally:
+            self.is_off = False
 
     def leave_out(self, shape: tuple[int, ...], why: str) -> None:
         """From here on that shape is not compiled."""
@@ -224,14 +237,16 @@ class Learner:
     def restore(self, state: Sequence[Tensor]) -> None:
         """Takes up the weights and their averages; the optimizer begins anew."""
         torch._foreach_copy_([p for net in self._nets() for p in net.parameters()], list(state))
+        self.loss.zero_()
         self.optimizer = MuonAdamW(self.net, fused=self.device.type in ("cpu", "cuda"))
 
     def _nets(self) -> list[nn.Module]:
         return [self.net, *self.averages.values()]
 
     def is_finite(self) -> bool:
-        """Whether all of it is."""
-        return all(bool(p.isfinite().all()) for net in self._nets() for p in net.parameters())
+        """Whether all of it is, and the losses since the last report."""
+        parameters = [p for net in self._nets() for p in net.parameters()]
+        return bool(torch.stack([self.loss, *torch._foreach_norm(parameters)]).isfinite().all())
 
 
 def _in_short(exc: Exception) -> str:
@@ -286,11 +301,14 @@ def compile_what_pays(learner: Learner, photos: DevicePhotos, plan: Plan) -> Non
         count, side = plan.shape(first)
         padded = side + -side % learner.net.multiple
         shape = (count, padded, padded)
-        forwards, learner.compiled.forwards = learner.compiled.forwards, []
-        plain = crops_per_second(learner, photos, plan, first)
-        learner.compiled.forwards = forwards
-        start = time.perf_counter()
-        rate = crops_per_second(learner, photos, plan, first)
+        try:
+            with learner.compiled.off():
+                plain = crops_per_second(learner, photos, plan, first)
+            start = time.perf_counter()
+            rate = crops_per_second(learner, photos, plan, first)
+        except MemoryShortageError:
+            learner.compiled.leave_out(shape, "out of memory")
+            continue
         note(f"crops of {side} px: {plain:.0f} a second, compiled {rate:.0f} ({time.perf_counter() - start:.0f} s)")
         if rate < plain and shape not in learner.compiled.left_out:
             learner.compiled.leave_out(shape, "slower")
@@ -318,28 +336,25 @@ class Run:
 
     def train(self, end: float) -> None:
         """Trains until `end` of time.monotonic(), or for the plan's steps; reports now and then, and at the end."""
-        learner, plan = self.learner, self.plan
-        self.start = mark = time.monotonic()
-        self.report(0.0, 0.0)
+        learner, lr = self.learner, 0.0
+        self.start = self.mark = time.monotonic()
+        self.report(lr)
         good = learner.state()
-        due = self.start + self.report_seconds
         while (share := self.share(end)) < 1.0 and not self.is_stopped():
-            lr = learning_rate(self.slowing * plan.lr, share, learner.step)
+            lr = learning_rate(self.slowing * self.plan.lr, share, learner.step)
             self.take_step(lr)
-            if time.monotonic() < due:
-                continue
-            if learner.is_finite():
-                self.report(lr, mark)
-                good = learner.state()
-            else:
+            is_due = time.monotonic() - self.mark >= self.report_seconds
+            if (is_due or learner.step % CHECK_STEPS == 0) and not learner.is_finite():
                 learner.restore(good)
                 self.slowing /= 2.0
                 note(f"step {learner.step}: not finite; back to the last checkpoint, at {self.slowing:g} of the rate")
-            mark, due = time.monotonic(), due + self.report_seconds
+            elif is_due:
+                self.report(lr)
+                good = learner.state()
         if not learner.is_finite():
             learner.restore(good)
         if learner.step != self.rows[-1]["step"]:
-            self.report(learning_rate(self.slowing * plan.lr, self.share(end), learner.step), mark)
+            self.report(lr)
 
     def share(self, end: float) -> float:
         """Of the time, or of the steps, used up."""
@@ -360,8 +375,8 @@ class Run:
             else:
                 return
 
-    def report(self, lr: float, mark: float) -> None:
-        """Measures both averages, writes the better one and the log, says a line. mark: the time of the last one."""
+    def report(self, lr: float) -> None:
+        """Measures both averages, writes the better one and the log, says a line."""
         learner = self.learner
         if learner.step:
             found = {name: self.measured(net) for name, net in learner.averages.items()}
@@ -370,7 +385,7 @@ class Run:
         best = max(found, key=lambda name: fmean(found[name]))
         before = self.rows[-1] if self.rows else {"step": 0, "crops": 0}
         steps, seconds = learner.step - before["step"], time.monotonic() - self.start
-        rate = (learner.num_crops - before["crops"]) / max(time.monotonic() - mark, 1e-9)
+        rate = (learner.num_crops - before["crops"]) / max(time.monotonic() - self.mark, 1e-9)
         loss = float(learner.loss) / max(steps, 1)
         learner.loss.zero_()
         row = {"step": learner.step, "seconds": round(seconds, 1), "crops": learner.num_crops, "lr": lr, "loss": loss}
@@ -382,6 +397,7 @@ class Run:
             f"step {learner.step}, {seconds:.0f} s, lr {lr:.2e}, loss {loss:.4f}, {rate:.0f} crops/s, PSNR {values} "
             f"(average over {best})"
         )
+        self.mark = time.monotonic()
 
     @torch.no_grad()
     def measured(self, net: nn.Module) -> list[float]:
@@ -484,9 +500,8 @@ def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> Run
     )
     begun = learner.state()
     if not options.batch:
-        forwards, learner.compiled.forwards = learner.compiled.forwards, []
-        plan = replace(plan, batch=batch_that_pays(learner, photos, plan))
-        learner.compiled.forwards = forwards
+        with learner.compiled.off():
+            plan = replace(plan, batch=batch_that_pays(learner, photos, plan))
     if is_compiling and not is_stopped():
         compile_what_pays(learner, photos, plan)
     learner.restore(begun)

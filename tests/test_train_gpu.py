@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import dmps_cli
-from benchmarks import pack_gpu
+from benchmarks import pack_gpu, train_gpu
 from benchmarks.device_photos import DevicePhotos, mirrored
-from benchmarks.train_gpu import Learner, Plan, draw
+from benchmarks.train_gpu import Learner, Plan, Run, draw, grouped
 from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.crops import Batch
-from dmps_cli.errors import InputError, WeightsError
+from dmps_cli.errors import InputError, MemoryShortageError, WeightsError
 from dmps_cli.nets.beginnings import grown, initialised
-from dmps_cli.nets.natural import SIZES, Attention, NaturalConfig, NaturalNet, natural_from_state
+from dmps_cli.nets.natural import SIZES, Attention, NaturalConfig, NaturalNet, natural_from_state, peak_bytes_per_pixel
 from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.objective import power_decay, psnr, stored
+from dmps_cli.objective import learning_rate, power_decay, psnr, stored
 from dmps_cli.tensor_files import load_plain
 from dmps_cli.trainer import Recipe, Trainer
 from tests.conftest import randn, rel
@@ -112,6 +113,7 @@ def test_the_bundled_weights_begin_the_large_network() -> None:
     u, c = randn(1, 3, 40, 56).float(), torch.tensor([-0.3])
     assert rel(large(u, c), small(u, c)) <= 1e-5
     assert sum(value.numel() * value.element_size() for value in stored(large.state_dict()).values()) <= 24e6
+    assert [peak_bytes_per_pixel(net.state_dict(), "float32") for net in (small, large)] == [900.0, 1350.0]
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         NaturalNet(SIZES["large"]).requires_grad_(False)(torch.empty(1, 3, 256, 256), torch.empty(1))
     assert counter.get_total_flops() <= 40e9
@@ -269,6 +271,81 @@ def test_where_the_compiler_fails_the_steps_are_those_without(where: str, capsys
     left_out = {"at once": set(), "first call": {(4, 32, 32), (1, 64, 64)}, "large crops": {(1, 64, 64)}}[where]
     assert compiled.compiled.left_out == left_out
     assert "compiled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [({16: 100.0, 32: 150.0, 64: 152.0}, 32), ({16: 100.0, 32: 150.0, 64: 190.0}, 64), ({}, 8)],
+)
+def test_the_batch_is_as_large_as_pays(rates: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to where twice as many bring less than 5 %, or memory ends."""
+
+    def measured(learner: Learner, photos: DevicePhotos, plan: Plan) -> float:
+        if plan.batch not in rates:
+            raise MemoryShortageError("out of memory")
+        return rates[plan.batch]
+
+    monkeypatch.setattr(train_gpu, "crops_per_second", measured)
+    learner = Learner(initialised(TINY, 0), CPU)
+    assert train_gpu.batch_that_pays(learner, DevicePhotos.of(photographs(), CPU), PLAN) == expected
+
+
+def test_what_is_slower_compiled_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner(initialised(TINY, 0), CPU, lambda function: function)
+    rates = {(False, 0): 10.0, (True, 0): 20.0, (False, 3): 10.0, (True, 3): 9.0}
+    monkeypatch.setattr(
+        train_gpu,
+        "crops_per_second",
+        lambda learner, photos, plan, first: rates[learner.compiled.switch((0,)), first],
+    )
+    train_gpu.compile_what_pays(learner, DevicePhotos.of(photographs(), CPU), PLAN)
+    assert learner.compiled.left_out == {(1, 64, 64)}
+
+
+def tiny_run(out: Path) -> Run:
+    return Run(
+        learner=Learner(initialised(TINY, 0), CPU),
+        photos=DevicePhotos.of(photographs(), CPU),
+        pictures=grouped(photographs()),
+        plan=replace(PLAN, steps=6),
+        out=out,
+        config=TINY,
+        facts={},
+        report_seconds=1e9,
+        part_bytes=0,
+    )
+
+
+def test_a_diverged_training_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last checkpoint, at half of the rate; what is not finite is never written."""
+    run, rates, step = tiny_run(tmp_path), [], Learner.take_step
+    monkeypatch.setattr(train_gpu, "CHECK_STEPS", 1)
+
+    def poisoned(self: Learner, x: Tensor, s: Tensor, eps: Tensor, lr: float) -> None:
+        step(self, x, s, eps, lr)
+        rates.append(lr)
+        if self.step == 3:
+            self.net.out.bias.fill_(math.nan)
+
+    monkeypatch.setattr(Learner, "take_step", poisoned)
+    run.train(0.0)
+    assert [row["step"] for row in run.rows] == [0, 6]
+    assert rates == pytest.approx([learning_rate(PLAN.lr / (1 + (k >= 3)), k / 6, k) for k in range(6)])
+    prior = load_file(tmp_path / "prior.safetensors")
+    assert all(bool(value.isfinite().all()) for value in prior.values())
+
+
+def test_where_memory_falls_short_the_batch_is_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, step = tiny_run(tmp_path), Learner._gradients
+
+    def short(self: Learner, x: Tensor, *others: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return step(self, x, *others)
+
+    monkeypatch.setattr(Learner, "_gradients", short)
+    run.train(0.0)
+    assert (run.plan.batch, run.learner.step, run.learner.num_crops) == (2, 6, 11)
 
 
 def test_a_file_is_read_without_the_library(tmp_path: Path) -> None:
