@@ -272,7 +272,9 @@ def crops_per_second(learner: Learner, photos: DevicePhotos, plan: Plan, first: 
         if k == 1:
             synchronize(learner.device)
             start = time.perf_counter()
-        learner.take_step(*draw(photos, plan, learner.levels, first), 0.0)
+        with memory_errors():
+            batch = draw(photos, plan, learner.levels, first)
+        learner.take_step(*batch, 0.0)
     synchronize(learner.device)
     return count * plan.shape(first)[0] / (time.perf_counter() - start)
 
@@ -366,7 +368,9 @@ class Run:
         """One step; where memory falls short, with half of the batch from here on."""
         while True:
             try:
-                self.learner.take_step(*draw(self.photos, self.plan, self.learner.levels, self.learner.step), lr)
+                with memory_errors():
+                    batch = draw(self.photos, self.plan, self.learner.levels, self.learner.step)
+                self.learner.take_step(*batch, lr)
             except MemoryShortageError:
                 if self.plan.batch == 1:
                     raise
