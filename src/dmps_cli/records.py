@@ -122,10 +122,13 @@ def _inner(value: Any) -> Iterable[Any]:
 # --- Records
 
 
-def as_record(content: Any, kind: type[T]) -> T:
-    """The content as a record, or any other type that msgspec knows. Raises RecordError, naming field and value."""
+def as_record(content: Any, kind: type[T], *, strict: bool = True) -> T:
+    """The content as a record, or any other type that msgspec knows. Raises RecordError, naming field and value.
+
+    strict: whether a number must be one; otherwise a text of one will do.
+    """
     try:
-        return msgspec.convert(content, kind)
+        return msgspec.convert(content, kind, strict=strict)
     except msgspec.ValidationError as exc:
         raise RecordError(_phrase(str(exc), content, kind)) from exc
     except UnicodeEncodeError as exc:  # a lone surrogate where msgspec compares
