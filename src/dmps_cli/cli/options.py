@@ -31,7 +31,7 @@ from dmps_cli.methods import (
     samplers_of,
     takers,
 )
-from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
 from dmps_cli.tasks import BOUNDARIES, MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
@@ -208,6 +208,8 @@ def checked_sigma(sigma: float | None) -> float | None:
     if sigma is not None and not 0.0 <= sigma <= MAX_SIGMA:
         grey = f"; {sigma:g} of 255 is {sigma / GREY_LEVELS:.4g}" if MAX_SIGMA < sigma <= 255.0 else ""
         raise UsageError(f"--sigma is {sigma}; it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale{grey}")
+    if sigma is not None and 0.0 < sigma < MIN_SIGMA:
+        raise UsageError(f"--sigma is {sigma}; it must be 0 or at least {MIN_SIGMA:g}, as float32 can tell them apart")
     return sigma
 
 
@@ -541,7 +543,7 @@ def check_device(name: str) -> None:
     """Raises UsageError for what cannot be a device's name."""
     kind, colon, index = name.partition(":")
     checked("device", kind, DEVICE_NAMES)
-    if colon and not (kind == "cuda" and index.isdecimal()):
+    if colon and not (kind == "cuda" and index.isascii() and index.isdigit() and len(index) <= 3):
         raise UsageError(f"device '{name}' is no device; a number follows cuda: alone, as in cuda:1")
 
 
