@@ -92,7 +92,9 @@ class OperatorOptions:
 
         Raises UsageError, InputError.
         """
-        return self if self.kernel is None else replace(self, kernel=kernels.read(self.kernel))
+        if self.kernel is None:
+            return self
+        return replace(self, kernel=kernels.read(self.kernel))  # type: ignore[arg-type] # a value, as JSON has it
 
 
 @dataclass(frozen=True, kw_only=True)
