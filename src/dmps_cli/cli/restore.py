@@ -13,6 +13,7 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
+from dmps_cli.cli.guide import NoTaskError, guide, typed
 from dmps_cli.cli.operators import InputPlan, OperatorPlan, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
@@ -123,7 +124,7 @@ def restore(
     """
     console = output.console()
     entry = compute.check()
-    sampling.resolve(entry, checked_task(task))
+    sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
     checked_sigma(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
@@ -150,12 +151,21 @@ def restore(
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
+    explain_tasks(batch)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if len(paths) > 1 and reference is not None and reference.is_file():
         console.note(f"{reference} is the reference of all {len(paths)} inputs; a folder gives each its own")
     if jobs:
         run_jobs(jobs, batch, compute, lpips_net, facts)
     batch.finish(facts)
+
+
+def explain_tasks(batch: Batch) -> None:
+    """Says, once in a call, what to add for a picture that nothing describes."""
+    undescribed = [error.path for _, error in batch.failures if isinstance(error, NoTaskError)]
+    if undescribed and not batch.console.quiet:
+        with batch.item(undescribed[0]):
+            batch.console.note(guide(undescribed[0]))
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -433,7 +443,7 @@ class Writer:
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
-        self.batch.console.result(str(target.path))
+        self.batch.console.path(target.path)
 
     def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
         """Everything that made a restoration."""
