@@ -353,6 +353,11 @@ BAD_FILES = {
     "one of three": ("k.mat", {"a": np.ones((2, 3, 4))}, "has the shape 2 x 3 x 4"),
     "text alone": ("k.mat", {"a": "text"}, "it holds none of numbers"),
     "no MATLAB": ("k.mat", b"MATLAB 5.0 MAT-file, but what follows is not", "the file is damaged"),
+    "MATLAB 7.3": (
+        "k.mat",
+        b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM".ljust(400),
+        "version 7.3; save it with -v7",
+    ),
     "no archive": ("k.npz", b"PK\x03\x04 and no more", "the file is damaged"),
     "no picture": ("k.png", b"no picture at all", "not a picture in a known format"),
     "nothing": ("k.png", b"", "k.png is empty"),
