@@ -62,8 +62,8 @@ class OperatorOptions:
     kernel_as_is: bool | None = _option("Take the kernel's values as they are: they are not made to sum to 1.")
     boundary: str | None = _option(
         "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), "
-        "nothing (zero, mid-grey), the picture mirrored (reflect), its edge on and on (replicate), its other side (circular). "
-        "Default: valid for a picture without a sidecar, else the task's.",
+        "nothing (zero, mid-grey), the picture mirrored (reflect), its edge on and on (replicate), its other side "
+        "(circular). Default: valid for a picture without a sidecar, else the task's.",
         "|".join(BOUNDARIES),
         complete="boundary",
     )
