@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import convolve1d
+from scipy.ndimage import convolve, convolve1d
 
 from dmps_cli.cli.options import COMPLETIONS
 from tests.shell import FAST, Dmps, photo, pixels
@@ -43,13 +43,16 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.fixture
 def camera(dmps: Dmps) -> None:
-    """truth.png, and box.png and motion.png as a camera blurs it: with what is beyond the frame, and a little noise."""
+    """truth.png, and it blurred as a camera does it: with what is beyond the frame, and a little noise."""
     del dmps  # for its folder
     large, inside = scene(SIDE + 2 * AROUND, 5), slice(AROUND, -AROUND)
     random, taps = np.random.default_rng(1), np.full(9, 1 / 9)
     motion = convolve1d(large, taps, axis=1)
     write("truth.png", large[inside, inside])
-    for name, blurred in {"box": convolve1d(motion, taps, axis=0), "motion": motion}.items():
+    disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= 3.3
+    Image.fromarray(disc.astype(np.uint8) * 255).save("disc.png.kernel", format="PNG")
+    round_ = np.stack([convolve(large[:, :, k], disc / disc.sum()) for k in range(3)], axis=2)
+    for name, blurred in {"box": convolve1d(motion, taps, axis=0), "motion": motion, "disc": round_}.items():
         sharp = blurred[inside, inside]
         write(f"{name}.png", sharp + 0.01 * random.standard_normal(sharp.shape))
 
@@ -59,8 +62,8 @@ def camera(dmps: Dmps) -> None:
     [
         ("box", ["deblur"], 5.0),
         ("motion", ["motion", "--length", "9", "--angle", "0"], 5.0),
-        ("box", ["blur", "--kernel", "uniform:9"], 5.0),
         ("motion", ["blur", "--kernel", "k.npy", "--boundary", "replicate"], 4.0),
+        ("disc", ["blur", "--kernel", "disc.png.kernel"], 5.0),
     ],
 )
 def test_a_camera_picture_becomes_better_up_to_its_border(

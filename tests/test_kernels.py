@@ -96,7 +96,7 @@ def blurs(draw: st.DrawFn) -> tuple[np.ndarray, str, tuple[int, int]]:
     return values, draw(st.sampled_from(BOUNDARIES)), size
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(blurs())
 def test_any_blur_is_scipys_matrix(blur: tuple[np.ndarray, str, tuple[int, int]]) -> None:
     values, boundary, size = blur

@@ -29,7 +29,11 @@ MAX_VALUES = 2**20
 MAX_BYTES = 2**28
 """Of a kernel's file."""
 
-MAX_SIDE = 9999  # px; more than any picture's blur, and still a table that fits in memory
+MAX_SIDE = 9999
+"""px of taps along an axis."""
+
+MAX_LENGTH = 2000.0
+"""px of a motion: more than any picture's, and still a table that fits in memory."""
 
 LEAST_SUM = 1e-3
 """What a kernel's values sum to, as a share of their sizes' sum: below it, normalising raises noise a thousandfold."""
@@ -57,16 +61,16 @@ def _gauss(std: float, taps: float | None = None) -> Kernel:
 
 
 def _aniso(std_x: float, std_y: float, taps: float | None = None) -> Kernel:
-    from dmps_cli.operators.kernels import gaussian_taps, gaussian_width, separable
+    from dmps_cli.operators.kernels import Kernel, gaussian_taps, gaussian_width
 
     vertical, horizontal = (gaussian_taps(std, int(taps or gaussian_width(std))) for std in (std_y, std_x))
-    return separable(vertical, horizontal)
+    return Kernel(factors=(vertical, horizontal))
 
 
 def _uniform(width: float) -> Kernel:
-    from dmps_cli.operators.kernels import separable, uniform_taps
+    from dmps_cli.operators.kernels import Kernel, uniform_taps
 
-    return separable(uniform_taps(int(width)), uniform_taps(int(width)))
+    return Kernel(factors=(uniform_taps(int(width)), uniform_taps(int(width))))
 
 
 def _motion(length: float, angle: float) -> Kernel:
@@ -81,7 +85,13 @@ def _defocus(radius: float) -> Kernel:
     return disc(radius)
 
 
-_STD, _SIDE, _ANGLE = (0.05, 900.0), (1.0, float(MAX_SIDE)), (-360.0, 360.0)
+_STD, _SIDE, _LENGTH, _ANGLE, _RADIUS = (
+    (0.05, 900.0),
+    (1.0, float(MAX_SIDE)),
+    (1.0, MAX_LENGTH),
+    (-360.0, 360.0),
+    (0.1, 500.0),
+)
 
 FORMS = {
     "gauss": Form(usage="gauss:STD[,TAPS]", needed=1, limits=(_STD, _SIDE), whole=(False, True), build=_gauss),
@@ -93,8 +103,10 @@ FORMS = {
         whole=(False, False, True),
         build=_aniso,
     ),
-    "motion": Form(usage="motion:LENGTH,ANGLE", needed=2, limits=(_SIDE, _ANGLE), whole=(False, False), build=_motion),
-    "defocus": Form(usage="defocus:RADIUS", needed=1, limits=((0.1, 900.0),), whole=(False,), build=_defocus),
+    "motion": Form(
+        usage="motion:LENGTH,ANGLE", needed=2, limits=(_LENGTH, _ANGLE), whole=(False, False), build=_motion
+    ),
+    "defocus": Form(usage="defocus:RADIUS", needed=1, limits=(_RADIUS,), whole=(False,), build=_defocus),
 }
 
 USAGES = ", ".join(form.usage for form in FORMS.values())

@@ -516,7 +516,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blur_std_x": _std,
     "blur_std_y": _std,
     "taps": _odd,
-    "length": _real(f"a number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE),
+    "length": _real(f"a number of px from 1 to {kernels.MAX_LENGTH:g}", lambda n: 1 <= n <= kernels.MAX_LENGTH),
     "angle": _real("a number of degrees from -360 to 360", lambda n: abs(n) <= 360),
     "kernel": lambda option, value: kernels.read(value),
     "kernel_as_is": _flag,
