@@ -252,7 +252,8 @@ def test_a_gaussian_reaches_to_five_deviations() -> None:
         ("uniform:3,4", "it must be uniform:WIDTH"),
         ("motion:15", "it must be motion:LENGTH,ANGLE"),
         ("aniso:3", "it must be aniso:STD_X,STD_Y[,TAPS]"),
-        ("defocus:0", "defocus:RADIUS takes numbers from 0.1"),
+        ("defocus:0", "defocus:RADIUS takes numbers from 0.1 to 500"),
+        ("motion:2001,0", "takes numbers from 1 to 2000"),
         ("gausian:3", "unknown kernel 'gausian'; did you mean 'gauss'?"),
     ],
 )

@@ -85,13 +85,8 @@ def _defocus(radius: float) -> Kernel:
     return disc(radius)
 
 
-_STD, _SIDE, _LENGTH, _ANGLE, _RADIUS = (
-    (0.05, 900.0),
-    (1.0, float(MAX_SIDE)),
-    (1.0, MAX_LENGTH),
-    (-360.0, 360.0),
-    (0.1, 500.0),
-)
+_STD, _RADIUS, _ANGLE = (0.05, 900.0), (0.1, 500.0), (-360.0, 360.0)
+_SIDE, _LENGTH = (1.0, float(MAX_SIDE)), (1.0, MAX_LENGTH)
 
 FORMS = {
     "gauss": Form(usage="gauss:STD[,TAPS]", needed=1, limits=(_STD, _SIDE), whole=(False, True), build=_gauss),
