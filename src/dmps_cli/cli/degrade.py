@@ -111,6 +111,9 @@ class Worker:
         if (w, h) != (width, height):
             self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
         op = self.operator((channels, h, w))
+        if op.frame is not None:
+            shown = "{2} x {3} px from ({0}, {1})".format(*op.frame)
+            self.batch.console.note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
         y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
         sidecar = write_measurement(
             target,

@@ -23,7 +23,7 @@ from dmps_cli.runs import (
     spread_file,
     truth_file,
 )
-from dmps_cli.tasks import crop_box
+from dmps_cli.tasks import shown_size
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
@@ -67,8 +67,8 @@ class Results:
     def _prepared(self, problems: Sequence[Mapping[str, Any]]) -> str:
         """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
         side = self.config["image_size"]
-        boxes = {p["task"]: crop_box(p["operator"], (side, side)) for p in problems if side is not None}
-        less = [f"{name}: {width} x {height}" for name, (_, _, width, height) in boxes.items() if width < side]
+        sizes = {p["task"]: shown_size(p["task"], p["operator"], (side, side)) for p in problems if side is not None}
+        less = [f"{name}: {width} x {height}" for name, (height, width) in sizes.items() if min(height, width) < side]
         return str(self.config["prepared"]) + (f" ({', '.join(less)})" if less else "")
 
     @cached_property
