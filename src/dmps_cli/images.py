@@ -125,6 +125,12 @@ def load_channels(path: Path, channels: int) -> Picture:
     return _with_channels(load(path), channels, path)
 
 
+def load_up_to(path: Path, channels: int) -> Picture:
+    """Like `load_channels`, but a grey picture keeps its one channel."""
+    picture = load(path)
+    return picture if picture.pixels.shape[0] == 1 else _with_channels(picture, channels, path)
+
+
 def load_uint8(path: Path, channels: int) -> np.ndarray:
     """(H, W, C) of 0..255, C = 1 or 3: what `to_uint8` makes of `load_channels`; the file's own bytes where it can be.
 

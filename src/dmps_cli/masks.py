@@ -10,9 +10,6 @@ from torch import Tensor
 from dmps_cli.errors import InputError
 from dmps_cli.images import load, opacity
 
-ALPHA = "alpha"
-"""What `--mask` says where the transparent parts of the picture itself are missing; a file of that name: ./alpha."""
-
 SURE, SOFT_SHARE = 0.8, 0.2
 """A mask's pixels beyond +-0.8 are black or white; scaled or compressed masks have some between, photographs most."""
 
@@ -40,7 +37,7 @@ def load_opaque(path: Path, *, invert: bool = False) -> Tensor:
     """(H, W) of bool, True where a picture is at least half opaque; invert: where it is not. Raises InputError."""
     opaque = opacity(path)
     if opaque is None:
-        raise InputError(f"{path} is opaque everywhere: --mask {ALPHA} needs transparent parts; name a mask's file")
+        raise InputError(f"{path} is opaque everywhere: --mask alpha needs transparent parts; name a mask's file")
     keep = opaque >= 0.5
     return checked_mask(~keep if invert else keep, path)
 
