@@ -78,8 +78,8 @@ def load(path: Path, *, over_white: bool = True) -> Picture:
     """A picture file as grey (1 channel) or RGB (3 channels), upright.
 
     Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes, CMYK and Lab
-    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white (not where
-    `over_white` is false: then their colour is as stored). Each of these is said in the notes.
+    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white, or keep
+    the colour that is stored (over_white = False). Each of these is said in the notes.
 
     Scale: 8 bits 0..255; integers of more bits 0..65535 (16-bit grey keeps its precision, 16-bit colour is read with 8
     bits); floats 0..1. Numbers outside are refused, for their scale would be a guess.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ _OPPONENT = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / np
 
 
 class Estimate(NamedTuple):
-    """sigma_y: on [-1, 1], at least the floor; is_white: whether nothing speaks against white noise; notes: what does."""
+    """sigma_y: on [-1, 1], at least the floor; is_white: whether nothing speaks against white noise; notes: what."""
 
     sigma_y: float
     is_white: bool
@@ -123,7 +124,8 @@ class _Patches:
 
     def energy(self, planes: slice, band: np.ndarray) -> np.ndarray:
         """(n,): the mean square of some coefficients of each patch."""
-        return np.square(self.coefficients[planes][:, :, band]).mean((0, 2), dtype=np.float64)
+        squares: np.ndarray = np.square(self.coefficients[planes][:, :, band]).mean((0, 2), dtype=np.float64)
+        return squares
 
     @property
     def differences(self) -> slice:
@@ -255,7 +257,7 @@ def _by_brightness(patches: _Patches, asked: _Asked, low: np.ndarray) -> list[fl
         return None
     edges = np.quantile(brightness[live], np.linspace(0.0, 1.0, 6))
     bins = []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         among = live & (brightness >= start) & (brightness <= end)
         bins.append(patches.flattest(low, high, asked.ratio, among).sigma if among.any() else 0.0)
     is_growing = bins[-1] > GROWN * bins[0] and float(np.corrcoef(bins, np.arange(len(bins)))[0, 1]) > TREND

@@ -75,7 +75,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredNoise:
-    """sigma_y, whether it was given (by --sigma or the sidecar) or estimated, and what the estimate says of its kind."""
+    """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
+
+    is_none: whether the measurement is exact, up to its rounding.
+    """
 
     sigma_y: float
     origin: str = "given"
