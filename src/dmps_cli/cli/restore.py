@@ -58,13 +58,17 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One input, checked as far as that goes without torch."""
+    """One input, checked as far as that goes without torch.
+
+    grey_sampling: where the picture turns out to be grey, and the prior one of colour.
+    """
 
     path: Path
     sha256: str
     targets: tuple[Target, ...]
     input: InputPlan
     sampling: Sampling
+    grey_sampling: Sampling
     reference: Path | None
 
     @property
@@ -104,6 +108,7 @@ class Ready:
     op: LinearOperator
     truth: Tensor | None
     noise: MeasuredNoise
+    sampling: Sampling
     kept: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -171,6 +176,7 @@ def restore(
                     targets=targets,
                     input=input_plan,
                     sampling=sampling.resolve(entry, input_plan.plan.task),
+                    grey_sampling=sampling.resolve_grey(entry, input_plan.plan.task),
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
@@ -353,7 +359,11 @@ def read(
     if job.plan.is_estimated:
         noise = estimated_noise(job.path, op, y, console)
     kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
-    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, kept=kept)
+    sampling = job.sampling
+    if op.in_shape[0] == 1 and prior.prior.channels > 1 and op.modes is not None and job.grey_sampling != sampling:
+        sampling = job.grey_sampling
+        console.note(f"{job.path} is grey: {sampling}")
+    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, sampling=sampling, kept=kept)
 
 
 def is_grey_input(job: Job, pixels: Tensor, console: Console) -> bool:
@@ -379,9 +389,7 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, console: Console)
     from dmps_cli.operators.pointwise import Mask
 
     if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
-        raise UsageError(
-            f"{path}: the measurement is no picture, which its noise could be estimated from; give --sigma"
-        )
+        raise UsageError(f"{path}: the measurement is no picture, that shows its noise; give --sigma")
     estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
     least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
     console.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
@@ -478,7 +486,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             first.op,
             writer.prior.prior,
             first.sigma_y,
-            first.job.sampling,
+            first.sampling,
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
@@ -524,7 +532,7 @@ class Writer:
             "task": job.plan.task,
             "operator": dict(job.plan.params),
             **unit.ready.noise.as_dict(),
-            **job.sampling.as_dict(),
+            **unit.ready.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": unit.target.sample,
             "model": self.prior.name,
