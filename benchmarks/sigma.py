@@ -64,7 +64,7 @@ def photographs(folders: list[Path], limit: int) -> list[Path]:
 
 
 def table(title: str, paths: list[Path], sizes: tuple[int, ...], spoil: Spoil, *, grey: bool, known: bool) -> None:
-    """One row a size; known: whether sigma itself is what is to be found, not the root mean square of what was added."""
+    """One row a size; known: whether sigma is to be found, not the root mean square of what was added."""
     print(f"\n{title}\n\n| sigma, levels | right | median error | worst photographs |\n|---|---|---|---|")
     for sigma in sizes:
         errors: dict[str, float] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli import kernels
 from dmps_cli.errors import InputError, UsageError, unknown_name
+from dmps_cli.purposes import Purpose, meant_by
 
 if TYPE_CHECKING:
     import torch
@@ -262,11 +263,25 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task(name: str) -> Task:
-    """The row of that name. Raises UsageError with the nearest name otherwise."""
-    if name not in TASKS:
+def task(name: str, command: str | None = None) -> Task:
+    """The row of that name. Raises UsageError otherwise, with what such a name stands for.
+
+    command: as it was typed, without the task; then the error says what to type.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    purposes = meant_by(name, TASKS)
+    if not purposes:
         raise unknown_name("task", name, TASKS)
-    return TASKS[name]
+    likely = " or ".join(f"'{each.task}'{_explained(each, command)}" for each in purposes)
+    raise UsageError(f"unknown task '{name}'; did you mean {likely}?")
+
+
+def _explained(purpose: Purpose, command: str | None) -> str:
+    """For a name that was not known: what its task is for, and what to type."""
+    typed = None if command is None else f"{command} {purpose.arguments}"
+    text = ": ".join(part for part in (purpose.fault, typed) if part)
+    return f" ({text})" if text else ""
 
 
 def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:

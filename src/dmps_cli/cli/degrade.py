@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
+from dmps_cli.cli.guide import typed
 from dmps_cli.cli.operators import OperatorPlan, check_mask
 from dmps_cli.cli.options import (
     Inputs,
@@ -47,7 +48,7 @@ def degrade(
 
     Example: dmps degrade photo.jpg --task sr4 --sigma 0.05 --seed 0 -o y.png
     """
-    if checked_task(task) is None:
+    if checked_task(task, typed("degrade", inputs)) is None:
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
     check_seed(seed)
     plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ class Worker:
             source=Source(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
         )
         self.batch.results.append({"input": str(path), "output": str(target), **sidecar.as_dict()})
-        self.batch.console.result(str(target))
+        self.batch.console.path(target)
 
     def operator(self, path: Path, shape: tuple[int, int, int]) -> tuple[OperatorPlan, LinearOperator]:
         """(the plan for that picture, its operator for that shape), built anew only when one of them changes."""

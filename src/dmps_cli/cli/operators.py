@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmps_cli import kernels
+from dmps_cli.cli.guide import NoTaskError
 from dmps_cli.errors import InputError, UsageError, memory_errors
 from dmps_cli.measurements import Sidecar, decode_mask, pattern_hash
 from dmps_cli.metrics import both_scales
@@ -84,7 +85,7 @@ class OperatorPlan:
         if self.params.get("mask") is None:
             return None, ()
         if self.mask_png is not None:
-            return decode_mask(self.mask_png), ()
+            return decode_mask(self.mask_png, self.image_shape and self.image_shape[1:]), ()
         from dmps_cli.masks import load_mask, load_opaque
 
         invert = self.params["invert_mask"]
@@ -138,8 +139,7 @@ def plan_operator(
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
     if task is None:
-        choices = ", ".join(TASKS)
-        raise UsageError(f"{path} has no readable sidecar that says how it was degraded; name a --task: {choices}")
+        raise NoTaskError(path)
     if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
         raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
     check_told(task, options)

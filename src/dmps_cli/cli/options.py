@@ -203,10 +203,10 @@ def split(names: str | None) -> list[str]:
     return [*dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip())]
 
 
-def checked_task(name: str | None) -> str | None:
-    """The name, if it is a task's or open. Raises UsageError with the nearest one otherwise."""
+def checked_task(name: str | None, command: str | None = None) -> str | None:
+    """The name, if it is a task's or open. Raises UsageError with what it stands for otherwise, `tasks.task`."""
     if name is not None:
-        task_row(name)
+        task_row(name, command)
     return name
 
 

@@ -13,6 +13,7 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
+from dmps_cli.cli.guide import NoTaskError, guide, typed
 from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
@@ -153,7 +154,7 @@ def restore(
     """
     console = output.console()
     entry = compute.check()
-    sampling.resolve(entry, checked_task(task))
+    sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
     noise = checked_sigma_or_auto(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
@@ -180,12 +181,21 @@ def restore(
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
+    explain_tasks(batch)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if len(paths) > 1 and reference is not None and reference.is_file():
         console.note(f"{reference} is the reference of all {len(paths)} inputs; a folder gives each its own")
     if jobs:
         run_jobs(jobs, batch, compute, lpips_net, facts)
     batch.finish(facts)
+
+
+def explain_tasks(batch: Batch) -> None:
+    """Says, once in a call, what to add for a picture that nothing describes."""
+    undescribed = [error.path for _, error in batch.failures if isinstance(error, NoTaskError)]
+    if undescribed and not batch.console.quiet:
+        with batch.item(undescribed[0]):
+            batch.console.note(*guide(undescribed[0]))
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -283,12 +293,12 @@ def draw_all(
     for units in unit_groups(jobs, batch, prior, writer.device, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
-        for unit, image, seconds in drawn(units, writer, advance):
+        for unit, image, effort in drawn(units, writer, advance):
             metrics: dict[str, float] = {}
             with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
                 metrics = scores.of(unit, image, batch.console) if scores else metrics
             with batch.item(unit.ready.job.path):
-                writer.write(unit, image, seconds, metrics)
+                writer.write(unit, image, effort, metrics)
 
 
 def unit_groups(
@@ -355,15 +365,19 @@ def read(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    noise = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
-    if job.plan.is_estimated:
-        noise = estimated_noise(job.path, op, y, console)
+    known = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+    noise = estimated_noise(job.path, op, y, console) if job.plan.is_estimated else known
     kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
-    sampling = job.sampling
-    if op.in_shape[0] == 1 and prior.prior.channels > 1 and op.modes is not None and job.grey_sampling != sampling:
-        sampling = job.grey_sampling
-        console.note(f"{job.path} is grey: {sampling}")
+    sampling = own_sampling(job, op, prior, console)
     return Ready(job=job, y=y, op=op, truth=truth, noise=noise, sampling=sampling, kept=kept)
+
+
+def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, console: Console) -> Sampling:
+    """The job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
+    if op.in_shape[0] == prior.prior.channels or job.grey_sampling == job.sampling:
+        return job.sampling
+    console.note(f"{job.path} is grey: {job.grey_sampling}")
+    return job.grey_sampling
 
 
 def is_grey_input(job: Job, pixels: Tensor, console: Console) -> bool:
@@ -471,8 +485,8 @@ def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
     return truth
 
 
-def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, float]]:
-    """Yields (unit, picture (C, H, W), seconds per sample) for units computed together; a failure is all of theirs."""
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, Effort]]:
+    """Yields (unit, picture (C, H, W), what it took) for units computed together; a failure is all of theirs."""
     import torch
 
     from dmps_cli.device import stopwatch
@@ -480,6 +494,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
 
     first = units[0].ready
     elapsed = stopwatch(first.op.device)
+    iterations: list[list[int]] = []
     try:
         x = restore(
             torch.cat([unit.ready.y for unit in units]),
@@ -490,14 +505,28 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
+            on_iterations=iterations.extend,
         )
     except DmpsError as exc:
         for path in dict.fromkeys(unit.ready.job.path for unit in units):
             writer.batch.fail(str(path), exc)
         return
     seconds = elapsed() / len(units)
-    for unit, image in zip(units, first.op.picture(x), strict=True):
-        yield unit, with_kept(image, unit.ready), seconds
+    for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
+        effort = Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
+        yield unit, with_kept(image, unit.ready), effort
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a sample took. iterations: of conjugate gradients in each step, where solves are iterated."""
+
+    seconds: float
+    iterations: list[int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -509,20 +538,20 @@ class Writer:
     device: torch.device
     batch: Batch
 
-    def write(self, unit: Unit, image: Tensor, seconds: float, scores: dict[str, float]) -> None:
+    def write(self, unit: Unit, image: Tensor, effort: Effort, scores: dict[str, float]) -> None:
         """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
         from dmps_cli.images import encode
 
         target = unit.target
         encoded = encode(image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
-        facts = self.facts(unit, seconds) | shown | scores
+        facts = self.facts(unit, effort) | shown | scores
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
-        self.batch.console.result(str(target.path))
+        self.batch.console.path(target.path)
 
-    def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
+    def facts(self, unit: Unit, effort: Effort) -> dict[str, Any]:
         """Everything that made a restoration."""
         job = unit.ready.job
         return {
@@ -539,7 +568,7 @@ class Writer:
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
             "device": str(unit.ready.op.device),
-            "seconds": seconds,
+            **effort.as_dict(),
             "versions": versions(),
         }
 

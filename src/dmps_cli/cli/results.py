@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
+from dmps_cli.reading import inside
 from dmps_cli.runs import (
     PAGE,
     Row,
@@ -129,14 +129,14 @@ class Results:
         notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
             for path, data in self._files(summary, notes):
-                atomic_write(out / path, data, overwrite=True)
+                atomic_write(inside(out, path), data, overwrite=True)
             console.note(f"wrote tables and {out / PAGE}")
         if console.as_json:
             for note in self.notes:
                 console.note(note)
             console.object(results_object(self.named, summary, self.protocol, self.described(), notes=notes))
-        elif self.rows and sys.stdout is not None:
-            console.result(console_report(summary, self.protocol, sys.stdout, notes=notes))
+        elif self.rows:
+            console.rendered(lambda stream: console_report(summary, self.protocol, stream, notes=notes))
 
     def _files(self, summary: Sequence[TableRow], notes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(path relative to the folder, content), the tables first."""
@@ -212,5 +212,5 @@ class Results:
         """The picture of that name, in the first of the folders that has it."""
         from dmps_cli.report import Shot
 
-        paths = (folder / name for folder in self.folders)
+        paths = (inside(folder, name) for folder in self.folders)
         return next((Shot(picture=path, row=row or {}, note=note) for path in paths if path.is_file()), None)
