@@ -443,7 +443,7 @@ def grey_measurement(y: Tensor, sigma_y: float, path: Path, console: Console) ->
     grey, share = to_grey(y)
     left = (
         ""
-        if share == 1.0
+        if share == 1.0 or sigma_y == 0.0
         else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
     )
     console.note(f"{path} is in colour and the prior one of grey pictures; its grey value is restored{left}")
