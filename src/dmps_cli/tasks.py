@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import kernels
@@ -55,7 +56,7 @@ class OperatorOptions:
     taps: int | None = _option("Width of the sampled Gaussian, px, odd.", "PX")
     length: float | None = _option("Length of the motion, px.", "PX")
     angle: float | None = _option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
-    kernel: str | None = _option(
+    kernel: str | None = _option(  # once read, its value (kernels.read)
         "What the picture was blurred by: a file (PNG, NPY, MAT; FILE:NAME for one array of several), or gauss:3, "
         "uniform:9, aniso:20,1, motion:15,30, defocus:4.5 (px, degrees).",
         "KERNEL",
@@ -63,9 +64,9 @@ class OperatorOptions:
     )
     kernel_as_is: bool | None = _option("Take the kernel's values as they are: they are not made to sum to 1.")
     boundary: str | None = _option(
-        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), black "
-        "(zero: the middle of the [-1, 1] scale), its mirror image, its edge, its other side. Default: valid for a "
-        "picture without a sidecar, else the task's.",
+        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), "
+        "nothing (zero, mid-grey), the picture mirrored (reflect), its edge on and on (replicate), its other side "
+        "(circular). Default: valid for a picture without a sidecar, else the task's.",
         "|".join(BOUNDARIES),
         complete="boundary",
     )
@@ -89,6 +90,20 @@ class OperatorOptions:
     def given(self) -> dict[str, Any]:
         """The options that are not left open."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def files(self) -> list[Path]:
+        """Those that are read: a mask, a kernel."""
+        kernel = None if self.kernel is None else kernels.file_of(self.kernel)
+        return [*([] if self.mask is None else [Path(self.mask)]), *([] if kernel is None else [kernel])]
+
+    def with_kernel_read(self) -> OperatorOptions:
+        """The options with the numbers of a kernel's file in its name's place: read once for many pictures.
+
+        Raises UsageError, InputError.
+        """
+        if self.kernel is None:
+            return self
+        return replace(self, kernel=kernels.read(self.kernel))  # type: ignore[arg-type] # a value, as JSON has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -511,7 +526,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blur_std_x": _std,
     "blur_std_y": _std,
     "taps": _odd,
-    "length": _real(f"a number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE),
+    "length": _real(f"a number of px from 1 to {kernels.MAX_LENGTH:g}", lambda n: 1 <= n <= kernels.MAX_LENGTH),
     "angle": _real("a number of degrees from -360 to 360", lambda n: abs(n) <= 360),
     "kernel": lambda option, value: kernels.read(value),
     "kernel_as_is": _flag,

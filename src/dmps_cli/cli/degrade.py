@@ -53,8 +53,9 @@ def degrade(
     check_seed(seed)
     plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
     batch, paths = open_batch(inputs, output.console(), left_out=[KIND, RESTORATION_KIND])
-    kept = [Path(operator.mask)] if operator.mask else []
-    planned = plan_outputs(batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=kept)
+    planned = plan_outputs(
+        batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=operator.files()
+    )
     jobs = []
     for path, target in planned:
         with batch.item(path):

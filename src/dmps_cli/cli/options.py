@@ -32,7 +32,7 @@ from dmps_cli.methods import (
     samplers_of,
     takers,
 )
-from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
 from dmps_cli.tasks import BOUNDARIES, MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
@@ -238,6 +238,8 @@ def checked_sigma(text: str | None) -> float | None:
         levels = f"{text} grey levels of 255 are --sigma {text}/255 ({sigma / GREY_LEVELS:.4g} on [-1, 1])"
         wide = f"{sigma:g} on [-1, 1], {sigma * GREY_LEVELS:g} grey levels, is --sigma {sigma * GREY_LEVELS:g}/255"
         raise UsageError(f"--sigma is {text}: {levels}; {wide}")
+    if 0.0 < sigma < MIN_SIGMA:
+        raise UsageError(f"--sigma is {text}; it must be 0 or at least {MIN_SIGMA:g}, as float32 can tell them apart")
     return sigma
 
 
@@ -589,7 +591,7 @@ def check_device(name: str) -> None:
     """Raises UsageError for what cannot be a device's name."""
     kind, colon, index = name.partition(":")
     checked("device", kind, DEVICE_NAMES)
-    if colon and not (kind == "cuda" and index.isdecimal()):
+    if colon and not (kind == "cuda" and index.isascii() and index.isdigit() and len(index) <= 3):
         raise UsageError(f"device '{name}' is no device; a number follows cuda: alone, as in cuda:1")
 
 

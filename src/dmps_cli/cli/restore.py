@@ -14,7 +14,7 @@ from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.guide import NoTaskError, guide, typed
-from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, plan_operator, planned_shape
+from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, check_claimed, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
@@ -164,7 +164,8 @@ def restore(
     def written(target: Path) -> list[Path]:
         return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
 
-    kept = [*references(reference), *([Path(operator.mask)] if operator.mask else [])]
+    kept = [*references(reference), *operator.files()]
+    operator = operator.with_kernel_read()
     jobs = []
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
@@ -351,6 +352,7 @@ def read(
     if shape[0] == 1 and pixels.shape[1] == 3:
         pixels, share = grey_measurement(pixels, sigma_y, job.path, console)
         sigma_y *= share
+    check_claimed(job.plan, pixels.numel(), job.path)
     key = (job.plan.key, shape)
     if key not in operators:
         operators.clear()
