@@ -232,6 +232,14 @@ def _shown(array: np.ndarray) -> str:
 # --- Files
 
 
+def file_of(given: str | Mapping[str, Any]) -> Path | None:
+    """The file that a kernel is read from; None for a formula, or numbers read already."""
+    if not isinstance(given, str):
+        return None
+    path = _file_and_name(given)[0]
+    return path if os.path.lexists(path) else None
+
+
 def _file_and_name(given: str) -> tuple[Path, str | None]:
     """(file, None), or (file, name) of FILE:NAME where the whole is no file."""
     file, colon, name = given.rpartition(":")
@@ -354,6 +362,6 @@ _LISTED = 8
 
 
 def _listed(arrays: Mapping[str, np.ndarray]) -> str:
-    texts = [f"{name} ({_shown(array)})" for name, array in arrays.items()]
+    texts = [f"{name or 'one without a name'} ({_shown(array)})" for name, array in arrays.items()]
     more = [f"{len(texts) - _LISTED} more"] if len(texts) > _LISTED else []
     return ", ".join([*texts[:_LISTED], *more]) or "none of numbers"

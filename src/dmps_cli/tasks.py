@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import kernels
@@ -52,7 +53,7 @@ class OperatorOptions:
     taps: int | None = _option("Width of the sampled Gaussian, px, odd.", "PX")
     length: float | None = _option("Length of the motion, px.", "PX")
     angle: float | None = _option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
-    kernel: str | None = _option(
+    kernel: str | None = _option(  # once read, its value (kernels.read)
         "What the picture was blurred by: a file (PNG, NPY, MAT; FILE:NAME for one array of several), or gauss:3, "
         "uniform:9, aniso:20,1, motion:15,30, defocus:4.5 (px, degrees).",
         "KERNEL",
@@ -81,6 +82,20 @@ class OperatorOptions:
     def given(self) -> dict[str, Any]:
         """The options that are not left open."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def files(self) -> list[Path]:
+        """Those that are read: a mask, a kernel."""
+        kernel = None if self.kernel is None else kernels.file_of(self.kernel)
+        return [*([] if self.mask is None else [Path(self.mask)]), *([] if kernel is None else [kernel])]
+
+    def with_kernel_read(self) -> OperatorOptions:
+        """The options with the numbers of a kernel's file in its name's place: read once for many pictures.
+
+        Raises UsageError, InputError.
+        """
+        if self.kernel is None:
+            return self
+        return replace(self, kernel=kernels.read(self.kernel))  # type: ignore[arg-type] # a value, as JSON has it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,8 +54,9 @@ def degrade(
     checked_sigma(sigma)
     plan = make_plan(task, operator, sigma, seed)  # type: ignore[arg-type]
     batch, paths = open_batch(inputs, output.console(), left_out=[KIND, RESTORATION_KIND])
-    kept = [Path(operator.mask)] if operator.mask else []
-    planned = plan_outputs(batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=kept)
+    planned = plan_outputs(
+        batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=operator.files()
+    )
     jobs = []
     for path, target in planned:
         with batch.item(path):

@@ -134,7 +134,8 @@ def restore(
     def written(target: Path) -> list[Path]:
         return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
 
-    kept = [*references(reference), *([Path(operator.mask)] if operator.mask else [])]
+    kept = [*references(reference), *operator.files()]
+    operator = operator.with_kernel_read()
     jobs = []
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
