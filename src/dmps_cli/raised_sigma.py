@@ -1,0 +1,80 @@
+"""A larger sigma for a blur whose kernel does not fit: the picture stays softer, and is not ruined.
+
+What a wrong kernel leaves unexplained acts like noise, and a sigma that covers it turns ripples into softness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from dmps_cli.fit import fits_of, judged, usual
+from dmps_cli.methods import Sampling
+from dmps_cli.operators.base import LinearOperator
+from dmps_cli.pipeline import FILE_KEY, restore
+from dmps_cli.priors import Prior
+
+STEP = 1.6  # from one sigma to the next that is tried
+LARGEST = 0.2  # 25.5 grey levels: what needs more is another kernel
+TRIAL_NFE = 6  # ripples show in a coarse sample already
+MARGIN = 2.0  # over the smallest sigma whose trial fits: the ripples that are left are small, but there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raised:
+    """sigma_y that a blur is restored with; fits: whether a sigma was found; evaluations: of the network, by trials."""
+
+    sigma_y: float
+    fits: bool
+    evaluations: int
+
+
+def fitting_sigma(
+    y: Tensor,
+    op: LinearOperator,
+    prior: Prior,
+    sigma_y: float,
+    sampling: Sampling,
+    task: str,
+    *,
+    seed: int,
+    on_trial: Callable[[int, int], None] = lambda trial, most: None,
+) -> Raised:
+    """The least sigma_y on a ladder at which a coarse sample fits, with a margin; sigma_y itself where it fits.
+
+    The ladder is searched by halves, for a larger sigma fits better: 1 trial of TRIAL_NFE evaluations where the model is
+    right, at most 5 where it is not. on_trial is told (which trial comes, how many there are at most). y: (1,
+    *op.out_shape).
+    """
+    coarse = replace(sampling, nfe=min(TRIAL_NFE, sampling.nfe))
+    known = usual(coarse, task)
+    ladder = rungs(sigma_y)
+    most = 1 + math.ceil(math.log2(len(ladder)))
+    count = 0
+
+    def is_off(sigma: float) -> bool:
+        nonlocal count
+        count += 1
+        on_trial(count, most)
+        x = restore(y, op, prior, sigma, coarse, seed=seed, keys=[FILE_KEY])
+        (fit,) = fits_of(y, op, x, sigma, is_clipped=prior.clips_x0)
+        return judged(fit, known, sigma).is_off
+
+    if known is None or sigma_y >= LARGEST or not is_off(sigma_y):
+        return Raised(sigma_y=sigma_y, fits=True, evaluations=count * coarse.nfe)
+    low, high = 1, len(ladder)  # the first rung is off; rungs from `high` on fit
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if is_off(ladder[middle]) else (low, middle)
+    fits = high < len(ladder)
+    sigma = min(LARGEST, MARGIN * ladder[high]) if fits else LARGEST
+    return Raised(sigma_y=sigma, fits=fits, evaluations=count * coarse.nfe)
+
+
+def rungs(sigma_y: float) -> list[float]:
+    """sigma_y and what is tried above it, up to LARGEST."""
+    count = max(0, math.ceil(math.log(LARGEST / sigma_y) / math.log(STEP) - 1e-9))
+    return [*(sigma_y * STEP**k for k in range(count)), LARGEST]
