@@ -57,7 +57,7 @@ def test_a_synonym_leads_to_the_name(typed: str, options: list[str]) -> None:
 @pytest.mark.parametrize("typed", ["jpeg", "denmark", "q", "", "7"])
 def test_what_nobody_can_tell_is_answered_with_the_list(typed: str) -> None:
     assert meant_by(typed, TASKS) == ()
-    with pytest.raises(UsageError, match="choose one of .*colorize, cs, "):
+    with pytest.raises(UsageError, match=r"choose one of .*colorize, cs, "):
         task(typed)
 
 

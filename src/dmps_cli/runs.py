@@ -20,7 +20,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 from msgspec import Meta, Struct, defstruct
 
 from dmps_cli.errors import InputError, OutputError, UsageError
-from dmps_cli.files import atomic_write, check_writable, sha256_bytes
+from dmps_cli.files import atomic_write, check_writable, remove_left_overs, remove_left_overs_below, sha256_bytes
 from dmps_cli.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
 from dmps_cli.methods import KNOBS, METHODS, as_typed
 from dmps_cli.metrics import LPIPS_NETS, MAX_SIGMA, METRICS, OF_SAMPLES
@@ -360,6 +360,10 @@ def open_run(
     facts: what is worth knowing but changes no result; advice: added to what that error says.
     """
     content = read_config(folder)
+    if content is not None:
+        for name in (*PICTURES, *REPORT_FOLDERS):
+            remove_left_overs_below(folder / name)
+    remove_left_overs(folder / name for name in (CONFIG, *TABLES, *REPORTS))
     if content is not None and not overwrite:
         if content.config != config:
             raise OutputError(

@@ -19,7 +19,7 @@ from torch import Tensor
 from dmps_cli.checkpoints import read_checkpoint
 from dmps_cli.crops import Collection, Loader, draw_batch
 from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
-from dmps_cli.files import sha256_file
+from dmps_cli.files import remove_left_overs, sha256_file
 from dmps_cli.nets.natural import SIGMA_DATA, NaturalConfig, NaturalNet, sigmas_of
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer, initialised
 from dmps_cli.training_files import (
@@ -197,7 +197,7 @@ class Run:
         checkpoint is another chance.
         """
         trainer, recipe = self.trainer, self.trainer.recipe
-        self.files.remove_left_overs()
+        remove_left_overs(self.files.all)
         check_room(self.files, trainer)
         self.save()  # a disk that cannot be written to is better met now
         draw_step = partial(draw_batch, self.collection, recipe.shapes, trainer.levels, recipe.seed)

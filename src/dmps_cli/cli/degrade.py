@@ -132,7 +132,7 @@ class Worker:
             source=Source(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
         )
         self.batch.results.append({"input": str(path), "output": str(target), **sidecar.as_dict()})
-        self.batch.console.result(str(target))
+        self.batch.console.path(target)
 
     def operator(self, shape: tuple[int, int, int]) -> LinearOperator:
         """The plan's operator for that shape, built anew only when the shape changes."""

@@ -165,7 +165,7 @@ def explain_tasks(batch: Batch) -> None:
     undescribed = [error.path for _, error in batch.failures if isinstance(error, NoTaskError)]
     if undescribed and not batch.console.quiet:
         with batch.item(undescribed[0]):
-            batch.console.note(guide(undescribed[0]))
+            batch.console.note(*guide(undescribed[0]))
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -443,7 +443,7 @@ class Writer:
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
-        self.batch.console.result(str(target.path))
+        self.batch.console.path(target.path)
 
     def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
         """Everything that made a restoration."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -136,8 +135,8 @@ class Results:
             for note in self.notes:
                 console.note(note)
             console.object(results_object(self.named, summary, self.protocol, self.described(), notes=notes))
-        elif self.rows and sys.stdout is not None:
-            console.result(console_report(summary, self.protocol, sys.stdout, notes=notes))
+        elif self.rows:
+            console.rendered(lambda stream: console_report(summary, self.protocol, stream, notes=notes))
 
     def _files(self, summary: Sequence[TableRow], notes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(path relative to the folder, content), the tables first."""

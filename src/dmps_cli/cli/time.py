@@ -140,7 +140,8 @@ def time(
     about = versions(device)
     where = {"dmps": __version__, "dtype": compute.dtype, "batch": compute.batch_size, "device_name": describe(device)}
     if as_csv:
-        console.result(csv_text([*({**row, **where, **about} for row in rows), *paper]).rstrip("\n"))
+        everything = [*({**row, **where, **about} for row in rows), *paper]
+        console.rendered(lambda stream: csv_text(everything).rstrip("\n"))
         for note in notes:
             console.note(note)
     elif not as_json:

@@ -175,6 +175,7 @@ def train(  # the options are the command
     place = resolve_device(device)
     files = Files(prior=request.output)
     check_outputs(request, files)
+    console.check_path(files.prior)
     with sole_writer(files), memory_errors("take a smaller --batch or --crop"):
         start = find_start(request, console)
         trainer = start.trainer(place)
@@ -194,7 +195,7 @@ def train(  # the options are the command
             "seconds": trainer.seconds,
         }
     )
-    console.result(str(files.prior))
+    console.path(files.prior)
 
 
 def describe_start(start: Start, trainer: Trainer) -> str:
