@@ -30,6 +30,7 @@ LEAST_SIGMA = 0.01
 
 BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
 CHI2_SLACK = 1.3  # beyond the range recorded: 10 % of sigma are 21 % of chi2, and other pictures differ
+LEAST_EXCESS = 0.003  # of the contrast; less is never said
 NEAR_NFE = 1.6  # a range holds for this factor of evaluations around those it was recorded at
 RANGES = Path(str(files("dmps_cli"))) / "data" / "fit_ranges.json"
 
@@ -54,14 +55,17 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Usual:
-    """What right input gave: the least and the largest chi2, the largest excess."""
+    """What right input gave: the least and the largest chi2; the excess that half, and 95 of 100, stay below."""
 
     chi2: tuple[float, float]
-    excess: float
+    excess: tuple[float, float]
 
 
 def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clipped: bool) -> list[Fit]:
-    """The numbers of each sample. y: (B, *op.out_shape); x: (B, *op.in_shape), not clipped; is_clipped: by its prior."""
+    """The numbers of each sample.
+
+    y: (B, *op.out_shape); x: (B, *op.in_shape), not clipped, but that its prior did so (is_clipped).
+    """
     noise = max(sigma_y, FLOOR)
     chi2 = ((y - op.A(x)).flatten(1) ** 2).mean(1) / noise**2
     over = (op.picture(x).abs() - 1.0).clamp_min(0.0).flatten(1)
@@ -86,7 +90,7 @@ def form_of(sampling: Sampling) -> str:
 
 
 def usual(sampling: Sampling, name: str) -> Usual | None:
-    """What right input of a task gave, at the nearest number of evaluations; None where nothing was recorded near it."""
+    """What right input of a task gave at the nearest number of evaluations; None where nothing near was recorded."""
     by_nfe = _ranges().get(form_of(sampling), {}).get(kind_of(name), {})
     distance, nearest = min(
         ((abs(math.log(int(nfe) / sampling.nfe)), nfe) for nfe in by_nfe), default=(math.inf, "")
@@ -94,12 +98,12 @@ def usual(sampling: Sampling, name: str) -> Usual | None:
     if distance > math.log(NEAR_NFE) + 1e-9:
         return None
     row = by_nfe[nearest]
-    return Usual(chi2=(row["chi2"][0], row["chi2"][1]), excess=row["excess"])
+    return Usual(chi2=(row["chi2"][0], row["chi2"][1]), excess=(row["excess"][0], row["excess"][1]))
 
 
 @cache
 def _ranges() -> dict[str, dict[str, dict[str, Any]]]:
-    """{form: {kind: {nfe: {chi2: [least, largest], excess: largest}}}}, made by benchmarks/fit_ranges.py."""
+    """{form: {kind: {nfe: a row of `usual_of`}}}, made by benchmarks/fit_ranges.py."""
     content: dict[str, dict[str, dict[str, Any]]] = json.loads(RANGES.read_text(encoding="utf-8"))["ranges"]
     return content
 
@@ -118,16 +122,21 @@ class Verdict:
         return self.noise_is_more or self.leaves_the_scale
 
 
-def judged(fit: Fit, known: Usual | None, sigma_y: float) -> Verdict:
-    """What is unusual of a sample; nothing where no range is known."""
+def judged(fit: Fit, known: Usual | None, sigma_y: float, *, is_doubted: bool = False) -> Verdict:
+    """What is unusual of a sample; nothing where no range is known.
+
+    is_doubted: the model was found wrong already; then what half of right input has is asked of the excess.
+    """
     if known is None:
         return Verdict()
     least, largest = known.chi2
+    half, nearly_all = known.excess
+    limit = max(LEAST_EXCESS, half if is_doubted else nearly_all)
     counts = sigma_y >= LEAST_SIGMA
     return Verdict(
         noise_is_more=counts and fit.chi2 > CHI2_SLACK * largest,
         noise_is_less=counts and fit.chi2 < least / CHI2_SLACK,
-        leaves_the_scale=fit.excess is not None and fit.excess > known.excess,
+        leaves_the_scale=fit.excess is not None and fit.excess > limit,
     )
 
 
@@ -148,7 +157,7 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
     if verdict.leaves_the_scale:
         facts.append(
             f"{fit.outside:.1%} of it lies off the scale of a picture, by {fit.excess:.1%} of its contrast, usual is "
-            f"up to {known.excess:.1%}"
+            f"up to {max(LEAST_EXCESS, known.excess[1]):.1%}"
         )
     if verdict.is_off:
         reason = f"{_MAY_BE.get(kind_of(name), '')} the noise is more than {both_scales(sigma_y)}".strip()
@@ -159,7 +168,8 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
 
 def usual_of(fits: Sequence[Fit]) -> dict[str, Any]:
     """A row of the ranges, from the fits of right input."""
+    chi2, excess = sorted(fit.chi2 for fit in fits), sorted(fit.excess or 0.0 for fit in fits)
     return {
-        "chi2": [min(fit.chi2 for fit in fits), max(fit.chi2 for fit in fits)],
-        "excess": max(fit.excess or 0.0 for fit in fits),
+        "chi2": [round(chi2[0], 4), round(chi2[-1], 4)],
+        "excess": [round(excess[int(share * (len(excess) - 1))], 5) for share in (0.5, 0.95)],
     }

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from dmps_cli.fit import fits_of, judged, usual
-from dmps_cli.methods import Sampling
+from dmps_cli.methods import resolve_sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
@@ -37,7 +37,6 @@ def fitting_sigma(
     op: LinearOperator,
     prior: Prior,
     sigma_y: float,
-    sampling: Sampling,
     task: str,
     *,
     seed: int,
@@ -45,11 +44,11 @@ def fitting_sigma(
 ) -> Raised:
     """The least sigma_y on a ladder at which a coarse sample fits, with a margin; sigma_y itself where it fits.
 
-    The ladder is searched by halves, for a larger sigma fits better: 1 trial of TRIAL_NFE evaluations where the model is
-    right, at most 5 where it is not. on_trial is told (which trial comes, how many there are at most). y: (1,
+    The ladder is searched by halves, for a larger sigma fits better: 1 trial of TRIAL_NFE evaluations where the model
+    is right, at most 5 where it is not. on_trial is told (which trial comes, how many there are at most). y: (1,
     *op.out_shape).
     """
-    coarse = replace(sampling, nfe=min(TRIAL_NFE, sampling.nfe))
+    coarse = resolve_sampling(task=task, preset="fast", nfe=TRIAL_NFE)
     known = usual(coarse, task)
     ladder = rungs(sigma_y)
     most = 1 + math.ceil(math.log2(len(ladder)))
@@ -61,7 +60,7 @@ def fitting_sigma(
         on_trial(count, most)
         x = restore(y, op, prior, sigma, coarse, seed=seed, keys=[FILE_KEY])
         (fit,) = fits_of(y, op, x, sigma, is_clipped=prior.clips_x0)
-        return judged(fit, known, sigma).is_off
+        return judged(fit, known, sigma, is_doubted=count > 1).is_off
 
     if known is None or sigma_y >= LARGEST or not is_off(sigma_y):
         return Raised(sigma_y=sigma_y, fits=True, evaluations=count * coarse.nfe)

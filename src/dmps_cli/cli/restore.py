@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from dmps_cli.fit import Fit
     from dmps_cli.methods import Sampling
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.weights import LoadedPrior
@@ -265,12 +266,12 @@ def draw_all(
     for units in unit_groups(jobs, batch, prior, writer.device, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
-        for unit, image, effort in drawn(units, writer, advance):
+        for unit, outcome in drawn(units, writer, advance):
             metrics: dict[str, float] = {}
             with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
-                metrics = scores.of(unit, image, batch.console) if scores else metrics
+                metrics = scores.of(unit, outcome.image, batch.console) if scores else metrics
             with batch.item(unit.ready.job.path):
-                writer.write(unit, image, effort, metrics)
+                writer.write(unit, outcome, metrics)
 
 
 def unit_groups(
@@ -395,23 +396,45 @@ def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
     return truth
 
 
-def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, Effort]]:
-    """Yields (unit, picture (C, H, W), what it took) for units computed together; a failure is all of theirs."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A sample: its picture (C, H, W), what it took, and how it fits.
+
+    iterations: of conjugate gradients in each step, where solves are iterated; remark: what is unusual of the fit.
+    """
+
+    image: Tensor
+    seconds: float
+    iterations: list[int] | None
+    fit: Fit
+    remark: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        taken = {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
+        return {"fit": self.fit.as_dict() | {"remark": self.remark}, **taken}
+
+
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Outcome]]:
+    """Yields each unit with its sample, of units computed together; a failure is all of theirs."""
     import torch
 
     from dmps_cli.device import stopwatch
+    from dmps_cli.fit import fits_of, remark, usual
     from dmps_cli.pipeline import FILE_KEY, restore
 
     first = units[0].ready
-    elapsed = stopwatch(first.op.device)
+    op, sigma_y, sampling, task = first.op, first.sigma_y, first.job.sampling, first.job.plan.task
+    elapsed = stopwatch(op.device)
     iterations: list[list[int]] = []
+    y = torch.cat([unit.ready.y for unit in units])
     try:
         x = restore(
-            torch.cat([unit.ready.y for unit in units]),
-            first.op,
+            y,
+            op,
             writer.prior.prior,
-            first.sigma_y,
-            first.job.sampling,
+            sigma_y,
+            sampling,
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
@@ -422,20 +445,18 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             writer.batch.fail(str(path), exc)
         return
     seconds = elapsed() / len(units)
-    for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
-        yield unit, image, Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """What a sample took. iterations: of conjugate gradients in each step, where solves are iterated."""
-
-    seconds: float
-    iterations: list[int] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
-        return {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
+    fits = fits_of(y, op, x, sigma_y, is_clipped=writer.prior.prior.clips_x0)
+    for k, unit in enumerate(units):
+        yield (
+            unit,
+            Outcome(
+                image=op.picture(x[k]),
+                seconds=seconds,
+                iterations=iterations[k] if iterations else None,
+                fit=fits[k],
+                remark=remark(fits[k], usual(sampling, task), sigma_y, task),
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,20 +468,22 @@ class Writer:
     device: torch.device
     batch: Batch
 
-    def write(self, unit: Unit, image: Tensor, effort: Effort, scores: dict[str, float]) -> None:
-        """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
+    def write(self, unit: Unit, outcome: Outcome, scores: dict[str, float]) -> None:
+        """A sidecar and then a picture; its path goes to stdout, what does not fit to stderr if nobody scores it."""
         from dmps_cli.images import encode
 
         target = unit.target
-        encoded = encode(image, target.path)
+        encoded = encode(outcome.image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
-        facts = self.facts(unit, effort) | shown | scores
+        facts = self.facts(unit, outcome) | shown | scores
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.path(target.path)
+        if outcome.remark and unit.ready.truth is None:
+            self.batch.console.note(f"{target.path}: {outcome.remark}")
 
-    def facts(self, unit: Unit, effort: Effort) -> dict[str, Any]:
+    def facts(self, unit: Unit, outcome: Outcome) -> dict[str, Any]:
         """Everything that made a restoration."""
         job = unit.ready.job
         return {
@@ -478,7 +501,7 @@ class Writer:
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
             "device": str(unit.ready.op.device),
-            **effort.as_dict(),
+            **outcome.as_dict(),
             "versions": versions(),
         }
 
