@@ -21,6 +21,7 @@ from dmps_cli.methods import Sampling
 from dmps_cli.metrics import GREY_LEVELS, both_scales
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.tasks import task
+from dmps_cli.weights import DEFAULT_MODEL
 
 FLOOR = 1.0 / math.sqrt(12.0) / GREY_LEVELS
 """On [-1, 1]: the error of rounding to 8 bits, below which no sigma_y is taken here."""
@@ -89,12 +90,13 @@ def form_of(sampling: Sampling) -> str:
     return " ".join(part for part in (sampling.method, where, sampling.sampler) if part)
 
 
-def usual(sampling: Sampling, name: str) -> Usual | None:
-    """What right input of a task gave at the nearest number of evaluations; None where nothing near was recorded."""
-    by_nfe = _ranges().get(form_of(sampling), {}).get(kind_of(name), {})
-    distance, nearest = min(
-        ((abs(math.log(int(nfe) / sampling.nfe)), nfe) for nfe in by_nfe), default=(math.inf, "")
-    )
+def usual(sampling: Sampling, name: str, model: str) -> Usual | None:
+    """What right input of a task gave at the nearest number of evaluations; None where nothing near was recorded.
+
+    model: the prior's name; others than the one of the records may differ.
+    """
+    by_nfe = _ranges().get(form_of(sampling), {}).get(kind_of(name), {}) if model == DEFAULT_MODEL else {}
+    distance, nearest = min(((abs(math.log(int(nfe) / sampling.nfe)), nfe) for nfe in by_nfe), default=(math.inf, ""))
     if distance > math.log(NEAR_NFE) + 1e-9:
         return None
     row = by_nfe[nearest]

@@ -76,8 +76,8 @@ def load(path: Path, *, over_white: bool = True) -> Picture:
     """A picture file as grey (1 channel) or RGB (3 channels), upright.
 
     Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes, CMYK and Lab
-    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white (not where
-    `over_white` is false: then their colour is as stored). Each of these is said in the notes.
+    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white, or keep
+    the colour that is stored (over_white = False). Each of these is said in the notes.
 
     Scale: 8 bits 0..255; integers of more bits 0..65535 (16-bit grey keeps its precision, 16-bit colour is read with 8
     bits); floats 0..1. Numbers outside are refused, for their scale would be a guess.
@@ -121,6 +121,12 @@ def to_grey(x: Tensor) -> tuple[Tensor, float]:
 def load_channels(path: Path, channels: int) -> Picture:
     """Like `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
     return _with_channels(load(path), channels, path)
+
+
+def load_up_to(path: Path, channels: int) -> Picture:
+    """Like `load_channels`, but a grey picture keeps its one channel."""
+    picture = load(path)
+    return picture if picture.pixels.shape[0] == 1 else _with_channels(picture, channels, path)
 
 
 def load_uint8(path: Path, channels: int) -> np.ndarray:

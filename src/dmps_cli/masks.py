@@ -10,9 +10,6 @@ from torch import Tensor
 from dmps_cli.errors import InputError
 from dmps_cli.images import load, opacity
 
-ALPHA = "alpha"
-"""What `--mask` says where the transparent parts of the picture itself are missing; a file of that name: ./alpha."""
-
 SURE, SOFT_SHARE = 0.8, 0.2
 """A mask's pixels beyond +-0.8 are black or white; scaled or compressed masks have some between, photographs most."""
 
@@ -24,13 +21,14 @@ def load_mask(path: Path, *, invert: bool = False) -> tuple[Tensor, tuple[str, .
     """((H, W) of bool, True = kept; notes on how it was read) from a mask picture.
 
     Kept is what is at least half white in every channel; of a picture that holds two values alone, 0 and 1 say, the
-    higher. One that is transparent in places is read by its opacity where its colours say nothing: strokes of one colour
-    are holes, holes in a picture are holes; black and white are read as they are, on white ground. invert: the other
-    way round. Raises InputError for a picture that is no mask, and for one that removes nothing or everything.
+    higher. One that is transparent in places is read by its opacity where its colours say nothing: strokes of one
+    colour are holes, holes in a picture are holes; black and white are read as they are, on white ground. invert: the
+    other way round. Raises InputError for a picture that is no mask, and for one that removes nothing or everything.
     """
     opaque = opacity(path)
+    notes: tuple[str, ...] = ()
     if opaque is None:
-        keep, notes = _by_colour(load(path).pixels, path), ()
+        keep = _by_colour(load(path).pixels, path)
     else:
         keep, notes = _by_opacity(path, opaque >= 0.5)
     return checked_mask(~keep if invert else keep, path), notes
@@ -40,7 +38,7 @@ def load_opaque(path: Path, *, invert: bool = False) -> Tensor:
     """(H, W) of bool, True where a picture is at least half opaque; invert: where it is not. Raises InputError."""
     opaque = opacity(path)
     if opaque is None:
-        raise InputError(f"{path} is opaque everywhere: --mask {ALPHA} needs transparent parts; name a mask's file")
+        raise InputError(f"{path} is opaque everywhere: --mask alpha needs transparent parts; name a mask's file")
     keep = opaque >= 0.5
     return checked_mask(~keep if invert else keep, path)
 

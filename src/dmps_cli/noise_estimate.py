@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +34,15 @@ SURE_RATIO = 0.5  # patches are asked first where clipping leaves that share of 
 SEEN = 1.5  # levels; below, nothing is said of what kind the noise is
 EVEN = 0.4  # largest relative spread over patches that noise has; texture has more
 COLOURED = 1.5  # ratio of middle to high frequencies beyond which noise is not white; white: at most 1.3
-SHARED = 1.4  # ratio of brightness to colour
-GROWN = 1.4  # ratio of the brightest fifth to the darkest
+SHARED = 1.5  # ratio of brightness to colour beyond which they do not hold the same noise
+GROWN = 1.4  # ratio of the brightest fifth to the darkest, of noise that grows with brightness
+TREND = 0.8  # correlation of the fifths' noise with their order, of noise that grows with brightness
 
 _OPPONENT = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / np.sqrt([[3.0], [2.0], [6.0]])
 
 
 class Estimate(NamedTuple):
-    """sigma_y: on [-1, 1], at least the floor; is_white: whether nothing speaks against white noise; notes: what does."""
+    """sigma_y: on [-1, 1], at least the floor; is_white: whether nothing speaks against white noise; notes: what."""
 
     sigma_y: float
     is_white: bool
@@ -122,7 +124,8 @@ class _Patches:
 
     def energy(self, planes: slice, band: np.ndarray) -> np.ndarray:
         """(n,): the mean square of some coefficients of each patch."""
-        return np.square(self.coefficients[planes][:, :, band]).mean((0, 2), dtype=np.float64)
+        squares: np.ndarray = np.square(self.coefficients[planes][:, :, band]).mean((0, 2), dtype=np.float64)
+        return squares
 
     @property
     def differences(self) -> slice:
@@ -192,29 +195,53 @@ class _Asked:
 def _judged(patches: _Patches, asked: _Asked) -> Estimate:
     """What the flattest patches say of the noise's size and kind."""
     white, low = asked.sigma, patches.energy(slice(None), patches.low)
-    middle = _restricted(asked, patches.energy(patches.differences, patches.middle))
-    is_even = patches.is_colour or asked.spread < EVEN
-    if middle.sigma > max(SEEN, COLOURED * white) and is_even:
-        whole = _restricted(asked, patches.energy(slice(None), patches.order >= 2))
-        return _estimate(
-            whole.sigma,
-            "its noise is not white (it seems to come after compression, enlarging or demosaicing); expect some of it "
-            "to stay, and give a larger --sigma if too much does",
-        )
-    grown = _by_brightness(patches, asked, low)
-    if grown is not None and max(grown) > SEEN:
-        dark, bright = grown[0], grown[-1]
-        mean = math.sqrt(sum(sigma**2 for sigma in grown) / len(grown))
-        return _estimate(mean, f"its noise grows with brightness, from {dark:.3g} to {bright:.3g} levels of 255")
+    colour = _Bands.of(patches, asked, patches.differences)
+    brightness = colour
     if patches.is_colour:
         plane = slice(0, 1)
-        grain = patches.flattest(
-            patches.energy(plane, patches.low), patches.energy(plane, patches.high), asked.ratio, ~patches.is_flat
-        )
-        if grain.sigma > max(SEEN, SHARED * white) and grain.spread < EVEN:
-            shared = math.sqrt((grain.sigma**2 + 2.0 * white**2) / 3.0)
-            return _estimate(shared, "its channels share their noise, as the grain of film does")
+        rank, high = patches.energy(plane, patches.low), patches.energy(plane, patches.high)
+        chosen = patches.flattest(rank, high, asked.ratio, ~patches.is_flat)
+        brightness = _Bands.of(patches, chosen, plane)
+    is_coloured = any(bands.is_coloured for bands in (colour, brightness))
+    is_shared = patches.is_colour and brightness.is_even and brightness.middle > max(SEEN, SHARED * white)
+    if is_coloured or is_shared:
+        whole = math.sqrt((brightness.whole**2 + 2.0 * colour.whole**2) / 3.0)
+        if is_coloured or colour.middle > COLOURED * white:
+            return _estimate(
+                whole,
+                "its noise is not white, as after compression, enlarging or demosaicing; give a larger --sigma if too "
+                "much of it stays",
+            )
+        return _estimate(whole, "its channels share their noise, as the grain of film does")
+    grown = _by_brightness(patches, asked, low)
+    if grown is not None and max(grown) > SEEN:
+        mean = math.sqrt(sum(sigma**2 for sigma in grown) / len(grown))
+        return _estimate(mean, f"its noise grows with brightness, from {grown[0]:.3g} to {grown[-1]:.3g} levels of 255")
     return _estimate(white)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bands:
+    """Noise of some planes at high, middle and all frequencies; is_even: whether the patches agree, as noise does."""
+
+    high: float
+    middle: float
+    whole: float
+    is_even: bool
+
+    @classmethod
+    def of(cls, patches: _Patches, asked: _Asked, planes: slice) -> _Bands:
+        """Those of the patches asked."""
+        high, middle, whole = (
+            _restricted(asked, patches.energy(planes, band))
+            for band in (patches.high, patches.middle, patches.order >= 2)
+        )
+        return cls(high=high.sigma, middle=middle.sigma, whole=whole.sigma, is_even=middle.spread < EVEN)
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether middle frequencies stand out."""
+        return self.is_even and self.middle > max(SEEN, COLOURED * self.high)
 
 
 def _restricted(asked: _Asked, energy: np.ndarray) -> _Asked:
@@ -226,15 +253,15 @@ def _by_brightness(patches: _Patches, asked: _Asked, low: np.ndarray) -> list[fl
     """The noise of each fifth of the patches, dark to bright, if it grows all the way and by more than GROWN."""
     brightness, high = patches.means.mean(1), patches.energy(patches.differences, patches.high)
     live = ~patches.is_flat & (asked.ratio >= SURE_RATIO)
-    if live.sum() < 5 * ENOUGH / 10:
+    if live.sum() < ENOUGH:
         return None
     edges = np.quantile(brightness[live], np.linspace(0.0, 1.0, 6))
     bins = []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         among = live & (brightness >= start) & (brightness <= end)
         bins.append(patches.flattest(low, high, asked.ratio, among).sigma if among.any() else 0.0)
-    is_growing = all(later > 0.97 * before for before, later in zip(bins[:-1], bins[1:], strict=True))
-    return bins if is_growing and bins[-1] > GROWN * bins[0] else None
+    is_growing = bins[-1] > GROWN * bins[0] and float(np.corrcoef(bins, np.arange(len(bins)))[0, 1]) > TREND
+    return bins if is_growing else None
 
 
 def _places(kept: np.ndarray) -> tuple[int, np.ndarray]:

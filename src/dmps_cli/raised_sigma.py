@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
-from dmps_cli.fit import fits_of, judged, usual
+from dmps_cli.fit import FLOOR, fits_of, judged, usual
 from dmps_cli.methods import resolve_sampling
+from dmps_cli.metrics import both_scales
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
@@ -27,9 +29,26 @@ MARGIN = 2.0  # over the smallest sigma whose trial fits: the ripples that are l
 class Raised:
     """sigma_y that a blur is restored with; fits: whether a sigma was found; evaluations: of the network, by trials."""
 
+    before: float
     sigma_y: float
     fits: bool
     evaluations: int
+
+    @property
+    def text(self) -> str | None:
+        """What to say of it; None where nothing had to be raised."""
+        if self.fits and self.sigma_y == self.before:
+            return None
+        noise, larger = both_scales(self.before), both_scales(self.sigma_y)
+        if self.fits:
+            return (
+                f"with this kernel sigma {noise} gives ripples: raised to {larger}, for a softer picture without them"
+            )
+        return f"this kernel does not fit: it gives ripples at any sigma up to {larger}, which is taken now"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return asdict(self)
 
 
 def fitting_sigma(
@@ -38,6 +57,7 @@ def fitting_sigma(
     prior: Prior,
     sigma_y: float,
     task: str,
+    model: str,
     *,
     seed: int,
     on_trial: Callable[[int, int], None] = lambda trial, most: None,
@@ -49,8 +69,8 @@ def fitting_sigma(
     *op.out_shape).
     """
     coarse = resolve_sampling(task=task, preset="fast", nfe=TRIAL_NFE)
-    known = usual(coarse, task)
-    ladder = rungs(sigma_y)
+    known = usual(coarse, task, model)
+    ladder = rungs(max(sigma_y, FLOOR))
     most = 1 + math.ceil(math.log2(len(ladder)))
     count = 0
 
@@ -63,14 +83,14 @@ def fitting_sigma(
         return judged(fit, known, sigma, is_doubted=count > 1).is_off
 
     if known is None or sigma_y >= LARGEST or not is_off(sigma_y):
-        return Raised(sigma_y=sigma_y, fits=True, evaluations=count * coarse.nfe)
+        return Raised(before=sigma_y, sigma_y=sigma_y, fits=True, evaluations=count * coarse.nfe)
     low, high = 1, len(ladder)  # the first rung is off; rungs from `high` on fit
     while low < high:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if is_off(ladder[middle]) else (low, middle)
     fits = high < len(ladder)
     sigma = min(LARGEST, MARGIN * ladder[high]) if fits else LARGEST
-    return Raised(sigma_y=sigma, fits=fits, evaluations=count * coarse.nfe)
+    return Raised(before=sigma_y, sigma_y=sigma, fits=fits, evaluations=count * coarse.nfe)
 
 
 def rungs(sigma_y: float) -> list[float]:

@@ -203,7 +203,7 @@ def evaluate(
     if folders:
         raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
     entry = compute.check()
-    noises = [checked_sigma(value) for value in numbers("--sigma", sigma, float)]
+    noises = numbers("--sigma", sigma, checked_sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
         raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
@@ -332,6 +332,7 @@ def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.devi
         sigma_y=plan.sigma_y,
         samplings=samplings,
         crop=lambda size: crop_box(plan.params, size),
+        needs_colour=task(plan.task).needs_colour,
         build=lambda shape: plan.build(shape, device),
     )
 
@@ -415,7 +416,7 @@ class Worker:
     def _restore(self, work: Mapping[str, Sequence[Problem]], rows: list[Row]) -> None:
         """Does the work and adds its rows, each on the disk first."""
         from dmps_cli.evaluation import outcomes
-        from dmps_cli.images import load_channels
+        from dmps_cli.images import load_up_to
 
         channels, console, out = self.prior.prior.channels, self.batch.console, self.target.out
         num_steps = self.plan.num_samples * sum(
@@ -433,7 +434,7 @@ class Worker:
                 self.prior.prior,
                 self.scorer,
                 self.device,
-                lambda path: self.fit.apply(load_channels(path, channels).pixels[None]),
+                lambda path: self.fit.apply(load_up_to(path, channels).pixels[None]),
                 self.batch.fail,
                 advance,
             ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +14,17 @@ from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.guide import NoTaskError, guide, typed
-from dmps_cli.cli.operators import InputPlan, OperatorPlan, plan_operator, planned_shape
+from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
     LpipsNet,
     OutputFlags,
     SamplingFlags,
-    Sigma,
+    SigmaOrAuto,
     TaskName,
     checked,
-    checked_sigma,
+    checked_sigma_or_auto,
     checked_task,
     command_options,
 )
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dmps_cli.fit import Fit
     from dmps_cli.methods import Sampling
     from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.raised_sigma import Raised
     from dmps_cli.weights import LoadedPrior
 
 PICTURE_NDIM = 4
@@ -76,17 +77,49 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredNoise:
+    """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
+
+    is_none: whether the measurement is exact, up to its rounding.
+    """
+
+    sigma_y: float
+    origin: str = "given"
+    notes: tuple[str, ...] = ()
+    is_none: bool = False
+    raised: Raised | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """What was said of the kernel already, before anything was restored with it."""
+        return self.raised.text if self.raised else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        facts = {"sigma_y": self.sigma_y, "sigma_y_255": self.sigma_y * GREY_LEVELS, "sigma_origin": self.origin}
+        facts |= {"sigma_search": self.raised.as_dict()} if self.raised else {}
+        return facts | ({"noise_notes": list(self.notes)} if self.notes else {})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ready:
     """A job with its measurement (1, *out_shape) read, its operator built, its reference, as `op.picture`, at hand.
 
-    sigma_y: of the noise in y; less than the plan's where y is the grey value of a measurement in colour.
+    noise: of y; less than the plan's where y is the grey value of a measurement in colour. kept: (picture (1, C, H, W),
+    mask (H, W)) whose pixels are the result's, where what is kept has no noise.
     """
 
     job: Job
     y: Tensor
     op: LinearOperator
     truth: Tensor | None
-    sigma_y: float
+    noise: MeasuredNoise
+    kept: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def sigma_y(self) -> float:
+        """Of the noise in y."""
+        return self.noise.sigma_y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +138,7 @@ def restore(
     compute: ComputeFlags,
     output: OutputFlags,
     task: TaskName = None,
-    sigma: Sigma = None,
+    sigma: SigmaOrAuto = None,
     samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input.")] = 1,
     reference: Annotated[
         Path | None,
@@ -126,7 +159,7 @@ def restore(
     console = output.console()
     entry = compute.check()
     sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
-    checked_sigma(sigma)
+    noise = checked_sigma_or_auto(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
         raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
@@ -140,7 +173,7 @@ def restore(
     jobs = []
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
-            input_plan = plan_input(path, task, operator, sigma, console)
+            input_plan = plan_input(path, task, operator, noise, console)
             names, input_sha256 = enumerate(sample_names(target, samples)), sha256_file(path)
             if targets := tuple(unfinished(names, input_sha256, output, console)):
                 job = Job(
@@ -194,9 +227,7 @@ def unfinished(
             yield Target(path=path, sample=k, overwrite=overwrite)
 
 
-def plan_input(
-    path: Path, task: str | None, operator: OperatorOptions, sigma: float | None, console: Console
-) -> InputPlan:
+def plan_input(path: Path, task: str | None, operator: OperatorOptions, sigma: Noise, console: Console) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
     for note in notes:
@@ -263,7 +294,7 @@ def draw_all(
 
     places = {job.path: k + 1 for k, job in enumerate(jobs)}
     size = micro_batch(writer.device, writer.compute.batch_size)
-    for units in unit_groups(jobs, batch, prior, writer.device, size):
+    for units in unit_groups(jobs, writer, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
         for unit, outcome in drawn(units, writer, advance):
@@ -274,16 +305,15 @@ def draw_all(
                 writer.write(unit, outcome, metrics)
 
 
-def unit_groups(
-    jobs: Sequence[Job], batch: Batch, prior: LoadedPrior, device: torch.device, size: int
-) -> Iterator[list[Unit]]:
+def unit_groups(jobs: Sequence[Job], writer: Writer, size: int) -> Iterator[list[Unit]]:
     """Neighbouring samples that share an operator, at most `size` together; what cannot be read fails alone."""
     operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
 
     def units() -> Iterator[Unit]:
         for job in jobs:
-            with batch.item(job.path):
-                ready = read(job, batch.console, prior, device, operators)
+            with writer.batch.item(job.path):
+                ready = read(job, writer.batch.console, writer.prior, writer.device, operators)
+                ready = with_fitting_sigma(ready, writer)
                 yield from (Unit(ready=ready, target=target) for target in job.targets)
 
     def shared(unit: Unit) -> object:
@@ -298,7 +328,9 @@ def read(
     job: Job, console: Console, prior: LoadedPrior, device: torch.device, operators: dict[Any, LinearOperator]
 ) -> Ready:
     """Reads measurement and reference, builds the operator. Raises InputError where they do not fit together."""
-    reading = read_measurement(job.path, job.input.sidecar)
+    from dmps_cli.operators.pointwise import Mask
+
+    reading = read_measurement(job.path, job.input.sidecar, over_white=job.plan.mask_of is None)
     for note in reading.notes:
         console.note(note)
     pixels, is_exact = reading.pixels.to(device), reading.is_exact
@@ -310,7 +342,11 @@ def read(
         raise InputError(
             f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
         )
-    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), prior.prior.channels)
+    if is_grey_input(job, pixels, console):
+        pixels, channels = pixels[:, :1], 1
+    else:
+        channels = prior.prior.channels
+    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), channels)
     check_channels(job.plan.task, shape[0])
     if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
         console.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
@@ -322,6 +358,8 @@ def read(
     if key not in operators:
         operators.clear()
         operators[key] = job.plan.build(shape, device)
+        for note in job.plan.mask_notes:
+            console.note(note)
     op = operators[key]
     truth = load_truth(job, op)
     y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
@@ -330,7 +368,84 @@ def read(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    return Ready(job=job, y=y, op=op, truth=truth, sigma_y=sigma_y)
+    noise = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+    if job.plan.is_estimated:
+        noise = estimated_noise(job.path, op, y, console)
+    kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
+    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, kept=kept)
+
+
+def is_grey_input(job: Job, pixels: Tensor, console: Console) -> bool:
+    """Whether one value a pixel is restored: of grey files, and of colour files that are grey, which is said.
+
+    A measurement with a sidecar is what that says.
+    """
+    from dmps_cli.images import is_grey
+
+    if job.plan.image_shape is not None or pixels.ndim != PICTURE_NDIM or TASKS[job.plan.task].needs_colour:
+        return False
+    if pixels.shape[1] == 1 or job.input.sidecar is not None:
+        return pixels.shape[1] == 1
+    if is_grey(pixels):
+        console.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
+        return True
+    return False
+
+
+def estimated_noise(path: Path, op: LinearOperator, y: Tensor, console: Console) -> MeasuredNoise:
+    """The noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
+    from dmps_cli.noise_estimate import estimate_sigma
+    from dmps_cli.operators.pointwise import Mask
+
+    if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
+        raise UsageError(
+            f"{path}: the measurement is no picture, which its noise could be estimated from; give --sigma"
+        )
+    estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
+    least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
+    console.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
+    for note in estimate.notes:
+        console.note(f"{path}: {note}")
+    return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
+
+
+def with_fitting_sigma(ready: Ready, writer: Writer) -> Ready:
+    """A blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
+    job, console = ready.job, writer.batch.console
+    if not job.plan.is_estimated or TASKS[job.plan.task].kernel is None:
+        return ready
+    from dmps_cli.device import stopwatch
+    from dmps_cli.raised_sigma import TRIAL_NFE, fitting_sigma
+
+    def on_trial(trial: int, most: int) -> None:
+        if trial == 2:  # the first is made of every picture
+            left = f"{most - 1} trials of {TRIAL_NFE} evaluations at most"
+            console.note(f"{job.path}: the kernel may not fit; larger sigmas are tried, {left}")
+
+    elapsed = stopwatch(ready.op.device)
+    raised = fitting_sigma(
+        ready.y,
+        ready.op,
+        writer.prior.prior,
+        ready.sigma_y,
+        job.plan.task,
+        writer.prior.name,
+        seed=writer.compute.seed,
+        on_trial=on_trial,
+    )
+    if raised.text:
+        console.note(f"{job.path}: {raised.text} ({raised.evaluations} evaluations to find it, {elapsed():.1f} s)")
+    return replace(ready, noise=replace(ready.noise, sigma_y=raised.sigma_y, raised=raised))
+
+
+def with_kept(image: Tensor, ready: Ready) -> Tensor:
+    """The restoration (C, H, W), its kept pixels those of the picture where they have no noise."""
+    if ready.kept is None:
+        return image
+    import torch
+
+    picture, keep = ready.kept
+    return torch.where(keep, picture[0], image)
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
@@ -446,15 +561,16 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
         return
     seconds = elapsed() / len(units)
     fits = fits_of(y, op, x, sigma_y, is_clipped=writer.prior.prior.clips_x0)
+    known = usual(sampling, task, writer.prior.name)
     for k, unit in enumerate(units):
         yield (
             unit,
             Outcome(
-                image=op.picture(x[k]),
+                image=with_kept(op.picture(x[k]), unit.ready),
                 seconds=seconds,
                 iterations=iterations[k] if iterations else None,
                 fit=fits[k],
-                remark=remark(fits[k], usual(sampling, task), sigma_y, task),
+                remark=unit.ready.noise.remark or remark(fits[k], known, sigma_y, task),
             ),
         )
 
@@ -480,7 +596,7 @@ class Writer:
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.path(target.path)
-        if outcome.remark and unit.ready.truth is None:
+        if outcome.remark and unit.ready.truth is None and not unit.ready.noise.remark:
             self.batch.console.note(f"{target.path}: {outcome.remark}")
 
     def facts(self, unit: Unit, outcome: Outcome) -> dict[str, Any]:
@@ -492,8 +608,7 @@ class Writer:
             "input_sha256": job.sha256,
             "task": job.plan.task,
             "operator": dict(job.plan.params),
-            "sigma_y": unit.ready.sigma_y,
-            "sigma_y_255": unit.ready.sigma_y * GREY_LEVELS,
+            **unit.ready.noise.as_dict(),
             **job.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": unit.target.sample,

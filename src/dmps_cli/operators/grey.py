@@ -14,8 +14,9 @@ from dmps_cli.operators.base import Correction, LinearOperator, Modes
 class OfGreyValue(LinearOperator):
     """y = A m, m = the mean of the channels of x: a grey value is measured once, with one noise.
 
-    inner: A, of pictures with one channel; channels: of x, C. With M x = mean over c of x_c, M^T = 1 / C for each channel
-    and M M^T = 1 / C, so that every closed form of A serves: its singular values over sqrt(C), V = unit (x) V of A.
+    inner: A, of pictures with one channel; channels: of x, C. With M x = mean over c of x_c, M^T = 1 / C for each
+    channel and M M^T = 1 / C, so that every closed form of A serves: its singular values over sqrt(C), V = unit (x) V
+    of A.
     """
 
     def __init__(self, inner: LinearOperator, channels: int) -> None:
