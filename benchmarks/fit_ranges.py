@@ -1,6 +1,6 @@
 """What is usual of right input: the ranges that `dmps restore` judges a fit by, src/dmps_cli/data/fit_ranges.json.
 
-    python benchmarks/fit_ranges.py PHOTOS --forms "dmps x0 ddpm,dmps x_t ddpm" --nfe 6,20,30
+    python benchmarks/fit_ranges.py PHOTOS --forms "dmps x0 ddpm" --nfe 6,20
 
 PHOTOS: a folder of photographs on which nothing else is reported (docs/own_picture.md: 24 of BSDS500's training set).
 The middle of each is degraded as CASES say, in turn, inside the larger scene for blurs, rounded to 8 bits, and restored

@@ -22,6 +22,7 @@ from dmps_cli.priors import Prior
 STEP = 1.6  # from one sigma to the next that is tried
 LARGEST = 0.2  # 25.5 grey levels: what needs more is another kernel
 TRIAL_NFE = 6  # ripples show in a coarse sample already
+TRIAL_SIDE = 256  # px; a part of a larger picture is tried, where the operator allows it
 MARGIN = 2.0  # over the smallest sigma whose trial fits: the ripples that are left are small, but there
 
 
@@ -91,6 +92,22 @@ def fitting_sigma(
     fits = high < len(ladder)
     sigma = min(LARGEST, MARGIN * ladder[high]) if fits else LARGEST
     return Raised(before=sigma_y, sigma_y=sigma, fits=fits, evaluations=count * coarse.nfe)
+
+
+def busiest(y: Tensor, side: int = TRIAL_SIDE) -> Tensor:
+    """The part (.., side, side) of measurements (1, C, H, W) with the largest variance, of those half a side apart."""
+    height, width = (min(side, have) for have in y.shape[-2:])
+    places = [
+        (top, left)
+        for top in _starts(y.shape[-2], height, side // 2)
+        for left in _starts(y.shape[-1], width, side // 2)
+    ]
+    parts = (y[..., top : top + height, left : left + width] for top, left in places)
+    return max(parts, key=lambda part: float(part.var()))
+
+
+def _starts(whole: int, part: int, step: int) -> list[int]:
+    return [*range(0, whole - part, step), whole - part]
 
 
 def rungs(sigma_y: float) -> list[float]:

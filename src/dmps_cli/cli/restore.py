@@ -32,7 +32,7 @@ from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import pictures_in, sha256_bytes, sha256_file, write_together
 from dmps_cli.measurements import RESTORATION_KIND, json_bytes, read_measurement, read_sidecar, versions
 from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS, both_scales
-from dmps_cli.tasks import TASKS, OperatorOptions, check_channels
+from dmps_cli.tasks import TASKS, OperatorOptions, check_channels, scene_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -423,9 +423,10 @@ def with_fitting_sigma(ready: Ready, writer: Writer) -> Ready:
             console.note(f"{job.path}: the kernel may not fit; larger sigmas are tried, {left}")
 
     elapsed = stopwatch(ready.op.device)
+    y, op = trial_part(ready, writer.device)
     raised = fitting_sigma(
-        ready.y,
-        ready.op,
+        y,
+        op,
         writer.prior.prior,
         ready.sigma_y,
         job.plan.task,
@@ -436,6 +437,16 @@ def with_fitting_sigma(ready: Ready, writer: Writer) -> Ready:
     if raised.text:
         console.note(f"{job.path}: {raised.text} ({raised.evaluations} evaluations to find it, {elapsed():.1f} s)")
     return replace(ready, noise=replace(ready.noise, sigma_y=raised.sigma_y, raised=raised))
+
+
+def trial_part(ready: Ready, device: torch.device) -> tuple[Tensor, LinearOperator]:
+    """(y, the operator) of the part that sigmas are tried on: of a scene that goes on around it, a part is one too."""
+    from dmps_cli.raised_sigma import busiest
+
+    y, plan = busiest(ready.y), ready.job.plan
+    if ready.op.frame is None or y.shape == ready.y.shape:
+        return ready.y, ready.op
+    return y, plan.build(scene_shape(plan.task, plan.params, (y.shape[-2], y.shape[-1]), y.shape[1]), device)
 
 
 def with_kept(image: Tensor, ready: Ready) -> Tensor:
