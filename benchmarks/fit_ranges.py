@@ -29,7 +29,7 @@ from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
 from dmps_cli.tasks import OperatorOptions, build, resolve, scene_shape
 from dmps_cli.weights import load_prior
 
-SIZE = 128  # px of the picture that is restored
+SIZE = 96  # px of the picture that is restored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--forms", default="dmps x0 ddpm,dmps x_t ddpm")
     parser.add_argument("--nfe", default="6,20,30")
+    parser.add_argument("--kinds", default=",".join(CASES))
     parser.add_argument("--number", type=int, default=24, help="photographs, spread over the folder")
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
@@ -123,9 +124,9 @@ def main() -> None:
     chosen = paths[:: max(1, len(paths) // arguments.number)][: arguments.number]
     written: dict[str, Any] = json.loads(RANGES.read_text()) if RANGES.exists() else {"ranges": {}}
     for form in arguments.forms.split(","):
-        for kind, cases in CASES.items():
+        for kind in arguments.kinds.split(","):
             for nfe in map(int, arguments.nfe.split(",")):
-                row = usual_of([*right(cases, chosen, form, nfe, arguments.dtype)])
+                row = usual_of([*right(CASES[kind], chosen, form, nfe, arguments.dtype)])
                 written["ranges"].setdefault(form, {}).setdefault(kind, {})[str(nfe)] = row
                 print(form, kind, nfe, row, flush=True)
                 RANGES.write_text(json.dumps(written, indent=1) + "\n")
