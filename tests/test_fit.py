@@ -30,7 +30,7 @@ from tests.shell import Dmps, pixels
 def test_chi2_is_the_mean_square_of_the_noise_in_its_own_units() -> None:
     x = randn(2, 3, 8, 8)
     op = Identity((3, 8, 8), dtype=torch.float64, device="cpu")
-    offsets = torch.tensor([0.1, 0.3]).double()[:, None, None, None]
+    offsets = torch.tensor([0.1, 0.3], dtype=torch.float64)[:, None, None, None]
     first, second = fits_of(x + offsets, op, x, 0.2, is_clipped=False)
     np.testing.assert_allclose([first.chi2, second.chi2], [0.25, 2.25], rtol=1e-12)
     (rounded,) = fits_of(x[:1] + 2 * FLOOR, op, x[:1], 0.0, is_clipped=False)
