@@ -1,9 +1,9 @@
 """How often a fit is called unusual, of right and of wrong input; and what a raised sigma saves of a wrong kernel.
 
-    python benchmarks/fit_rates.py PHOTOS MORE --form "dmps x_t ddpm" --nfe 30
+    python benchmarks/fit_rates.py PHOTOS BUNDLED MORE --form "dmps x_t ddpm" --nfe 30
 
-PHOTOS, MORE: folders of photographs on which no range was recorded; all of the first are taken, and of the second what
-is missing of 40, spread over it. Prints for each input how many of them were remarked, why, and the gain over the
+Folders of photographs on which no range was recorded; all of the first ones are taken, and of the last what is missing
+of 40, spread over it. Prints for each input how many of them were remarked, why, and the gain over the
 picture as it was, dB; then the same of blurs whose estimated sigma is searched.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -156,11 +157,12 @@ def main() -> None:
 
 
 def chosen(folders: Sequence[Path]) -> list[Path]:
-    """NUMBER photographs of enough pixels."""
-    first, *rest = [[path for path in pictures_in(folder) if is_large(path)] for folder in folders]
-    more = [path for paths in rest for path in paths]
-    missing = NUMBER - len(first)
-    return [*first, *(more[:: max(1, len(more) // missing)][:missing] if missing > 0 and more else [])][:NUMBER]
+    """NUMBER photographs of enough pixels: all of the first folders, of the last what is missing, spread over it."""
+    *first, last = (pictures_in(folder) for folder in folders)
+    all_of = [path for paths in first for path in paths if is_large(path)]
+    missing = NUMBER - len(all_of)
+    spread = (path for path in last[:: max(1, len(last) // (2 * missing))] if is_large(path))
+    return [*all_of, *islice(spread, missing)]
 
 
 def is_large(photograph: Path) -> bool:
