@@ -170,7 +170,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
     Raises NumericsError for NaN.
     """
     if x.isnan().any():
-        raise NumericsError("the picture holds NaN and cannot be written; run again in float32")
+        raise NumericsError("the picture holds NaN and cannot be written; try --dtype float32 if another was named")
     levels = ((x.detach().to("cpu", torch.float32).clamp(-1.0, 1.0) + 1.0) * 127.5 + 0.5).floor().to(torch.uint8)
     array = levels.permute(1, 2, 0).numpy()
     return array[:, :, 0] if array.shape[2] == 1 else array

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files import refuse_existing, sha256_bytes, sha256_file, write_together
-from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 from dmps_cli.reading import decoding, load_array, read_bytes
 from dmps_cli.records import FileName, RecordError, as_builtins, as_record, parse_json
 
@@ -82,6 +82,11 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     mask: str | None = None
     pattern_sha256: str | None = None
     versions: dict[str, Any] = field(default_factory=versions)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a sigma_y that float32 cannot tell from 0."""
+        if 0.0 < self.sigma_y < MIN_SIGMA:
+            raise ValueError(f"sigma_y is {self.sigma_y}; expected 0, or at least {MIN_SIGMA:g}")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, sigma_y on both scales."""

@@ -22,6 +22,9 @@ from dmps_cli.metrics import GREY_LEVELS
 FLOOR = 1.0 / math.sqrt(12.0)
 """Levels: the rounding to whole levels alone."""
 
+NEAR_FLOOR = 1.5 * FLOOR
+"""Levels up to which an estimate is the floor: noise of 0.3 levels beside the rounding; small samples err by it."""
+
 SIDES = (8, 6, 4, 3, 2)  # px; of a patch
 ENOUGH = 2000  # high coefficients that a side must give, or a smaller one is tried
 MAX_PATCHES = 60_000
@@ -72,7 +75,7 @@ def estimate_sigma(y: Tensor, keep: Tensor | None = None) -> Estimate:
 
 
 def _estimate(levels: float, *notes: str) -> Estimate:
-    return Estimate(sigma_y=max(levels, FLOOR) / GREY_LEVELS, is_white=not notes, notes=notes)
+    return Estimate(sigma_y=(levels if levels > NEAR_FLOOR else FLOOR) / GREY_LEVELS, is_white=not notes, notes=notes)
 
 
 def _is_clipped(values: np.ndarray) -> bool:
@@ -206,7 +209,7 @@ def _judged(patches: _Patches, asked: _Asked) -> Estimate:
     is_shared = patches.is_colour and brightness.is_even and brightness.middle > max(SEEN, SHARED * white)
     if is_coloured or is_shared:
         whole = math.sqrt((brightness.whole**2 + 2.0 * colour.whole**2) / 3.0)
-        if is_coloured or colour.middle > COLOURED * white:
+        if is_coloured or colour.middle > SEEN or not brightness.is_fine:
             return _estimate(
                 whole,
                 "its noise is not white, as after compression, enlarging or demosaicing; give a larger --sigma if too "
@@ -222,12 +225,16 @@ def _judged(patches: _Patches, asked: _Asked) -> Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bands:
-    """Noise of some planes at high, middle and all frequencies; is_even: whether the patches agree, as noise does."""
+    """Noise of some planes at high, middle and all frequencies.
+
+    is_even, is_fine: whether the patches agree, as they do of noise, on its middle and on its high frequencies.
+    """
 
     high: float
     middle: float
     whole: float
     is_even: bool
+    is_fine: bool
 
     @classmethod
     def of(cls, patches: _Patches, asked: _Asked, planes: slice) -> _Bands:
@@ -236,7 +243,13 @@ class _Bands:
             _restricted(asked, patches.energy(planes, band))
             for band in (patches.high, patches.middle, patches.order >= 2)
         )
-        return cls(high=high.sigma, middle=middle.sigma, whole=whole.sigma, is_even=middle.spread < EVEN)
+        return cls(
+            high=high.sigma,
+            middle=middle.sigma,
+            whole=whole.sigma,
+            is_even=middle.spread < EVEN,
+            is_fine=high.spread < EVEN,
+        )
 
     @property
     def is_coloured(self) -> bool:

@@ -64,9 +64,9 @@ class OperatorOptions:
     )
     kernel_as_is: bool | None = _option("Take the kernel's values as they are: they are not made to sum to 1.")
     boundary: str | None = _option(
-        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), black "
-        "(zero: the middle of the [-1, 1] scale), its mirror image, its edge, its other side. Default: valid for a "
-        "picture without a sidecar, else the task's.",
+        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), "
+        "nothing (zero, mid-grey), the picture mirrored (reflect), its edge on and on (replicate), its other side "
+        "(circular). Default: valid for a picture without a sidecar, else the task's.",
         "|".join(BOUNDARIES),
         complete="boundary",
     )
@@ -526,7 +526,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blur_std_x": _std,
     "blur_std_y": _std,
     "taps": _odd,
-    "length": _real(f"a number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE),
+    "length": _real(f"a number of px from 1 to {kernels.MAX_LENGTH:g}", lambda n: 1 <= n <= kernels.MAX_LENGTH),
     "angle": _real("a number of degrees from -360 to 360", lambda n: abs(n) <= 360),
     "kernel": lambda option, value: kernels.read(value),
     "kernel_as_is": _flag,

@@ -111,8 +111,8 @@ class PictureFlags:
     def share(self) -> tuple[int, int]:
         """(I, N). Raises UsageError."""
         index, _, count = (self.shard or "1/1").partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise UsageError(f"--shard is '{self.shard}'; it must be I/N with I from 1 to N, 1/4 for instance")
+        if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
+            raise UsageError(f"--shard is '{(self.shard or '')[:40]}'; it must be I/N with I from 1 to N, as in 1/4")
         return int(index), int(count)
 
     def pictures(self, console: Console, *, offline: bool) -> dict[str, Path]:
@@ -129,6 +129,10 @@ class PictureFlags:
             if (other := written.setdefault(png_name(name), name)) != name:
                 raise InputError(f"{other} and {name} would give results of one name; rename one of them")
         return found
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(2**31))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from dmps_cli.tasks import (
     Shape3,
     build,
     check_told,
+    factor,
     flag,
     of_found_picture,
     resolve,
@@ -187,7 +188,19 @@ def _plan_from_sidecar(path: Path, sidecar: Sidecar, task: str, options: Operato
 def check_mask(params: Mapping[str, Any]) -> None:
     """Raises InputError if the mask that the parameters name does not exist."""
     if params.get("mask") not in (None, ALPHA_MASK) and not os.path.isfile(params["mask"]):  # noqa: PTH113 - False for any odd name
-        raise InputError(f"the mask {params['mask']} does not exist")
+        raise InputError(f"the mask {params['mask']} does not exist, or is no regular file")
+
+
+def check_claimed(plan: OperatorPlan, numbers: int, path: Path) -> None:
+    """Raises InputError for a recorded picture far larger than a measurement of so many numbers can be of."""
+    if plan.image_shape is None:
+        return
+    _, height, width = plan.image_shape
+    share = (1.0 - (plan.params.get("fraction") or 0.0)) / plan.params.get("ratio", 1) / factor(plan.params) ** 2
+    if height * width * share > 16 * numbers + 2**22:  # a canvas at a valid boundary is larger than what it shows
+        raise InputError(
+            f"the sidecar of {path} claims a picture of {width} x {height} px, {path} has {numbers} numbers"
+        )
 
 
 def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:

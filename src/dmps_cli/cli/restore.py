@@ -14,7 +14,7 @@ from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.guide import NoTaskError, guide, typed
-from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, plan_operator, planned_shape
+from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, check_claimed, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
@@ -61,13 +61,17 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One input, checked as far as that goes without torch."""
+    """One input, checked as far as that goes without torch.
+
+    grey_sampling: where the picture turns out to be grey, and the prior one of colour.
+    """
 
     path: Path
     sha256: str
     targets: tuple[Target, ...]
     input: InputPlan
     sampling: Sampling
+    grey_sampling: Sampling
     reference: Path | None
 
     @property
@@ -114,6 +118,7 @@ class Ready:
     op: LinearOperator
     truth: Tensor | None
     noise: MeasuredNoise
+    sampling: Sampling
     kept: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -182,6 +187,7 @@ def restore(
                     targets=targets,
                     input=input_plan,
                     sampling=sampling.resolve(entry, input_plan.plan.task),
+                    grey_sampling=sampling.resolve_grey(entry, input_plan.plan.task),
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
@@ -354,6 +360,7 @@ def read(
     if shape[0] == 1 and pixels.shape[1] == 3:
         pixels, share = grey_measurement(pixels, sigma_y, job.path, console)
         sigma_y *= share
+    check_claimed(job.plan, pixels.numel(), job.path)
     key = (job.plan.key, shape)
     if key not in operators:
         operators.clear()
@@ -368,11 +375,19 @@ def read(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    noise = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
-    if job.plan.is_estimated:
-        noise = estimated_noise(job.path, op, y, console)
+    known = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+    noise = estimated_noise(job.path, op, y, console) if job.plan.is_estimated else known
     kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
-    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, kept=kept)
+    sampling = own_sampling(job, op, prior, console)
+    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, sampling=sampling, kept=kept)
+
+
+def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, console: Console) -> Sampling:
+    """The job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
+    if op.in_shape[0] == prior.prior.channels or job.grey_sampling == job.sampling:
+        return job.sampling
+    console.note(f"{job.path} is grey: {job.grey_sampling}")
+    return job.grey_sampling
 
 
 def is_grey_input(job: Job, pixels: Tensor, console: Console) -> bool:
@@ -398,9 +413,7 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, console: Console)
     from dmps_cli.operators.pointwise import Mask
 
     if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
-        raise UsageError(
-            f"{path}: the measurement is no picture, which its noise could be estimated from; give --sigma"
-        )
+        raise UsageError(f"{path}: the measurement is no picture, that shows its noise; give --sigma")
     estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
     least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
     console.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
@@ -480,7 +493,7 @@ def grey_measurement(y: Tensor, sigma_y: float, path: Path, console: Console) ->
     grey, share = to_grey(y)
     left = (
         ""
-        if share == 1.0
+        if share == 1.0 or sigma_y == 0.0
         else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
     )
     console.note(f"{path} is in colour and the prior one of grey pictures; its grey value is restored{left}")
@@ -550,7 +563,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
     from dmps_cli.pipeline import FILE_KEY, restore
 
     first = units[0].ready
-    op, sigma_y, sampling, task = first.op, first.sigma_y, first.job.sampling, first.job.plan.task
+    op, sigma_y, sampling, task = first.op, first.sigma_y, first.sampling, first.job.plan.task
     elapsed = stopwatch(op.device)
     iterations: list[list[int]] = []
     y = torch.cat([unit.ready.y for unit in units])
@@ -620,7 +633,7 @@ class Writer:
             "task": job.plan.task,
             "operator": dict(job.plan.params),
             **unit.ready.noise.as_dict(),
-            **job.sampling.as_dict(),
+            **unit.ready.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": unit.target.sample,
             "model": self.prior.name,
