@@ -33,7 +33,8 @@ from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.crops import Batch
 from dmps_cli.errors import InputError, MemoryShortageError, WeightsError
 from dmps_cli.nets.beginnings import grown, initialised
-from dmps_cli.nets.natural import SIZES, Attention, NaturalConfig, NaturalNet, natural_from_state, peak_bytes_per_pixel
+from dmps_cli.nets.natural import SIZES, Attention, NaturalConfig, NaturalNet, peak_bytes_per_pixel
+from dmps_cli.nets.natural_state import natural_from_state
 from dmps_cli.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.objective import learning_rate, power_decay, psnr, stored
 from dmps_cli.tensor_files import load_plain
@@ -384,9 +385,22 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "packed"
 
 
-def trained(folder: Path, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+ABSENT = ("numpy", "safetensors", "msgspec", "typer", "rich", "huggingface_hub", "httpx2", "lpips", "piq", "scipy")
+"""What a machine with torch and Pillow alone does not have."""
+
+
+@pytest.fixture(scope="module")
+def absent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that hides those packages."""
+    place = tmp_path_factory.mktemp("absent")
+    for name in ABSENT:
+        (place / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name}')")
+    return place
+
+
+def trained(folder: Path, absent: Path, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     command = ["sh", folder / "benchmarks" / "train_gpu.sh", "--device", "cpu", "--crop", "32", "--batch", "2"]
-    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(absent), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
     )
@@ -405,9 +419,9 @@ def test_the_folder_holds_what_it_says(packed: Path) -> None:
     assert sum(path.stat().st_size for path in packed.rglob("*")) <= 13e6
 
 
-def test_training_end_to_end(packed: Path, tmp_path: Path, dmps: Dmps) -> None:
+def test_training_end_to_end(packed: Path, absent: Path, tmp_path: Path, dmps: Dmps) -> None:
     """Two steps; the file restores, says what it is, and stands in pieces as well."""
-    process = trained(packed, "--out", tmp_path / "out", "--steps", "2", "--part-mib", "15")
+    process = trained(packed, absent, "--out", tmp_path / "out", "--steps", "2", "--part-mib", "15")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "large, 9,7" in out
@@ -429,8 +443,8 @@ def test_training_end_to_end(packed: Path, tmp_path: Path, dmps: Dmps) -> None:
     assert (shown.code, "has_attention" in shown.out) == (0, True), shown.out
 
 
-def test_a_training_that_is_cut_short_leaves_what_it_has(packed: Path, tmp_path: Path) -> None:
-    process = trained(packed, "--out", tmp_path / "out", "--minutes", "9", "--size", "base")
+def test_a_training_that_is_cut_short_leaves_what_it_has(packed: Path, absent: Path, tmp_path: Path) -> None:
+    process = trained(packed, absent, "--out", tmp_path / "out", "--minutes", "9", "--size", "base")
     assert process.stdout is not None
     seen = next((line for line in process.stdout if line.startswith("step 0")), "")
     assert seen, process.communicate(timeout=60)

@@ -21,7 +21,8 @@ from dmps_cli.crops import Collection, Loader, draw_batch
 from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
 from dmps_cli.files import remove_left_overs, sha256_file
 from dmps_cli.nets.beginnings import initialised
-from dmps_cli.nets.natural import ARCHITECTURE, SIGMA_DATA, SIZES, NaturalConfig, NaturalNet, sigmas_of
+from dmps_cli.nets.natural import ARCHITECTURE, SIGMA_DATA, SIZES, NaturalConfig, NaturalNet
+from dmps_cli.nets.natural_state import sigmas_of
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer
 from dmps_cli.training_files import (
     Files,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
 from dmps_cli.nets.layers import at_least_float32
-from dmps_cli.nets.loading import load_state
 
 ARCHITECTURE = "natural"
 
@@ -73,12 +72,6 @@ class NaturalConfig:
             "num_blocks": ",".join(map(str, numbers)),
             "has_attention": str(self.has_attention).lower(),
         }
-
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """Of what `asdict` gave, once JSON has made lists of the tuples."""
-        sizes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
-        return cls(**sizes)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], where: str) -> Self:
@@ -290,24 +283,3 @@ class Natural(nn.Module):
         return torch.add((self.sigma_data / root) ** 2 * z, f, alpha=self.sigma_data * s / root)
 
     forward = denoise
-
-
-def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Natural:
-    """The denoiser of a weights file, ready to run, in float32 and channels_last.
-
-    state: the file's tensors, whatever their precision; where: the file, for messages; metadata: its strings, of
-    which `sigma_data`, `sigma_min`, `sigma_max` count (absent: the defaults of Natural). Raises WeightsError.
-    """
-    with torch.device("meta"):
-        net = NaturalNet(NaturalConfig.from_state(state, where))
-    load_state(net, state, where)
-    return Natural(net, **sigmas_of(metadata or {}, where)).to(memory_format=torch.channels_last)
-
-
-def sigmas_of(metadata: Mapping[str, str], where: str) -> dict[str, float]:
-    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is no number."""
-    known = {name: metadata[name] for name in ("sigma_data", "sigma_min", "sigma_max") if name in metadata}
-    try:
-        return {name: float(text) for name, text in known.items()}
-    except ValueError as exc:
-        raise WeightsError(f"{where}: its metadata {known} should be numbers; fetch the file again") from exc
