@@ -30,6 +30,9 @@ Params = Mapping[str, Any]
 PATTERNS = ("mask", "box", "fraction")
 """Ways to say which pixels are missing."""
 
+ALPHA_MASK = "alpha"
+"""What `--mask` says where the transparent parts of the picture itself are missing; a file of that name is ./alpha."""
+
 BOUNDARIES = ("valid", "zero", "reflect", "replicate", "circular")
 
 
@@ -73,7 +76,12 @@ class OperatorOptions:
         "X",
     )
     weights: str | None = _option("Weights of red, green and blue in the grey value.", "R,G,B")
-    mask: str | None = _option("Mask picture of the same size, black and white: white pixels are kept.", "FILE")
+    mask: str | None = _option(
+        "Mask picture of the same size: white pixels are kept; of strokes painted on transparent ground the unpainted "
+        "ones. alpha: what is transparent in the picture itself is removed.",
+        "FILE|alpha",
+    )
+    invert_mask: bool | None = _option("Take the mask the other way round: white pixels are removed.")
     box: str | None = _option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
     fraction: float | None = _option("Share of pixels removed at random, 0 to 1.", "SHARE")
     ratio: int | None = _option("Compression: pixels per measured value.", "N")
@@ -256,7 +264,7 @@ TASKS: dict[str, Task] = {
     "inpaint": Task(
         help="missing pixels: a mask, a box, or a random half",
         sigma_y=0.05,
-        params={"mask": None, "box": None, "fraction": 0.5, "operator_seed": 0},
+        params={"mask": None, "invert_mask": False, "box": None, "fraction": 0.5, "operator_seed": 0},
         build=_mask,
         told=PATTERNS,
     ),
@@ -322,6 +330,8 @@ def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
     chosen = [name for name in PATTERNS if name in given]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(map(flag, chosen))} exclude each other")
+    if given.get("invert_mask") and "mask" not in given:
+        raise UsageError("--invert-mask belongs to a --mask; name it")
     if chosen:
         params.update({name: None for name in PATTERNS if name not in chosen})
     if params["fraction"] is None:
@@ -528,6 +538,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
         lambda n: 0.001 <= max(map(abs, n)) <= 100,
     ),
     "mask": lambda option, value: str(value),
+    "invert_mask": _flag,
     "box": _box,
     "fraction": _real("a share of pixels from 0 up to 1", lambda n: 0 <= n < 1),
     "ratio": _integer("a whole number, at least 1", lambda n: n >= 1),
