@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -879,15 +880,17 @@ def test_one_unreadable_photograph_to_measure_on_is_skipped(
     (tmp_path / "val").mkdir()
     photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
     (tmp_path / "val" / "b.png").write_bytes((photos / "0.png").read_bytes())
-    reading = io.open
 
-    def refused(path: Any, *arguments: Any, **options: Any) -> Any:
-        if str(path).endswith("b.png"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return reading(path, *arguments, **options)
+    def refusing(opening: Callable[..., Any]) -> Callable[..., Any]:
+        def refused(path: Any, *arguments: Any, **options: Any) -> Any:
+            if str(path).endswith("b.png"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return opening(path, *arguments, **options)
 
-    for module in (builtins, io):  # Pillow has it of the one, pathlib of the other
-        monkeypatch.setattr(module, "open", refused)
+        return refused
+
+    for module in (builtins, io, os):  # Pillow has it of the first, pathlib of the second, the package of the third
+        monkeypatch.setattr(module, "open", refusing(module.open))
     done = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val")
     assert done.code == 0, done.err
     assert "8 photographs to train on, 1 to measure on; 1 damaged skipped" in done.err
@@ -987,7 +990,7 @@ def test_names_and_terms_that_are_no_text(photos: Path, tmp_path: Path, monkeypa
 
 def test_weights_of_another_preconditioning_are_refused(dmps: Dmps, photos: Path) -> None:
     state = {name: value.clone() for name, value in initialised(TINY, 0).state_dict().items()}
-    for told, said in (("0.7", "its sigma_data is 0.7"), ("much", "should be numbers")):
+    for told, said in (("0.7", "its sigma_data is 0.7"), ("much", "expected a number")):
         save_file(state, "w.safetensors", {"architecture": "natural", "sigma_data": told})
         result = dmps("train", photos, "-o", "a.safetensors", "--init", "w.safetensors", *SHORT)
         assert result.code == 1
