@@ -1,6 +1,6 @@
 """What a training moves: the network, the average of its weights, the optimizer, by EDM's loss.
 
-[EDM] Karras et al. 2022. The learning rate depends on the share of the time that is used up, over all calls.
+[EDM] Karras et al. 2022. The learning rate depends on the share of the budget that is used up, over all calls.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dmps_cli.budgets import Budget, budget_of
 from dmps_cli.crops import Batch, Photo, Shapes, decode
 from dmps_cli.device import has_fast_bfloat16
 from dmps_cli.errors import InputError
@@ -66,7 +67,7 @@ def edm_loss(
 
 
 def learning_rate(highest: float, share: float, step: int) -> float:
-    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the time, 0 to 1."""
+    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the budget, 0 to 1."""
     return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
@@ -93,11 +94,12 @@ def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
 class Recipe:
     """How a prior is trained; kept with the training state.
 
-    minutes: over all calls; lr: the highest learning rate; full: whether the prior's file has float32;
-    validate: a folder to measure on, else a tenth is held out.
+    minutes or steps, the other None: over all calls; lr: the highest learning rate; full: whether the prior's file has
+    float32; validate: a folder to measure on, else a tenth is held out. ValueError if not exactly one of the two is.
     """
 
-    minutes: float = 120.0
+    minutes: float | None = 120.0
+    steps: int | None = None
     batch: int = 12
     crop: int = 96
     lr: float = 3e-3
@@ -106,10 +108,13 @@ class Recipe:
     full: bool = False
     validate: str = ""
 
+    def __post_init__(self) -> None:
+        budget_of(self.minutes, self.steps)
+
     @property
-    def seconds(self) -> float:
+    def budget(self) -> Budget:
         """Of all calls."""
-        return 60.0 * self.minutes
+        return budget_of(self.minutes, self.steps)
 
     @property
     def shapes(self) -> Shapes:
@@ -133,8 +138,8 @@ class Trainer:
 
     @property
     def share(self) -> float:
-        """Of the time, used up."""
-        return self.seconds / self.recipe.seconds
+        """Of the budget, used up."""
+        return self.recipe.budget.share(self.step, self.seconds)
 
     @property
     def lr(self) -> float:

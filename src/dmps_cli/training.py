@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dmps_cli.budgets import Budget, Minutes, Steps
 from dmps_cli.checkpoints import read_checkpoint
 from dmps_cli.crops import Collection, Loader, draw_batch
 from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
@@ -46,6 +47,42 @@ LARGEST_LOSS = 20.0
 
 SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE, SAVE_SHARE = 180.0, 6, 6, 0.08
 """Seconds between checkpoints; so many in a short run; log rows between two; share of the time they may take."""
+
+
+class Pace:
+    """When a checkpoint is due, and a row of the log: ROWS_PER_SAVE of them as often.
+
+    SAVE_SECONDS after the last one, or LEAST_SAVES to the budget where that is sooner; but not before the last one took
+    at most SAVE_SHARE of the time since.
+    """
+
+    def __init__(self, budget: Budget, step: int, seconds: float) -> None:
+        self.budget, self.save_seconds = budget, 0.0
+        self.saved = self.rowed = (step, seconds)
+
+    def _is_due(self, since: tuple[int, float], step: int, seconds: float, per_save: int) -> bool:
+        spent = self.budget.spent(step, seconds) - self.budget.spent(*since)
+        elapsed = seconds - since[1]
+        is_late = elapsed >= SAVE_SECONDS / per_save or spent >= self.budget.total / (LEAST_SAVES * per_save)
+        return is_late and elapsed >= self.save_seconds / SAVE_SHARE / per_save
+
+    def is_save_due(self, step: int, seconds: float) -> bool:
+        """Whether a checkpoint is."""
+        return self._is_due(self.saved, step, seconds, 1)
+
+    def is_row_due(self, step: int, seconds: float) -> bool:
+        """Whether a row of the log is."""
+        return self._is_due(self.rowed, step, seconds, ROWS_PER_SAVE)
+
+    def row(self, step: int, seconds: float) -> None:
+        """Takes note of a row."""
+        self.rowed = step, seconds
+
+    def save(self, step: int, begun: float, seconds: float) -> None:
+        """Takes note of a checkpoint, and of the seconds at which it was begun and done."""
+        self.saved = self.rowed = step, seconds
+        self.save_seconds = seconds - begun
+
 
 Clock = Callable[[int], float]
 """Seconds by a clock of any zero, asked before and after each step, with the number of steps done."""
@@ -125,9 +162,14 @@ class Start:
     @property
     def changes(self) -> list[str]:
         """What of the recipe is not as it was saved."""
-        before = {} if self.saved is None else asdict(self.saved.recipe)
-        now = asdict(self.recipe)
-        return [f"{name} {now[name]} (it was {old})" for name, old in before.items() if now[name] != old]
+        if self.saved is None:
+            return []
+        known, now = self.saved.recipe, asdict(self.recipe)
+        old, new = known.budget, self.recipe.budget
+        was = old if old.option != new.option else f"{old.amount:.10g}"
+        budget = [f"{new.option} {new.amount:.10g} (it was {was})"] * (old != new)
+        before = {name: value for name, value in asdict(known).items() if name not in (Minutes.option, Steps.option)}
+        return budget + [f"{name} {now[name]} (it was {value})" for name, value in before.items() if now[name] != value]
 
     @classmethod
     def new(cls, size: str, channels: int, recipe: Recipe) -> Self:
@@ -163,7 +205,7 @@ class Progress:
 
 @dataclass(kw_only=True)
 class Run:
-    """One call: trains until the time is used up, or until `stop` says so; saves now and then, and at the end.
+    """One call: trains until the budget is used up, or until `stop` says so; saves now and then, and at the end.
 
     facts: of the photographs and of the beginning, for the metadata; held_small, held_damaged: of the photographs kept
     for validation, how many are smaller than the crop, and why others could not be read. on_progress is told after
@@ -202,8 +244,7 @@ class Run:
         self.save()  # a disk that cannot be written to is better met now
         draw_step = partial(draw_batch, self.collection, recipe.shapes, trainer.levels, recipe.seed)
         start, used, first_step = self.clock(trainer.step), trainer.seconds, trainer.step
-        save_every = due_every = min(SAVE_SECONDS, recipe.seconds / LEAST_SAVES)
-        saved = rowed = used
+        pace = Pace(recipe.budget, trainer.step, used)
         is_stopped = False
         with Loader(draw_step, trainer.step) as loader:
             begun = mark = time.perf_counter()
@@ -218,15 +259,15 @@ class Run:
                 now = time.perf_counter()
                 self.wait_share = loader.wait_seconds / max(now - begun, 1e-9)
                 rate = (trainer.step - first_step) / max(now - begun, 1e-9)
-                if trainer.seconds - saved >= save_every and trainer.share < 1.0:
+                if trainer.share < 1.0 and pace.is_save_due(trainer.step, trainer.seconds):
                     self.add_row(rate, (loader.wait_seconds - waited) / (now - mark), validate=True)
                     self._try_to_save()
                     begun_saving = trainer.seconds
-                    saved = rowed = trainer.seconds = used + self.clock(trainer.step) - start
-                    save_every = max(due_every, (saved - begun_saving) / SAVE_SHARE)
-                elif trainer.seconds - rowed >= save_every / ROWS_PER_SAVE:
+                    trainer.seconds = used + self.clock(trainer.step) - start
+                    pace.save(trainer.step, begun_saving, trainer.seconds)
+                elif pace.is_row_due(trainer.step, trainer.seconds):
                     self.add_row(rate, (loader.wait_seconds - waited) / (now - mark), validate=False)
-                    rowed = trainer.seconds
+                    pace.row(trainer.step, trainer.seconds)
                 else:
                     self.on_progress(self._progress(rate))
                     continue
