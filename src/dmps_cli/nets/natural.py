@@ -110,8 +110,7 @@ class NaturalNet(nn.Module):
         def blocks(width: int) -> nn.ModuleList:
             return nn.ModuleList(Block(width, emb_width) for _ in range(config.num_blocks))
 
-        scale = torch.linspace(math.log(0.05), math.log(4.0), config.num_frequencies)
-        self.register_buffer("fr", 2.0 * math.pi * scale.exp())
+        self.register_buffer("fr", torch.tensor(_frequencies(config.num_frequencies)))
         self.emb = nn.Sequential(
             nn.Linear(2 * config.num_frequencies, emb_width), nn.SiLU(), nn.Linear(emb_width, emb_width)
         )
@@ -164,6 +163,15 @@ class NaturalNet(nn.Module):
         affs = [block.aff for stage in (*self.enc, self.mid, *self.dec) for block in stage.children()]
         pq = functional.linear(e, torch.cat([aff.weight for aff in affs]), torch.cat([aff.bias for aff in affs]))
         return list(torch.split(pq[:, :, None, None], [aff.out_features for aff in affs], dim=1))
+
+
+def _frequencies(number: int) -> list[float]:
+    """2 pi times 0.05 to 4, equally spaced in their logarithm.
+
+    Python's numbers: `exp` of a tensor on the meta device imports torch._dynamo, which takes seconds.
+    """
+    first, last = math.log(0.05), math.log(4.0)
+    return [2.0 * math.pi * math.exp(first + (last - first) * k / max(number - 1, 1)) for k in range(number)]
 
 
 class Natural(nn.Module):
