@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dmps_cli import checkpoints, curves, training, training_files
+from dmps_cli.ahead import Ahead
 from dmps_cli.budgets import Minutes, Steps
 from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.cli.console import Console
@@ -33,7 +34,6 @@ from dmps_cli.cli.train import reporter
 from dmps_cli.crops import (
     Batch,
     Collection,
-    Loader,
     Photo,
     Shapes,
     draw_batch,
@@ -643,14 +643,14 @@ def test_waiting_is_measured_and_errors_come_through() -> None:
         return batch
 
     start = time.perf_counter()
-    with Loader(slow, 5) as loader:
+    with Ahead(slow, 5) as loader:
         for _ in range(4):
             loader.take()
         elapsed = time.perf_counter() - start
         assert loader.wait_seconds / elapsed >= 0.8
         with pytest.raises(InputError, match="gone"):
             loader.take()
-    with Loader(lambda step: batch, 0) as loader:
+    with Ahead(lambda step: batch, 0) as loader:
         for _ in range(5):
             time.sleep(0.03)  # a slow network
             loader.take()

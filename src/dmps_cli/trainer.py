@@ -10,14 +10,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dmps_cli import dist
 from dmps_cli.budgets import Budget, budget_of
 from dmps_cli.crops import Batch, Photo, Shapes, decode
-from dmps_cli.device import has_fast_bfloat16
+from dmps_cli.device import has_fast_bfloat16, onto
 from dmps_cli.errors import InputError
 from dmps_cli.images import from_uint8
 from dmps_cli.nets.natural import SIGMA_DATA, Natural, NaturalConfig, NaturalNet
@@ -123,7 +125,11 @@ class Recipe:
 
 
 class Trainer:
-    """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds."""
+    """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds.
+
+    Of several processes each has all of it, and computes its part of each step (dist.py): as far as rounding goes, all
+    of them then stand where one process would.
+    """
 
     def __init__(self, net: NaturalNet, config: NaturalConfig, recipe: Recipe, device: torch.device) -> None:
         self.config, self.recipe, self.device = config, recipe, device
@@ -146,6 +152,11 @@ class Trainer:
         """The learning rate now."""
         return learning_rate(self.recipe.lr, self.share, self.step)
 
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network as a step calls it, that of all processes; made with the first step."""
+        return dist.averaging(self.net, self.device)
+
     def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 where the device is fast in it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device))
@@ -153,14 +164,20 @@ class Trainer:
     @torch.enable_grad()
     def take_step(self, batch: Batch) -> float:
         """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
-        x = batch.x.to(self.device).float() / 127.5 - 1.0
+        whole = len(batch.x) if batch.whole is None else batch.whole
+        own = range(whole) if batch.whole is None else dist.own_part(whole)
+        x, eps = (onto(value, self.device) for value in (batch.x, batch.eps))
         with self.autocast():
-            losses = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
-        (losses * self.losses.weights(batch.s).to(self.device)).mean().backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
-        if math.isfinite(float(norm)):
+            losses = edm_loss(
+                self.model, x.float() / 127.5 - 1.0, batch.s.to(self.device), eps, self.denoiser.sigma_data
+            )
+        weights = self.losses.weights(batch.s).to(self.device) * (dist.world_size() / whole)
+        (losses * weights)[: len(own)].sum().backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM))
+        s, losses = _of_all(torch.stack([batch.s, losses.detach().cpu()])[:, : len(own)], own, whole)
+        if math.isfinite(norm):
             self.optimizer.step(self.lr)
-            self.losses.update(batch.s, losses.detach())
+            self.losses.update(s, losses)
             self._update_average()
             self.bad_in_a_row = 0
         else:
@@ -168,7 +185,7 @@ class Trainer:
             self.bad_in_a_row += 1
         self.net.zero_grad(set_to_none=True)
         self.step += 1
-        return float(losses.detach().mean())
+        return float(losses.mean())
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -215,6 +232,13 @@ class Trainer:
         state = {name: value.detach().cpu() for name, value in self.ema.state_dict().items()}
         exact = {name for name, value in state.items() if self.recipe.full or value.ndim < 2 or name.startswith(EXACT)}
         return {name: value if name in exact else value.half() for name, value in sorted(state.items())}
+
+
+def _of_all(values: Tensor, own: range, whole: int) -> Tensor:
+    """(n, whole) float32: every process's values in their places. values: (n, len(own)), ours."""
+    table = torch.zeros(len(values), whole)
+    table[:, own.start :: own.step] = values
+    return dist.summed(table)
 
 
 def _psnr_name(sigma: int) -> str:

@@ -16,10 +16,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dmps_cli import dist
+from dmps_cli.ahead import Ahead
 from dmps_cli.budgets import Budget, Minutes, Steps
 from dmps_cli.checkpoints import read_checkpoint
-from dmps_cli.crops import Collection, Loader, draw_batch
-from dmps_cli.errors import NumericsError, OutputError, UsageError, WeightsError
+from dmps_cli.crops import Collection, draw_batch
+from dmps_cli.errors import DmpsError, NumericsError, OutputError, UsageError, WeightsError
 from dmps_cli.files import sha256_file
 from dmps_cli.nets.natural import SIGMA_DATA, NaturalConfig, NaturalNet, sigmas_of
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer, initialised
@@ -210,6 +212,7 @@ class Run:
     facts: of the photographs and of the beginning, for the metadata; held_small, held_damaged: of the photographs kept
     for validation, how many are smaller than the crop, and why others could not be read. on_progress is told after
     each step and each row of the log; note, what went wrong without ending the run.
+    Of several processes (dist.py) the first one alone measures, writes and keeps the time; they stop at the same step.
     """
 
     trainer: Trainer
@@ -239,19 +242,17 @@ class Run:
         checkpoint is another chance.
         """
         trainer, recipe = self.trainer, self.trainer.recipe
-        self.files.remove_left_overs()
-        check_room(self.files, trainer)
-        self.save()  # a disk that cannot be written to is better met now
+        dist.together(self._begin)
         draw_step = partial(draw_batch, self.collection, recipe.shapes, trainer.levels, recipe.seed)
-        start, used, first_step = self.clock(trainer.step), trainer.seconds, trainer.step
-        pace = Pace(recipe.budget, trainer.step, used)
-        is_stopped = False
-        with Loader(draw_step, trainer.step) as loader:
+        zero, first_step = trainer.seconds - self.clock(trainer.step), trainer.step
+        pace = Pace(recipe.budget, trainer.step, trainer.seconds)
+        is_stopped = self._is_asked_to_stop(zero)
+        with Ahead(draw_step, trainer.step) as loader:
             begun = mark = time.perf_counter()
             waited = 0.0
-            while trainer.share < 1.0 and not (is_stopped := self.stop()):
+            while trainer.share < 1.0 and not is_stopped:
                 loss = trainer.take_step(loader.take())
-                trainer.seconds = used + self.clock(trainer.step) - start
+                is_stopped = self._is_asked_to_stop(zero) and trainer.share < 1.0
                 if math.isfinite(loss):
                     self.losses.append(loss)
                 if trainer.bad_in_a_row >= MOST_BAD_STEPS:
@@ -263,7 +264,7 @@ class Run:
                     self.add_row(rate, (loader.wait_seconds - waited) / (now - mark), validate=True)
                     self._try_to_save()
                     begun_saving = trainer.seconds
-                    trainer.seconds = used + self.clock(trainer.step) - start
+                    is_stopped = self._is_asked_to_stop(zero)
                     pace.save(trainer.step, begun_saving, trainer.seconds)
                 elif pace.is_row_due(trainer.step, trainer.seconds):
                     self.add_row(rate, (loader.wait_seconds - waited) / (now - mark), validate=False)
@@ -273,11 +274,25 @@ class Run:
                     continue
                 mark, waited = time.perf_counter(), loader.wait_seconds
         self.add_row(rate if trainer.step > first_step else 0.0, self.wait_share, validate=not is_stopped)
-        trainer.seconds = used + self.clock(trainer.step) - start
-        self.save()
+        self._is_asked_to_stop(zero)
+        dist.together(self.save)
         if is_stopped:
             self.note(f"saved at step {trainer.step}; --resume {self.files.prior} goes on")
             raise KeyboardInterrupt
+
+    def _begin(self) -> None:
+        """A disk that cannot be written to is better met now."""
+        if not dist.rank():
+            self.files.remove_left_overs()
+            check_room(self.files, self.trainer)
+        self.save()
+
+    def _is_asked_to_stop(self, zero: float) -> bool:
+        """Reads the clock, that of the first process, and whether any is asked to. zero: seconds less the clock's."""
+        seconds = 0.0 if dist.rank() else zero + self.clock(self.trainer.step)
+        told = torch.tensor([seconds, float(self.stop())], dtype=torch.float64)
+        self.trainer.seconds, num_asked = dist.summed(told).tolist()
+        return bool(num_asked)
 
     def _progress(self, rate: float, *, is_checkpoint: bool = False) -> Progress:
         if self.losses:
@@ -297,7 +312,7 @@ class Run:
             raise self._diverged(f"the loss is {mean:.3g}")
         trainer = self.trainer
         is_checkpoint = validate and not self._is_measured
-        measured = trainer.validate(self.pictures) if is_checkpoint else {}
+        measured = trainer.validate(self.pictures) if is_checkpoint and not dist.rank() else {}
         self.psnr = measured or self.psnr
         progress = self._progress(rate, is_checkpoint=is_checkpoint)
         row: Row = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
@@ -314,10 +329,13 @@ class Run:
         last = self.trainer.rows[-1] if self.trainer.rows else {}
         return last.get("step") == self.trainer.step and last.get(PSNR_NAMES[0]) is not None
 
-    def _diverged(self, what: str) -> NumericsError:
-        return NumericsError(
-            f"{what}: the training has diverged; {self.files.prior} and its state are those of the last checkpoint; go "
-            "on with --resume and a smaller --lr"
+    def _diverged(self, what: str) -> DmpsError:
+        """Every process meets it at the same step."""
+        return dist.common(
+            NumericsError(
+                f"{what}: the training has diverged; {self.files.prior} and its state are those of the last "
+                "checkpoint; go on with --resume and a smaller --lr"
+            )
         )
 
     def _try_to_save(self) -> None:
@@ -346,6 +364,8 @@ class Run:
         The prior first: a run killed in between goes on from the state before, and nothing is lost. But the first state
         before it: nothing goes on from a prior alone. Raises OutputError, if not of that one after all were tried.
         """
+        if dist.rank():
+            return
         facts = {**self.facts, **{name: str(count) for name, count in self.counts.items()}}
         failures: list[str] = []
         if not self.files.state.exists():

@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, dist
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Device, Quiet, check_device, check_seed, checked
 from dmps_cli.errors import InputError, OutputError, UsageError, memory_errors
@@ -159,7 +159,8 @@ def train(  # the options are the command
     """Train a prior on your own photographs, for --model of restore, eval and time.
 
     It is a denoiser for every noise level, of the architecture of the bundled prior. OUT is usable from the first
-    checkpoint on; interrupted or killed, the same command with --resume OUT goes on where it was.
+    checkpoint on; interrupted or killed, the same command with --resume OUT goes on where it was. `torchrun
+    --nproc-per-node 8 -m dmps_cli train ...` shares each step among processes.
 
     Example: dmps train photos/ -o my_prior.safetensors --minutes 120
     """
@@ -186,12 +187,18 @@ def train(  # the options are the command
     from dmps_cli.training_files import Files, sole_writer
 
     tune_allocator()
-    place = resolve_device(device)
+    place = dist.own_device(resolve_device(device))
     files = Files(prior=request.output)
-    check_outputs(request, files)
-    with sole_writer(files), memory_errors("take a smaller --batch or --crop"):
-        start = find_start(request, console)
-        trainer = start.trainer(place)
+
+    def occupy() -> None:
+        if not dist.rank():
+            check_outputs(request, files)
+            held.enter_context(sole_writer(files))
+
+    with dist.group(), memory_errors("take a smaller --batch or --crop"), ExitStack() as held:
+        dist.together(occupy)
+        start = dist.together(lambda: find_start(request, console))
+        trainer = dist.together(lambda: start.trainer(place))
         facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
         if trainer.share >= 1.0:
             complete_run(start, trainer, files, console)
@@ -221,10 +228,11 @@ def describe_start(start: Start, trainer: Trainer) -> str:
     config, recipe = start.config, start.recipe
     named = [name for name, known in SIZES.items() if replace(known, channels=config.channels) == config]
     values = sum(value.numel() for value in trainer.net.state_dict().values())
+    shared = f", shared by {dist.world_size()} processes" if dist.world_size() > 1 else ""
     return (
         f"{named[0] if named else f'widths {config.widths}'}, {values:,} values, {COLOURS[config.channels]}; "
         f"{describe_device(trainer.device)}; {recipe.budget} at lr up to {recipe.lr:g}, {recipe.batch} "
-        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step"
+        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step{shared}"
     )
 
 
@@ -232,7 +240,7 @@ def complete_run(start: Start, trainer: Trainer, files: Files, console: Console)
     """Of a training whose budget is used up: writes what is missing."""
     from dmps_cli.training_files import complete
 
-    was_written = complete(files, trainer, start.facts)
+    was_written = dist.together(lambda: not dist.rank() and complete(files, trainer, start.facts))
     console.note(
         f"{files.prior} has had its {start.recipe.budget} (step {trainer.step}): "
         + ("written anew from its state" if was_written else "nothing to do")
@@ -245,8 +253,8 @@ def train_on(start: Start, trainer: Trainer, request: Request, files: Files, con
     console.note(describe_start(start, trainer))
     if changes := start.changes:
         console.note(f"from here on: {', '.join(changes)}")
-    training, held = find_photographs(request, start, files, console)
-    run = prepare(start, trainer, training, held, files, console)
+    training, held = dist.together(lambda: find_photographs(request, start, files, console))
+    run = dist.together(lambda: prepare(start, trainer, training, held, files, console))
     num_damaged = run.num_damaged
     with interruptible() as run.stop, console.gauge(start.recipe.budget.total) as show:
         run.on_progress = reporter(start.recipe.budget, console, show)
