@@ -151,17 +151,11 @@ def averaging(net: nn.Module, device: torch.device) -> nn.Module:
     """
     if world_size() == 1:
         return net
+    import torch
     import torch.distributed as processes
     from torch.nn.parallel import DistributedDataParallel
 
-    own_gpus = device.type == "cuda" and _number("LOCAL_WORLD_SIZE", 1) <= _num_gpus()
-    link = (
-        processes.new_group(backend="nccl", timeout=_PATIENCE) if own_gpus and processes.is_nccl_available() else None
-    )
-    return DistributedDataParallel(net, process_group=link, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-
-def _num_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+    has_own_gpu = device.type == "cuda" and _number("LOCAL_WORLD_SIZE", 1) <= torch.cuda.device_count()
+    over_nccl = has_own_gpu and processes.is_nccl_available()
+    link = processes.new_group(backend="nccl", timeout=_PATIENCE) if over_nccl else None
+    return DistributedDataParallel(net, process_group=link, gradient_as_bucket_view=True)
