@@ -180,7 +180,10 @@ def test_another_configuration_is_refused(dmps: Dmps, photos: Path) -> None:
     assert [row["seed"] for row in lines("run/rows.jsonl")] == [7]
     Path("run/rows.jsonl").write_bytes(b'{"image": 1}\n{"ima\n')
     damaged = dmps(*run, "--nfe", "1", "--limit", "1", "--seed", "7")
-    assert (damaged.code, "rows.jsonl is damaged at line 2" in damaged.err) == (1, True), damaged.err
+    assert (damaged.code, "rows.jsonl is damaged at line 1 (image is 1; expected a text)" in damaged.err) == (
+        1,
+        True,
+    ), damaged.err
 
 
 def test_beside_the_paper_is_said_where_the_preset_differs(dmps: Dmps, photos: Path) -> None:

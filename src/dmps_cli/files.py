@@ -19,7 +19,6 @@ from dmps_cli.errors import DmpsError, InputError, OutputError
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 IMAGE_SUFFIXES = (*OUTPUT_SUFFIXES, ".gif", ".ppm", ".pgm")
 STDIN = "-"
-MAX_NAME = 255  # bytes of a file's name, on nearly every file system
 
 
 def expand_inputs(

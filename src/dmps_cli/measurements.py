@@ -11,16 +11,20 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
-from dmps_cli.files import MAX_NAME, refuse_existing, sha256_bytes, sha256_file, write_together
+from dmps_cli.files import refuse_existing, sha256_bytes, sha256_file, write_together
 from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.records import FileName, RecordError, as_builtins, as_record, parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +34,8 @@ RESTORATION_KIND = "dmps restoration"
 EVALUATION_KIND = "dmps evaluation"
 FORMAT = 1
 MAX_SIDE = 2**24  # px; of what a sidecar may claim
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+Offset = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
 
 FAR_OFF_SCALE = 10.0
 """Values beyond it are said where nothing vouches for the scale: such floats are more likely on 0..255."""
@@ -45,43 +51,41 @@ def versions() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(Struct, frozen=True, kw_only=True):
     """The photograph that was degraded. crop: (left, top, width, height) px of it that were used."""
 
-    file: str
+    file: FileName
     sha256: str
-    width: int
-    height: int
-    crop: tuple[int, int, int, int]
+    width: Side
+    height: Side
+    crop: tuple[Offset, Offset, Side, Side]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sidecar:
+class Sidecar(Struct, frozen=True, kw_only=True):
     """What y.json says.
 
     image_shape: (C, H, W) of x; mask: the inpainting mask as a PNG in base64; pattern_sha256: of the pixels or rows
-    that the operator measures, where it chooses some (`LinearOperator.pattern`).
+    that the operator measures, where it chooses some (`LinearOperator.pattern`). A new field has a default, so that
+    older files stay readable.
     """
 
     task: str
-    operator: Mapping[str, Any]
-    sigma_y: float
+    operator: dict[str, Any]
+    sigma_y: Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
     seed: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[Side, Side, Side]
     source: Source
-    picture: str
+    picture: FileName
     picture_sha256: str
-    measurement: str
+    measurement: FileName
     measurement_sha256: str
     mask: str | None = None
     pattern_sha256: str | None = None
-    versions: Mapping[str, str] = field(default_factory=versions)
+    versions: dict[str, Any] = field(default_factory=versions)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, sigma_y on both scales."""
-        flat = asdict(self)
-        return {"kind": KIND, "format": FORMAT, **flat, "sigma_y_255": self.sigma_y * GREY_LEVELS}
+        return {"kind": KIND, "format": FORMAT, **as_builtins(self), "sigma_y_255": self.sigma_y * GREY_LEVELS}
 
 
 def siblings(picture: Path) -> tuple[Path, Path]:
@@ -153,8 +157,8 @@ def is_of(picture: Path, made_of: Mapping[str, Any]) -> bool:
 def _neighbour(path: Path) -> dict[str, Any]:
     """The object in the .json beside a file; empty if there is none."""
     try:
-        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(path.with_suffix(".json").read_bytes())
+    except (OSError, RecordError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -170,10 +174,10 @@ def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
     if not os.path.isfile(sidecar_path):  # noqa: PTH113 - False for any odd name
         return None, []
     try:
-        content = json.loads(sidecar_path.read_text(encoding="utf-8"))
+        content = parse_json(sidecar_path.read_bytes())
     except OSError as exc:
         raise InputError(f"cannot read {sidecar_path}: {exc.strerror}") from exc
-    except (ValueError, RecursionError):
+    except RecordError:
         return None, [f"{sidecar_path} is damaged, for it is not JSON; ignored"]
     if not isinstance(content, dict) or content.get("kind") != KIND:
         return None, []
@@ -197,64 +201,9 @@ def _parse(content: dict[str, Any], path: Path) -> Sidecar:
     if content.get("format") != FORMAT:
         raise InputError(f"{path} has format {content.get('format')}; this version reads format {FORMAT}: upgrade dmps")
     try:
-        source = _field(content, "source", dict)
-        return Sidecar(
-            task=_field(content, "task", str),
-            operator=_field(content, "operator", dict),
-            sigma_y=_sigma(content),
-            seed=_field(content, "seed", int),
-            image_shape=_counts(content, "image_shape", 3, least=1),  # type: ignore[arg-type]
-            source=Source(
-                file=_field(source, "file", str),
-                sha256=_field(source, "sha256", str),
-                width=_field(source, "width", int),
-                height=_field(source, "height", int),
-                crop=_counts(source, "crop", 4, least=0),  # type: ignore[arg-type]
-            ),
-            picture=_file_name(content, "picture"),
-            picture_sha256=_field(content, "picture_sha256", str),
-            measurement=_file_name(content, "measurement"),
-            measurement_sha256=_field(content, "measurement_sha256", str),
-            mask=_field(content, "mask", str, None),
-            pattern_sha256=_field(content, "pattern_sha256", str, None),
-            versions=_field(content, "versions", dict, {}),
-        )
-    except ValueError as exc:
+        return as_record(content, Sidecar)
+    except RecordError as exc:
         raise InputError(f"{path} is damaged ({exc}); restore from the picture with it moved away") from exc
-
-
-_REQUIRED: Any = object()
-
-
-def _field(content: dict[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
-    """A value of that type; the default where it is missing or null. Raises ValueError."""
-    value = content.get(name)
-    if value is None and default is not _REQUIRED:
-        return default
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}" if name in content else f"{name} is missing")
-    return value
-
-
-def _sigma(content: dict[str, Any]) -> float:
-    value = content.get("sigma_y")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= MAX_SIGMA:
-        raise ValueError(f"sigma_y is {value!r}")
-    return float(value)
-
-
-def _counts(content: dict[str, Any], name: str, length: int, *, least: int) -> tuple[int, ...]:
-    values = _field(content, name, list)
-    if len(values) != length or any(type(value) is not int or not least <= value <= MAX_SIDE for value in values):
-        raise ValueError(f"{name} is {values}")
-    return tuple(values)
-
-
-def _file_name(content: dict[str, Any], name: str) -> str:
-    value: str = _field(content, name, str)
-    if not value or Path(value).name != value or len(os.fsencode(value)) > MAX_NAME:  # a folder, or none
-        raise ValueError(f"{name} is {value!r}")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
-from dmps_cli.errors import InputError, OutputError
+from msgspec import Meta, Struct, defstruct
+
+from dmps_cli.errors import InputError, OutputError, UsageError
 from dmps_cli.files import atomic_write, check_writable, sha256_bytes
-from dmps_cli.measurements import EVALUATION_KIND, is_evaluation, json_bytes, versions
-from dmps_cli.methods import KNOBS, as_typed
-from dmps_cli.metrics import METRICS, OF_SAMPLES
+from dmps_cli.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
+from dmps_cli.methods import KNOBS, METHODS, as_typed
+from dmps_cli.metrics import LPIPS_NETS, MAX_SIGMA, METRICS, OF_SAMPLES
+from dmps_cli.records import Label, RecordError, RelativePath, as_builtins, as_record, one_of, parse_json
+from dmps_cli.schedules import SAMPLERS, SPACINGS
+from dmps_cli.tasks import TASKS, OperatorOptions, resolve
 
 Row = dict[str, Any]
 
@@ -35,6 +40,90 @@ REPORT_FOLDERS = ("sheets", "plots")
 PICTURES = ("truth", "measurements", "restored", "mean", "spread")
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
+
+MAX_SAMPLES = 10_000
+
+TaskName = Annotated[str, one_of(TASKS)]
+Sigma = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
+Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+
+_Row = defstruct(
+    "_Row",
+    [
+        ("image", RelativePath),
+        ("task", TaskName),
+        ("sigma_y", Sigma),
+        ("method", Annotated[str, one_of(METHODS)]),
+        ("sampler", Annotated[str, one_of(SAMPLERS)]),
+        ("spacing", Annotated[str, one_of(SPACINGS)]),
+        ("nfe", Annotated[int, Meta(ge=1, le=10**9)]),
+        ("seed", int),
+        ("model_sha256", str),
+        ("sample", Annotated[int, Meta(ge=1, le=MAX_SAMPLES)], 1),
+        *((knob.label, Number | Label | None, None) for knob in KNOBS.values()),
+        *((name, Number | None, None) for name in (*METRICS, *OF_SAMPLES)),
+        ("seconds", Annotated[float, Meta(ge=0.0, le=1e9)]),
+    ],
+    frozen=True,
+    kw_only=True,
+)
+"""What a row must say; those of the columns that name files name none outside of the folder."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """A task of a configuration, its noise, the ways in which it is solved."""
+
+    task: TaskName
+    operator: dict[str, Any]
+    sigma_y: Sigma
+    samplings: list[dict[str, str | float | None]]
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in self.operator.items() if value is not None}
+        try:
+            resolve(self.task, OperatorOptions(**given))
+        except (UsageError, TypeError) as exc:
+            raise ValueError(f"no operator: {exc}") from exc
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """What reports read of a configuration; results depend on all of it."""
+
+    num_images: Count
+    image_size: Side | None
+    prepared: str
+    model_sha256: str
+    channels: Literal[1, 3]
+    samples: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
+    metrics: list[Annotated[str, one_of(METRICS)]]
+    lpips_net: Annotated[str, one_of(LPIPS_NETS)]
+    problems: list[Problem]
+
+
+class RunFile(Struct, frozen=True, kw_only=True):
+    """What config.json holds; facts: what is worth knowing but changes no result."""
+
+    kind: Literal["dmps evaluation"]
+    format: int
+    config_sha256: str
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    versions: dict[str, Any]
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """A picture that could not be done, and why."""
+
+    input: str
+    error: str
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What is read again of results.json."""
+
+    failures: list[Failure]
+
 
 _DIFFERENCES_SAID = 3
 _HASH = re.compile("[0-9a-f]{64}")
@@ -63,7 +152,10 @@ def unique(rows: Iterable[Row]) -> list[Row]:
 
 
 def ordered(rows: Iterable[Row], config: Mapping[str, Any]) -> list[Row]:
-    """The rows by image, then as the configuration has its problems, then by sample: whoever was done first."""
+    """The rows by image, then as the configuration has its problems, then by sample: whoever was done first.
+
+    Raises InputError for a row that the configuration does not ask for.
+    """
     numbers = count()
     places = {
         _setting({"task": problem["task"], "sigma_y": problem["sigma_y"], **sampling}): next(numbers)
@@ -73,8 +165,12 @@ def ordered(rows: Iterable[Row], config: Mapping[str, Any]) -> list[Row]:
     about = {name for problem in config["problems"] for sampling in problem["samplings"] for name in sampling}
 
     def place(row: Row) -> tuple[str, int, int]:
-        setting = {name: row[name] for name in ("task", "sigma_y", *about) if name in row}
-        return row["image"], places[_setting(setting)], row.get("sample", 1)
+        setting = _setting({name: row[name] for name in ("task", "sigma_y", *about) if name in row})
+        if setting not in places:
+            raise InputError(
+                f"a result of {row['image']} is none that config.json asks for ({setting}); evaluate it anew"
+            )
+        return row["image"], places[setting], row.get("sample", 1)
 
     return sorted(rows, key=place)
 
@@ -96,12 +192,17 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
             notes.append(f"{path}: its last line was cut short and is dropped")
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                row_key(row)
-            except (ValueError, AttributeError) as exc:
-                raise InputError(f"{path} is damaged at line {number}; delete that line and try again") from exc
-            rows.append(row)
+                rows.append(_parsed_row(line))
+            except RecordError as exc:
+                raise InputError(f"{path} is damaged at line {number} ({exc}); delete that line and try again") from exc
     return rows, notes
+
+
+def _parsed_row(line: bytes) -> Row:
+    """A row as it stands in its file. Raises RecordError for what is none."""
+    row = as_record(parse_json(line), dict[str, str | int | float | bool | None])
+    as_record(row, _Row)
+    return row
 
 
 def _row_files(folder: Path) -> list[Path]:
@@ -195,22 +296,23 @@ def _difference(name: str, one: object, other: object, places: tuple[str, str]) 
     return f"{name} is {as_typed(one)} {places[0]}, {as_typed(other)} {places[1]}"
 
 
-def read_config(folder: Path) -> dict[str, Any] | None:
+def read_config(folder: Path) -> RunFile | None:
     """What config.json of a folder says; None if there is none. Raises InputError if it is not ours."""
     path = folder / CONFIG
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["kind"] != EVALUATION_KIND or content["config_sha256"] != config_hash(content["config"]):
-            raise ValueError
-        if content["format"] != FORMAT:
-            raise InputError(f"{path} has format {content['format']}; this version reads format {FORMAT}: upgrade dmps")
+        content = as_record(parse_json(path.read_bytes()), RunFile)
+        if content.format != FORMAT:
+            raise InputError(f"{path} has format {content.format}; this version reads format {FORMAT}: upgrade dmps")
+        if content.config_sha256 != config_hash(content.config):
+            raise RecordError("config_sha256 is not that of its config")
+        as_record(content.config, Configuration)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise InputError(f"{path} is not of dmps eval, or damaged; choose another --out") from exc
-    return dict(content)
+    except RecordError as exc:
+        raise InputError(f"{path} is not of dmps eval, or damaged ({exc}); choose another --out") from exc
+    return content
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -256,19 +358,19 @@ def open_run(
     """
     content = read_config(folder)
     if content is not None and not overwrite:
-        if content["config"] != config:
+        if content.config != config:
             raise OutputError(
-                f"{folder} holds another configuration: {_said(content['config'], config, ('there', 'here'))}; choose "
+                f"{folder} holds another configuration: {_said(content.config, config, ('there', 'here'))}; choose "
                 f"another --out, or begin anew with --overwrite{advice}"
             )
         return
     if content is not None:
-        _remove_pictures(folder, content["config"])
+        _remove_pictures(folder, content.config)
     for path in (*_row_files(folder), *(folder / name for name in (*TABLES, *REPORTS))):
         path.unlink(missing_ok=True)
     head = {"kind": EVALUATION_KIND, "format": FORMAT, "config_sha256": config_hash(config)}
-    content = {**head, "config": dict(config), "facts": dict(facts), "versions": versions()}
-    atomic_write(folder / CONFIG, json_bytes(content), overwrite=True)
+    written = {**head, "config": dict(config), "facts": dict(facts), "versions": versions()}
+    atomic_write(folder / CONFIG, json_bytes(written), overwrite=True)
 
 
 def _remove_pictures(folder: Path, config: Mapping[str, Any]) -> None:
@@ -292,12 +394,12 @@ def _remove_pictures(folder: Path, config: Mapping[str, Any]) -> None:
                 place.rmdir()
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Row], list[str]]:
+def read_runs(folders: Sequence[Path]) -> tuple[RunFile, list[Row], list[str]]:
     """(config.json of the first, the rows of all in order, notes).
 
     Raises InputError if configurations differ, for a folder of another kind, and for rows that contradict each other.
     """
-    contents: list[dict[str, Any]] = []
+    contents: list[RunFile] = []
     rows: list[Row] = []
     notes: list[str] = []
     for folder in folders:
@@ -305,25 +407,29 @@ def read_runs(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Row], list[
         if content is None:
             raise InputError(f"{folder} holds no evaluation ({CONFIG})")
         contents.append(content)
-        if content["config"] != contents[0]["config"]:
-            said = _said(contents[0]["config"], content["config"], (f"in {folders[0]}", f"in {folder}"))
+        if content.config != contents[0].config:
+            said = _said(contents[0].config, content.config, (f"in {folders[0]}", f"in {folder}"))
             raise InputError(f"folders of different configurations cannot be merged: {said}")
         more, cut = read_rows(folder)
         rows += more
         notes += cut
-    config = contents[0]["config"]
-    return contents[0], ordered(unique(rows), config), notes
+    return contents[0], ordered(unique(rows), contents[0].config), notes
 
 
-def read_failures(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """The failures that the last report of each folder names."""
+def read_failures(folders: Sequence[Path]) -> tuple[list[dict[str, str]], list[str]]:
+    """(the failures that the last report of each folder names, notes on reports that cannot be read)."""
     found: list[dict[str, str]] = []
+    notes: list[str] = []
     for folder in folders:
         try:
-            found += json.loads((folder / RESULTS).read_text(encoding="utf-8"))["failures"]
-        except (OSError, ValueError, KeyError, TypeError):
+            content = as_record(parse_json((folder / RESULTS).read_bytes()), Report)
+        except FileNotFoundError:  # interrupted before its report
             continue
-    return found
+        except (OSError, RecordError) as exc:
+            notes.append(f"{folder / RESULTS} cannot be read ({exc}); what failed there is not known")
+            continue
+        found += [as_builtins(failure) for failure in content.failures]
+    return found, notes
 
 
 def copy_pictures(folders: Sequence[Path], target: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmps_cli.ahead import Ahead
+from dmps_cli.device import onto
 from dmps_cli.errors import NumericsError
 from dmps_cli.schedules import Level
 
@@ -51,7 +54,40 @@ class Noise:
 
     def like(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given."""
-        return torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators]).to(x)
+        drawn = torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators])
+        return onto(drawn.to(x.dtype), x.device)
+
+
+class DrawnAhead:
+    """What a Noise draws for one x time after time, by a thread while a GPU computes: the same bits, never waited for.
+
+    x: what `like` will be asked for; count: how often.
+    """
+
+    def __init__(self, noise: Noise, x: Tensor, count: int) -> None:
+        alike = torch.empty(x.shape, dtype=x.dtype)  # on the CPU, never written to
+        self.ahead = Ahead(lambda number: noise.like(alike), count=count)
+
+    def __enter__(self) -> Self:
+        self.ahead.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.ahead.__exit__(*exc)
+
+    def like(self, x: Tensor) -> Tensor:
+        """The next draw, on x's device."""
+        return onto(self.ahead.take(), x.device)
+
+
+@contextmanager
+def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead]:
+    """The noise of `count` steps, for a GPU drawn ahead of them; on a CPU, which would draw no sooner, as it is."""
+    if x.device.type != "cuda":
+        yield noise
+        return
+    with DrawnAhead(noise, x, count) as ahead:
+        yield ahead
 
 
 def x0_coefficient(cur: Level, nxt: Level, eta: float) -> float:
@@ -98,17 +134,19 @@ def sample(
     x: (B, C, H, W). Raises NumericsError, naming the level, if a state is no longer finite.
     """
     finite_so_far: list[Tensor] = []
-    for cur, nxt in pairwise(levels):
-        x0, std = denoiser.predict(x, cur, nxt)
-        if isinstance(denoiser, OwnStep):
-            z = noise.like(x) if nxt.sigma > 0.0 else torch.zeros_like(x)
-            moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, z, cur, nxt)
-        else:
-            drawn = noise.like(x) if eta > 0.0 and nxt.sigma > 0.0 else None
-            moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
-        x = denoiser.adjust(x, moved, cur, nxt)
-        finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
-        on_step()
+    is_noisy = eta > 0.0 or isinstance(denoiser, OwnStep)
+    with prepared(noise, x, sum(is_noisy and nxt.sigma > 0.0 for nxt in levels[1:])) as draws:
+        for cur, nxt in pairwise(levels):
+            x0, std = denoiser.predict(x, cur, nxt)
+            drawn = draws.like(x) if is_noisy and nxt.sigma > 0.0 else None
+            if isinstance(denoiser, OwnStep):
+                z = torch.zeros_like(x) if drawn is None else drawn
+                moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, z, cur, nxt)
+            else:
+                moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
+            x = denoiser.adjust(x, moved, cur, nxt)
+            finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
+            on_step()
     _check_finite(finite_so_far, levels)
     return x
 

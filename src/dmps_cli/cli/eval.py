@@ -484,12 +484,13 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
     if target.overwrite and target.out is not None and target.out.resolve() in [path.resolve() for path in folders]:
         raise UsageError(f"--overwrite would empty {target.out}, which is to be merged; choose another --out")
     content, rows, notes = read_runs(folders)
-    config = content["config"]
-    for note in notes:
+    config = content.config
+    failures, more = read_failures(folders)
+    for note in (*notes, *more):
         console.note(note)
     if target.out is not None:
         check_folder(target.out, overwrite=target.overwrite)
-        open_run(target.out, config, content["facts"], overwrite=target.overwrite)
+        open_run(target.out, config, content.facts, overwrite=target.overwrite)
         known, _ = read_rows(target.out)
         rows = ordered(unique([*known, *rows]), config)
         there = {row_key(row) for row in known}
@@ -497,7 +498,7 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
             log.append([row for row in rows if row_key(row) not in there])
         if not target.no_images:
             copy_pictures(folders, target.out)
-    facts = {**content["facts"], "merged": [str(path) for path in folders], "failures": read_failures(folders)}
+    facts = {**content.facts, "merged": [str(path) for path in folders], "failures": failures}
     places = folders if target.out is None else [target.out, *folders]
     results = Results(rows=rows, config=config, facts=facts, folders=places, compare=compare)
     results.report(console, target.out)
