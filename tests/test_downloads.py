@@ -30,6 +30,7 @@ import pytest
 from dmps_cli import downloads
 from dmps_cli.downloads import Drive, Fetched, Hub, Patience, Source, Web, cache_dir, fetch, parse_source, verify
 from dmps_cli.errors import InputError, OutputError, WeightsError
+from dmps_cli.formats import CHECKPOINT
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -280,6 +281,14 @@ def test_sources_are_parsed() -> None:
     )
     assert parse_source({"repo": "o/m", "file": "b.pt"}) == Hub(repo="o/m", file="b.pt", revision="main")
     assert parse_source({"url": "https://h/b.pt"}) == Web(url="https://h/b.pt")
+    for url in (
+        "https://h:8443/ä?a=b@c#d",
+        "HTTPS://h/b",
+        "http://localhost:80/b",
+        "http://[::1]/b",
+        "http://127.0.0.1",
+    ):
+        assert parse_source({"url": url}) == Web(url=url)
     assert parse_source({"gdrive": "1BGwhRWU_-x"}) == Drive(gdrive="1BGwhRWU_-x")
     assert [str(source) for source in (HUB, Web(url="https://h/b"), Drive(gdrive="1B"))] == [
         "Hub owner/model/net.pt@6b0a2cf45dec",
@@ -299,6 +308,18 @@ def test_sources_are_parsed() -> None:
         ({"url": " "}, "url is ' '"),
         ({"url": "http://h/b"}, "url is 'http://h/b'; https"),
         ({"url": "file:///etc/passwd"}, "https"),
+        ({"url": "http://127.0.0.1:80@h/b"}, "https"),
+        ({"url": "http://localhost:x@h/b"}, "https"),
+        ({"url": "https://127.0.0.1@h/b"}, "https"),
+        ({"url": "http://127.0.0.1.h/b"}, "https"),
+        ({"url": "http://localhost\\@h/b"}, "https"),
+        ({"url": "http://h#@localhost/b"}, "https"),
+        ({"url": "https://h/b\0"}, "https"),
+        ({"url": "https://h/b c"}, "https"),
+        ({"url": "https://h\n/b"}, "https"),
+        ({"url": "https:///b"}, "https"),
+        ({"url": "https://[::1/b"}, "https"),
+        ({"url": "https://h:99999/b"}, "https"),
         ({"repo": "a/b/c", "file": "x"}, "repo is 'a/b/c'; owner/name"),
         ({"repo": "o/m", "file": "../x"}, "file is '../x'"),
         ({"gdrive": "https://drive.google.com/x"}, "the id alone"),
@@ -432,6 +453,31 @@ def test_nobody_answers(get: Fetcher) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/net.pt"
         with pytest.raises(WeightsError, match=r"no connection \(.*refused.*\); gave up after 2 tries"):
             get(Web(url=url), patience={"tries": 2})
+
+
+def test_without_a_network_it_gives_up_in_time(get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for a name that never ends keeps no time-out of its own; the second source has a try left."""
+    end = threading.Event()
+
+    def search(*_: object, **__: object) -> None:
+        end.wait(30)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", search)
+    patience = {"connect": 0.1, "unreachable": 0.5, "first_wait": 0.05, "sleep": time.sleep}
+    start = time.monotonic()
+    with pytest.raises(
+        WeightsError, match=r"no connection within 0.1 s; gave up after [34] tries; https://i/a: no conn"
+    ):
+        get(Web(url="https://h/a"), Web(url="https://i/a"), patience=patience)
+    assert 0.4 < time.monotonic() - start < 5.0
+    end.set()
+
+
+def test_a_network_that_is_there_has_all_the_tries(host: Host, get: Fetcher) -> None:
+    source = host.put(CONTENT, *[Turn(status=503)] * 5)
+    assert get(source, patience={"unreachable": 0.0}).sha256 == sha(CONTENT)
+    assert len(get.slept) == 5
 
 
 def test_a_server_without_ranges_sends_it_all_again(host: Host, get: Fetcher) -> None:
@@ -640,7 +686,7 @@ def test_refusals_of_the_hub(host: Host, get: Fetcher, status: int, code: str, t
 def test_too_many_requests(host: Host, get: Fetcher) -> None:
     """A number of seconds, a date, nothing."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    waits = [{"Retry-After": "7"}, {"Retry-After": date}, {}, {"Retry-After": "soon"}]
+    waits = [{"Retry-After": "7"}, {"Retry-After": date}, {}, {"Retry-After": "\xb2"}]  # a digit that is no number
     source = host.put(CONTENT, *[Turn(status=429, headers=wait) for wait in waits])
     assert get(source).sha256 == sha(CONTENT)
     assert get.slept == [7.0, pytest.approx(29.0, abs=2), 4.0, 8.0]
@@ -710,6 +756,32 @@ def test_a_web_page_is_no_file(host: Host, get: Fetcher) -> None:
     with pytest.raises(WeightsError, match="a web page came, not a file"):
         get(source)
     assert get.names() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "an empty file came"),
+        (b"<!DOCTYPE html><title>sign in</title>" + CONTENT, "a web page came, not a file"),
+        (b"\xef\xbb\xbf\n <HTML>", "a web page came, not a file"),
+        (b'{"error": "come back later"}', "what came is not a checkpoint"),
+        (b"PAR1" + CONTENT, "what came is not a checkpoint"),
+    ],
+)
+def test_without_a_known_hash_the_first_bytes_tell(host: Host, get: Fetcher, content: bytes, said: str) -> None:
+    source = host.put(content)
+    with pytest.raises(WeightsError, match=said):
+        get(source, form=CHECKPOINT)
+    assert get.names() == []
+    assert get(host.put(b"PK\x03\x04" + CONTENT), form=CHECKPOINT).downloaded
+
+
+def test_sizes_that_are_no_numbers(host: Host, get: Fetcher) -> None:
+    for length in ("\xb2", "9" * 5000):
+        source = host.put(CONTENT, Turn(headers={"Content-Length": length}), length=False)
+        with contextlib.suppress(WeightsError):
+            get(source, patience={"tries": 1})
+    assert get(host.put()).sha256 == sha(CONTENT)
 
 
 def test_a_packed_file_is_refused(host: Host, get: Fetcher) -> None:

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,17 @@ import pytest
 
 from dmps_cli import files
 from dmps_cli.errors import InputError, OutputError
-from dmps_cli.files import atomic_write, check_writable, expand_inputs, refuse_existing, sha256_bytes, sha256_file
+from dmps_cli.files import (
+    atomic_write,
+    check_writable,
+    expand_inputs,
+    refuse_existing,
+    remove_left_overs,
+    remove_left_overs_below,
+    sha256_bytes,
+    sha256_file,
+    try_lock,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +353,72 @@ def test_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names() == ["a"]
 
 
+# What killed runs leave
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dmps_cli.files import atomic_write
+def half(file):
+    file.write(b"half"); file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+atomic_write(Path(sys.argv[1]), half, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.png", "n" * 251 + ".png", "\u00e4" * 120 + "\n.png"])
+def test_what_a_killed_run_left_goes_with_the_next(name: str) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, name], check=False)
+    (left,) = names()
+    assert left.endswith(".part")
+    remove_left_overs([Path("other.png")])
+    assert names() == [left]
+    remove_left_overs([Path(name)])
+    assert names() == []
+
+
+def test_only_dead_plain_files_of_our_naming_are_left_overs() -> None:
+    """A file that somebody writes, one of another's naming, a link, a pipe, a folder stay."""
+    hexes = [f"{k:016x}" for k in range(5)]
+    stay = [
+        f".a.{hexes[1]}.part",
+        f".a.{hexes[2]}.part",
+        f".a.{hexes[3]}.part",
+        f".a.{hexes[4]}.part",
+        ".a.new.part",
+        "a",
+    ]
+    touch(f".a.{hexes[0]}.part", stay[0], ".a.new.part", "a")
+    Path(stay[1]).symlink_to("a")
+    os.mkfifo(stay[2])
+    Path(stay[3]).mkdir()
+    with Path(stay[0]).open("r+b") as file:
+        assert try_lock(file)
+        remove_left_overs([Path("a")])
+        assert names() == sorted(stay)
+    remove_left_overs_below(Path())
+    assert names() == sorted(stay[1:])
+
+
+def test_clearing_up_beside_writers_takes_nothing_from_them() -> None:
+    """A run that clears up may hold the lock of a file that has just been made: its writer takes another."""
+    stop = threading.Event()
+
+    def clear() -> None:
+        while not stop.is_set():
+            remove_left_overs([Path("a")])
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    for k in range(60):
+        atomic_write(Path("a"), b"%d" % k, overwrite=True)
+        assert Path("a").read_bytes() == b"%d" % k
+    stop.set()
+    thread.join()
+    assert names() == ["a"]
+
+
 # Checks up front
 
 
@@ -379,6 +456,6 @@ def test_sha256() -> None:
 
 
 def test_sha256_of_what_cannot_be_read() -> None:
-    for name, reason in (("gone", "No such file"), (".", "Is a directory")):
+    for name, reason in (("gone", "No such file"), (".", "it is a folder")):
         with pytest.raises(InputError, match=reason):
             sha256_file(Path(name))

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from dmps_cli import __version__
 from dmps_cli.errors import OptionsError, OutputError, WeightsError
-from dmps_cli.files import atomic_write, is_unicode, sha256_file
+from dmps_cli.files import atomic_write, is_unicode, remove_left_overs, sha256_file
+from dmps_cli.formats import HEAD, checkpoint_kind, is_markup
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
 from dmps_cli.nets.loading import check_state, load_state
@@ -50,7 +51,6 @@ _ALLOWED: list[Any] = [  # a learning rate that numpy computed, as numpy 1 and 2
 _UNPICKLING_TROUBLE = (  # besides its own error, what torch's restricted unpickler was seen to raise on damaged bytes
     *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError, struct.error),
 )
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
 _SAFETENSORS_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -101,21 +101,18 @@ def _kind(path: Path) -> str:
         if not path.is_file():
             raise WeightsError(f"{path} is no file")
         with path.open("rb") as file:
-            head = file.read(1024)
+            head = file.read(HEAD)
         whole = zipfile.is_zipfile(path)
     except OSError as exc:
         raise WeightsError(f"cannot read {path}: {exc.strerror}") from exc
     if not head:
         raise WeightsError(f"{path} is empty; delete it and fetch it again")
-    if head.startswith(b"PK\x03\x04"):
-        if not whole:
-            raise WeightsError(f"{path} is damaged: its end is missing; delete it and fetch it again")
-        return "zip"
-    if head.startswith(_LEGACY_MAGIC):
-        return "legacy"
-    if head[8:9] == b"{":
-        return "safetensors"
-    if head.lstrip().startswith(b"<"):
+    kind = checkpoint_kind(head)
+    if kind == "zip" and not whole:
+        raise WeightsError(f"{path} is damaged: its end is missing; delete it and fetch it again")
+    if kind is not None:
+        return kind
+    if is_markup(head):
         raise WeightsError(f"{path} is a web page, not a checkpoint; delete it and fetch it again")
     raise WeightsError(f"{path} is not a checkpoint (neither torch.save's format nor safetensors)")
 
@@ -228,6 +225,7 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
         "conversion": CONVERSION,
         "written_by": f"dmps {__version__}",
     }
+    remove_left_overs([target])
     write_safetensors(target, state, metadata, where=str(source))
 
 

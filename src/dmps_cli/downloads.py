@@ -15,20 +15,23 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from dmps_cli import __version__
 from dmps_cli.errors import InputError, OutputError, WeightsError
-from dmps_cli.files import atomic_write, sha256_file
+from dmps_cli.files import atomic_write, remove_left_overs, sha256_file
+from dmps_cli.formats import HEAD, Format, is_markup
+from dmps_cli.network import UNREACHABLE, is_silent
 
 if TYPE_CHECKING:
     import httpx2
@@ -127,10 +130,26 @@ def _check_source(source: Source) -> None:
             raise InputError(f"a source's repo is '{repo}'; owner/name is needed")
         case Hub(file=file) if ".." in file.split("/") or file.startswith("/"):
             raise InputError(f"a source's file is '{file}'; a path inside the repository is needed")
-        case Web(url=url) if not re.match(r"https://[^/]|http://(localhost|127\.0\.0\.1)[:/]", url):
-            raise InputError(f"a source's url is '{url}'; https://... is needed")
+        case Web(url=url) if not _is_safe(url):
+            raise InputError(f"a source's url is '{url}'; https://host/... is needed")
         case Drive(gdrive=gdrive) if not re.fullmatch(r"[\w-]+", gdrive):
             raise InputError(f"a source's gdrive is '{gdrive}'; the id alone is needed, not the address")
+
+
+def _is_safe(url: str) -> bool:
+    """Whether it is an address of https, or of this machine, without a user's name that would look like a host."""
+    if not re.fullmatch(r"[^\s\\\x00-\x20\x7f-\x9f]+", url):  # urlsplit() drops or keeps what httpx2 reads otherwise
+        return False
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.hostname is not None and parts.port != 0  # `port` checks that it is a number
+    except ValueError:
+        return False
+    is_encrypted = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _THIS_MACHINE)
+    return is_whole and is_encrypted and "@" not in parts.netloc
+
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 # The contract
@@ -141,13 +160,16 @@ class Patience:
     """How long a download waits: seconds, but for `tries` (in a row without getting on) and `floor` (bytes a second).
 
     Slower than `floor` over `window` counts as stalled; `read` bounds the wait for any next byte. The wait between
-    two tries doubles from `first_wait`; a server that asks for more than `longest_wait` is given up.
+    two tries doubles from `first_wait`; a server that asks for more than `longest_wait` is given up. `connect` bounds
+    the wait for a connection; if there has been none for `unreachable`, there is no network.
     """
 
     tries: int = 6
     first_wait: float = 1.0
     longest_wait: float = 300.0
     read: float = 30.0
+    connect: float = 5.0
+    unreachable: float = UNREACHABLE
     window: float = 60.0
     floor: float = 1024.0
     sleep: Callable[[float], None] = time.sleep
@@ -189,13 +211,15 @@ def fetch(
     note: Note = lambda text: None,
     patience: Patience | None = None,
     advice: str = "",
+    form: Format | None = None,
 ) -> Fetched:
     """The file `target`, or its like in the Hub's cache; downloaded from the first source that works if need be.
 
     size: in bytes; sha256: hexadecimal, or None: what the Hub publishes, or what was first downloaded, is compared
-    with. command: what downloads this file, for the message of a machine without network; advice: what to do instead,
-    where the file is none that a user could put there. HF_HUB_OFFLINE=1 is `offline`. use_hub_cache: whether a file in
-    the Hub's cache will do. Of several processes one downloads, the others wait; a file that is there needs no write.
+    with; form: what its first bytes must be. command: what downloads this file, for the message of a machine without
+    network; advice: what to do instead, where the file is none that a user could put there. HF_HUB_OFFLINE=1 is
+    `offline`. use_hub_cache: whether a file in the Hub's cache will do. Of several processes one downloads, the others
+    wait; a file that is there needs no write.
 
     Raises WeightsError if no source works, or if the file there is another than expected (it is left alone);
     OutputError if the cache cannot be written or the disk is full; InputError if the file there cannot be read.
@@ -207,6 +231,8 @@ def fetch(
         progress=progress,
         note=note,
         patience=patience or Patience(),
+        form=form,
+        contact=_Contact(),
     )
     if found := _at_hand(order, sources if use_hub_cache else ()):
         return found
@@ -215,7 +241,9 @@ def fetch(
         copy = f"run `{command}` on a machine with network and copy the file to that path"
         raise WeightsError(f"{target} is not there and {why}; {advice or copy}")
     with locked(target, note):
+        remove_left_overs([_Record.path(target)])
         instead = advice or f"or put the file at {target} yourself"
+        order = replace(order, contact=_Contact())
         return _at_hand(order, ()) or _from_any(order, sources, instead)  # another process may have been faster
 
 
@@ -261,6 +289,16 @@ class _Order:
     progress: Progress
     note: Note
     patience: Patience
+    form: Format | None
+    contact: _Contact
+
+
+@dataclass(kw_only=True)
+class _Contact:
+    """Whether any host has answered yet, and since when (seconds) that is hoped for."""
+
+    is_made: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 # What is there already
@@ -432,11 +470,28 @@ def _from_source(order: _Order, source: Source) -> Fetched:
         order.note(f"{source}: what an earlier run had begun does not fit; downloading from the start")
         part.drop()
         answer = _whole(order, source, part)
+    _check_form(order, part)
     digest = sha256_file(part.path)
     if not _is_due(order, answer, digest):
         part.drop()
         _raise_not_due(order, answer, digest)
     return _published(order, source, part, digest)
+
+
+def _check_form(order: _Order, part: _Part) -> None:
+    """Raises WeightsError, and forgets the part, if what came cannot be the file by its first bytes."""
+    try:
+        with part.path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as exc:
+        raise InputError(f"cannot read {part.path}: {exc.strerror}") from exc
+    fault = "an empty file came" if not head and order.size is None else ""
+    fault = fault or ("a web page came, not a file" if is_markup(head) else "")
+    if order.form is not None and not order.form.fits(head):
+        fault = fault or f"what came is not {order.form.name}"
+    if fault:
+        part.drop()
+        raise WeightsError(fault)
 
 
 def _due(order: _Order, answer: _Answer) -> tuple[str | None, str]:
@@ -553,10 +608,14 @@ class _Interrupted(Exception):  # noqa: N818 - not an error yet
         self.wait = wait
 
 
+class _Unreachable(_Interrupted):
+    """No connection came about."""
+
+
 def _whole(order: _Order, source: Source, part: _Part) -> _Answer:
     """Brings the part to its end, try after try; one that got on starts the count again."""
     patience, failures = order.patience, 0
-    with _client(patience) as client:
+    with _client(order) as client:
         while True:
             before = part.state()[0]
             try:
@@ -567,16 +626,32 @@ def _whole(order: _Order, source: Source, part: _Part) -> _Answer:
                 if failures >= patience.tries:
                     raise WeightsError(f"{exc}; gave up after {failures} tries") from exc
                 wait = patience.first_wait * 2 ** (failures - 1) if exc.wait is None else exc.wait
+                if isinstance(exc, _Unreachable) and wait >= _hope(order):
+                    raise WeightsError(f"{exc}; gave up after {failures} tries") from exc
                 order.note(f"{source}: {exc}; trying again in {wait:.0f} s")
                 patience.sleep(wait)
 
 
-def _client(patience: Patience) -> httpx2.Client:
+def _hope(order: _Order) -> float:
+    """Seconds in which a first connection may still come about; no end of them once there has been one."""
+    contact = order.contact
+    return math.inf if contact.is_made else contact.since + order.patience.unreachable - time.monotonic()
+
+
+def _client(order: _Order) -> httpx2.Client:
     """Uncompressed: sizes and ranges are those of the file. Proxies as the environment says."""
     import httpx2
 
+    patience = order.patience
+
+    def check(request: httpx2.Request) -> None:
+        seconds = min(patience.connect, max(1.0, _hope(order)))  # the last try may be shorter, but not in vain
+        if not order.contact.is_made and is_silent(str(request.url), seconds):
+            raise httpx2.ConnectTimeout("", request=request)
+
     headers = {"User-Agent": f"dmps-cli/{__version__}", "Accept-Encoding": "identity"}
-    return httpx2.Client(headers=headers, timeout=patience.read, follow_redirects=True)
+    timeout = httpx2.Timeout(patience.read, connect=patience.connect)
+    return httpx2.Client(headers=headers, timeout=timeout, follow_redirects=True, event_hooks={"request": [check]})
 
 
 def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) -> _Answer:
@@ -591,6 +666,7 @@ def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) 
         if begun and begun.validator:
             headers |= {"Range": f"bytes={offset}-", "If-Range": begun.validator}
         with client.stream("GET", url, headers=headers) as response:
+            order.contact.is_made = True
             if response.status_code == 416:
                 part.drop()
             _check_status(response, source, order.patience)
@@ -607,7 +683,8 @@ def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) 
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as exc:
         if "CERTIFICATE_VERIFY_FAILED" in str(exc):
             raise WeightsError(f"the server's certificate is not to be trusted ({exc})") from exc
-        raise _Interrupted(_words(exc, order.patience)) from exc
+        is_connected = not isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout)
+        raise (_Interrupted if is_connected else _Unreachable)(_words(exc, order.patience)) from exc
     except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
         raise WeightsError(str(exc) or type(exc).__name__) from exc
     got = _stat(part.path).st_size
@@ -623,7 +700,7 @@ def _words(exc: httpx2.TransportError, patience: Patience) -> str:
     import httpx2
 
     if isinstance(exc, httpx2.ConnectTimeout):
-        return f"no connection within {patience.read:g} s"
+        return f"no connection within {patience.connect:g} s"
     if isinstance(exc, httpx2.TimeoutException):
         return f"nothing came for {patience.read:g} s"
     if isinstance(exc, httpx2.ConnectError):
@@ -749,12 +826,17 @@ def _explained(response: httpx2.Response, source: Source) -> str:
 
 def _retry_after(value: str) -> float | None:
     """Seconds that a Retry-After header asks for: a number, or a date; None if it says nothing."""
-    if value.strip().isdigit():
-        return float(value)
+    if (seconds := _count(value)) is not None:
+        return float(seconds)
     try:
         return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _count(text: str) -> int | None:
+    """The number that a header's digits say, ASCII's alone and no more of them than a size has; None for others."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,18}\s*", text) else None
 
 
 def _answer(response: httpx2.Response, source: Source) -> _Answer:
@@ -770,7 +852,7 @@ def _answer(response: httpx2.Response, source: Source) -> _Answer:
         linked = [each.headers["X-Linked-ETag"] for each in answers if "X-Linked-ETag" in each.headers]
         published = [*linked, answers[0].headers.get("ETag", "")][0].removeprefix("W/").strip('"').lower()
     return _Answer(
-        total=int(total) if total.isdigit() else None,
+        total=_count(total),
         validator=validator,
         sha256=published if published and _SHA256.fullmatch(published) else None,
     )

@@ -8,13 +8,16 @@ import glob
 import hashlib
 import io
 import os
+import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from dmps_cli.errors import DmpsError, InputError, OutputError
+from dmps_cli.reading import open_regular
 
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 IMAGE_SUFFIXES = (*OUTPUT_SUFFIXES, ".gif", ".ppm", ".pgm")
@@ -44,12 +47,13 @@ def expand_inputs(
 def _with_stdin(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == STDIN:
-            yield from _stdin_names() or [STDIN]
+            yield from stdin_names() or [STDIN]
         else:
             yield argument
 
 
-def _stdin_names() -> list[str]:
+def stdin_names() -> list[str]:
+    """The names on standard input, one a line; none where it is closed."""
     if isinstance(sys.stdin, io.TextIOWrapper):  # names are bytes; read them as the shell's arguments are
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     return [line.rstrip("\r\n") for line in sys.stdin or () if line.strip()]  # None where it is closed
@@ -151,40 +155,105 @@ def nearest_existing(path: Path) -> Path:
     return path
 
 
-TEMPORARY_SUFFIX = ".part"
+_TEMPORARY = re.compile(r"(?P<beginning>\..+\.)[0-9a-f]+\.part", re.DOTALL)
+_WHOLE_NAME = 200  # bytes of a target's name that leave room for what a temporary file's adds
 
 
-def temporary_beginning(target: Path) -> str:
+def _temporary_beginning(target: Path) -> str:
     """How the name of a file begins that `atomic_write` writes first, beside the target."""
-    return f".{target.name[:32]}."
+    return f".{target.name if len(os.fsencode(target.name)) <= _WHOLE_NAME else target.name[:32]}."
 
 
 def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *, overwrite: bool) -> None:
     """Writes a file whole or not at all; makes its folder. content: the bytes, or what writes them to a file.
 
     The content goes to a temporary file beside the target, to the disk, and only then to the name, so that no reader,
-    crash or full disk meets half a file; the temporary file goes whatever happens, Ctrl-C included. Without
-    `overwrite` an existing target stays as it is, even if it appeared a moment ago. A symbolic link is replaced, not
-    followed. The file's mode is that of any new file (umask). Raises OutputError.
+    crash or full disk meets half a file; the temporary file goes whatever happens, Ctrl-C included, and after a kill by
+    `remove_left_overs`. Without `overwrite` an existing target stays as it is, even if it appeared a moment ago. A
+    symbolic link is replaced, not followed. The file's mode is that of any new file (umask). Raises OutputError.
     """
-    temporary = target.parent / f"{temporary_beginning(target)}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not overwrite:
             refuse_existing(target)
-        with temporary.open("xb") as file:
+        with _temporary_file(target) as (file, temporary):
             if callable(content):
                 content(file)
             else:
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _publish(temporary, target, overwrite=overwrite)
+            _publish(temporary, target, overwrite=overwrite)
     except OSError as exc:
         raise OutputError(_reason(target, exc)) from exc
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside the target and its path, locked while we have it; it goes in the end, if it is still there."""
+    path = target.parent / f"{_temporary_beginning(target)}{secrets.token_hex(8)}.part"
+    file = path.open("xb")
+    try:
+        if try_lock(file) is False or not os.fstat(file.fileno()).st_nlink:  # a run that clears up had it first
+            with _temporary_file(target) as another:
+                yield another
+        else:
+            yield file, path
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            path.unlink()
+        with contextlib.suppress(OSError):  # what could not be written is said already
+            file.close()
+
+
+def try_lock(file: BinaryIO) -> bool | None:
+    """Whether the file is locked for us now, until it is closed or we are dead; None where files have no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def remove_left_overs(targets: Iterable[Path]) -> None:
+    """Removes the temporary files of killed runs that began to write these targets."""
+    beginnings: dict[Path, set[str]] = {}
+    for target in targets:
+        beginnings.setdefault(target.parent, set()).add(_temporary_beginning(target))
+    for folder, own in beginnings.items():
+        _remove_dead(folder, lambda beginning, own=own: beginning in own)  # type: ignore[misc]
+
+
+def remove_left_overs_below(folder: Path) -> None:
+    """Removes the temporary files of killed runs in a folder whose files are all ours, and in its subfolders."""
+    for place, _, _ in os.walk(folder):
+        _remove_dead(Path(place), lambda beginning: True)
+
+
+def _remove_dead(folder: Path, is_own: Callable[[str], bool]) -> None:
+    """Removes files of a folder that are named as our temporary ones and that no process holds."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - names alone
+            found = _TEMPORARY.fullmatch(name)
+            if found and is_own(found["beginning"]):
+                with contextlib.suppress(OSError):
+                    _remove_if_dead(folder / name)
+
+
+def _remove_if_dead(path: Path) -> None:
+    # the lock of whoever writes it is free once that process is dead; we hold it until the name is gone
+    with open(path, "r+b", opener=_plain_file) as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and try_lock(file):
+            path.unlink()
+
+
+def _plain_file(path: str, flags: int) -> int:
+    """Opens without following a link and without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
@@ -243,7 +312,7 @@ def _reason(target: Path, exc: OSError) -> str:
 def sha256_file(path: Path) -> str:
     """Hexadecimal sha256 of a file. Raises InputError if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc

@@ -22,7 +22,8 @@ from typing import Any
 
 from dmps_cli.downloads import HubData, HubListing, Note, Progress, cache_dir, fetch, is_offline, locked
 from dmps_cli.errors import InputError
-from dmps_cli.files import atomic_write
+from dmps_cli.files import atomic_write, remove_left_overs_below
+from dmps_cli.formats import JSON, PARQUET
 
 _BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
 _BATCH = 64  # rows in memory at a time
@@ -193,6 +194,7 @@ def _files(card: DataCard, shard: _Shard, start: int, rows: Sequence[int], link:
         parquet = _fetched(card, shard, link)
         with locked(folder, link.note):
             there = _written(folder)  # by another process, meanwhile
+            remove_left_overs_below(folder)
             _write(card, parquet, start, [row for row in rows if row not in there], folder)
         there = _written(folder)
     return {row: there[row] for row in rows}
@@ -225,7 +227,7 @@ class _Shard:
 def _shards(card: DataCard, link: Link) -> list[_Shard]:
     """The shards in the order of their rows. The listing is kept: a branch that moves on does not move the rows."""
     source = HubListing(repo=card.repo, revision=card.revision)
-    path = fetch([source], card.location / "hub.json", **_how(card, link)).path
+    path = fetch([source], card.location / "hub.json", form=JSON, **_how(card, link)).path
     try:
         listing = json.loads(path.read_bytes())
         shards = [
@@ -291,7 +293,7 @@ def _fetched(card: DataCard, shard: _Shard, link: Link) -> Path:
         size = "" if shard.size is None else f" ({shard.size / 1e6:.0f} MB)"
         link.note(f"{card.name}: {card.repo}/{shard.file}{size}; {card.licence}")
     source = HubData(repo=card.repo, file=shard.file, revision=shard.commit)
-    return fetch([source], target, size=shard.size, sha256=shard.sha256, **_how(card, link)).path
+    return fetch([source], target, size=shard.size, sha256=shard.sha256, form=PARQUET, **_how(card, link)).path
 
 
 @dataclass(frozen=True, kw_only=True)

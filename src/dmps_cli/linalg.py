@@ -160,14 +160,31 @@ def _hadamard_passes(row: Tensor, blocks: list[Tensor]) -> Tensor:
     return row
 
 
-def kernel_spectrum(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
-    """`rfft2` of a kernel laid on a periodic grid with its centre (kh // 2, kw // 2) at the origin.
+def fast_length(least: int) -> int:
+    """The smallest length, not below `least`, without a prime factor above 5: other FFTs take several times as long."""
+    length = least
+    while _without_factors(length) > 1:
+        length += 1
+    return length
+
+
+def _without_factors(length: int) -> int:
+    """What is left of a number when it is divided by 2, 3 and 5 as often as that goes."""
+    for factor in (2, 3, 5):
+        while length % factor == 0:
+            length //= factor
+    return length
+
+
+def kernel_spectrum(kernel: Tensor, grid: tuple[int, int], origin: tuple[int, int] | None = None) -> Tensor:
+    """`rfft2` of a kernel laid on a periodic grid with its pixel `origin`, by default (kh // 2, kw // 2), at (0, 0).
 
     kernel: (kh, kw), real; result: (H, W // 2 + 1), complex. Where the kernel is larger than the grid it wraps.
     """
+    kh, kw = kernel.shape
     rows, cols = (
-        (torch.arange(length, device=kernel.device) - length // 2) % size
-        for length, size in zip(kernel.shape, grid, strict=True)
+        (torch.arange(length, device=kernel.device) - first) % size
+        for length, first, size in zip(kernel.shape, origin or (kh // 2, kw // 2), grid, strict=True)
     )
     laid = kernel.new_zeros(grid).index_put((rows[:, None], cols[None, :]), kernel, accumulate=True)
     spectrum: Tensor = torch.fft.rfft2(laid)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import NumericsError, WeightsError, interrupts, unknown_name
+from dmps_cli.network import UNREACHABLE, is_silent
 
 if TYPE_CHECKING:
     import torch
@@ -221,6 +222,8 @@ def _torchvision_features(net: str, entry: str) -> tuple[Path, Mapping[str, Tens
     url = get_weight(entry).url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", maxsplit=1)[1]
     try:
+        if not path.exists() and is_silent(url, UNREACHABLE):
+            raise OSError(f"no connection within {UNREACHABLE:g} s")
         with _progress_on_terminals_only() as progress:
             state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", check_hash=True, progress=progress, weights_only=True

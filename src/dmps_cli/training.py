@@ -22,7 +22,7 @@ from dmps_cli.budgets import Budget, Minutes, Steps
 from dmps_cli.checkpoints import read_checkpoint
 from dmps_cli.crops import Collection, draw_batch
 from dmps_cli.errors import DmpsError, NumericsError, OutputError, UsageError, WeightsError
-from dmps_cli.files import sha256_file
+from dmps_cli.files import remove_left_overs, sha256_file
 from dmps_cli.nets.natural import SIGMA_DATA, NaturalConfig, NaturalNet, sigmas_of
 from dmps_cli.trainer import PSNR_NAMES, Recipe, Row, Trainer, initialised
 from dmps_cli.training_files import (
@@ -283,7 +283,7 @@ class Run:
     def _begin(self) -> None:
         """A disk that cannot be written to is better met now."""
         if not dist.rank():
-            self.files.remove_left_overs()
+            remove_left_overs(self.files.all)
             check_room(self.files, self.trainer)
         self.save()
 

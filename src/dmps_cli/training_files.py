@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from torch import Tensor
 from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
 from dmps_cli.curves import draw
 from dmps_cli.errors import OutputError, WeightsError
-from dmps_cli.files import TEMPORARY_SUFFIX, atomic_write, nearest_existing, temporary_beginning
+from dmps_cli.files import atomic_write, nearest_existing
 from dmps_cli.images import png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
@@ -29,9 +27,6 @@ from dmps_cli.trainer import EXACT, PSNR_NAMES, Recipe, Trainer
 ARCHITECTURE = "natural"
 STATE_FORMAT = "dmps training state 3"
 STATE_FACTS = {"step", "bad_steps", "seconds", "level_losses", "rows", "config", "recipe", "photographs"}
-
-LEFT_OVER_SECONDS = 600.0
-"""Age at which a temporary file of ours is one that a killed run left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +62,6 @@ class Files:
     def all(self) -> tuple[Path, ...]:
         """Every one of them that stays."""
         return self.prior, self.state, self.log, self.picture
-
-    def remove_left_overs(self) -> None:
-        """Removes temporary files that killed runs left, which would fill the disk one by one."""
-        for path in self.all:
-            for part in path.parent.glob(f"{glob.escape(temporary_beginning(path))}*{TEMPORARY_SUFFIX}"):
-                with contextlib.suppress(OSError):
-                    if time.time() - part.stat().st_mtime >= LEFT_OVER_SECONDS:
-                        part.unlink()
 
 
 @contextlib.contextmanager

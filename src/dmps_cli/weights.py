@@ -27,6 +27,7 @@ from dmps_cli.downloads import (
 )
 from dmps_cli.errors import InputError, OptionsError, UsageError, WeightsError, unknown_name
 from dmps_cli.files import sha256_file
+from dmps_cli.formats import CHECKPOINT, format_of
 from dmps_cli.schedules import SAMPLERS
 
 if TYPE_CHECKING:
@@ -335,6 +336,7 @@ def fetch_card(
             use_hub_cache=use_hub_cache,
             progress=progress,
             note=note,
+            form=format_of(name) if name else CHECKPOINT,
         )
 
     files = [fetched(name, path, use_hub_cache=True) for name, path in _wanted(card).items()]

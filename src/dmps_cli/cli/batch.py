@@ -21,6 +21,7 @@ from dmps_cli.files import (
     check_writable,
     expand_inputs,
     refuse_existing,
+    remove_left_overs,
 )
 from dmps_cli.measurements import KIND, is_of, siblings, sidecar_kind
 
@@ -144,10 +145,12 @@ def plan_outputs(
             if others := [claimed[file] for file in files if file in claimed]:
                 raise OutputError(f"{path} and {others[0]} would both be written to {target}; rename one of them")
             check_writable(target.parent)
+            batch.console.check_path(target)
             for name in names:
                 check_name(name)
             claimed |= dict.fromkeys(files, path)
             planned.append((path, target))
+    remove_left_overs(file for _, target in planned for file in written(target))
     return planned
 
 

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dmps_cli import dist
+from dmps_cli.errors import OutputError
+from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
     from dmps_cli.report import Row
@@ -21,26 +24,46 @@ class StdoutError(Exception):
     """Standard output takes no more: its reader has left, its disk is full."""
 
 
-def _print(text: str) -> None:
-    """A line on stdout, at once; on none where it is closed. Raises StdoutError. Of several ranks the first speaks."""
-    if dist.rank():
+def _print(render: Callable[[TextIO], str]) -> None:
+    """A text on stdout, at once; on none where it is closed. Raises StdoutError. Of several ranks the first speaks."""
+    if dist.rank() or sys.stdout is None:
         return
+    with whole_stdout():  # rich asks the stream while it lays a table out
+        print(render(sys.stdout), flush=True)
+
+
+@contextmanager
+def whole_stdout() -> Iterator[None]:
+    """What is printed meanwhile, by whomever, has left when it ends. Raises StdoutError if that cannot be."""
     try:
-        print(text, flush=True)
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails on it again as it leaves
         raise StdoutError(exc.strerror or str(exc)) from exc
 
 
 def _say(text: str) -> None:
-    """A line on stderr, if it can be said."""
+    """A line on stderr, if it can be said; whatever a name or a server put into it, it is one line."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print((visible_bytes if sys.stderr.isatty() else visible)(text), file=sys.stderr, flush=True)
+
+
+def _shown(text: str) -> str:
+    """A line for stdout: on a terminal nothing in it is obeyed, elsewhere only its line breaks are written out."""
+    return visible_bytes(text) if _is_terminal(sys.stdout) else in_one_line(text)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _on_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty() and not dist.rank()
+    return _is_terminal(sys.stderr) and not dist.rank()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +90,35 @@ class Console:
     def result(self, text: str) -> None:
         """A line of the result, at once, so that a pipe can go on with it."""
         if not self.as_json:
-            _print(text)
+            _print(lambda stream: _shown(text))
+
+    def path(self, path: Path) -> None:
+        """A path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
+        self.check_path(path)
+        self.result(str(path))
+
+    def check_path(self, path: Path) -> None:
+        """Raises OutputError if the path cannot be a line of the result, for it has a line break."""
+        if has_line_break(str(path)) and not self.as_json and not _is_terminal(sys.stdout):
+            raise OutputError(f"{path}: the results are one path a line, and this one has a line break; take --json")
+
+    def rendered(self, render: Callable[[TextIO], str]) -> None:
+        """Lines of the result as `render` lays them out for stdout, with nothing in them that should not be obeyed."""
+        if not self.as_json:
+            _print(render)
 
     def table(self, rows: Sequence[Row]) -> None:
         """Rows as a table."""
         from dmps_cli.report import fitted_table
 
-        if sys.stdout is not None:
-            self.result(fitted_table(rows, sys.stdout))
+        self.rendered(lambda stream: fitted_table(rows, stream))
 
     def object(self, content: Mapping[str, Any]) -> None:
         """The result as one JSON object, with --json."""
         from dmps_cli.report import json_text
 
         if self.as_json:
-            _print(json_text(content))
+            _print(lambda stream: json_text(content))
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
@@ -93,7 +130,13 @@ class Console:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import TransferSpeedColumn as SpeedColumn
 
-        columns = (TextColumn(name, markup=False), BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn(visible_bytes(name), markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            SpeedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
             handle = bar.add_task(name, total=None, visible=False)
             yield lambda done, total: bar.update(handle, completed=done, total=total, visible=True)
@@ -113,7 +156,7 @@ class Console:
             *columns, console=RichConsole(stderr=True), transient=True, redirect_stdout=on_one_terminal
         ) as bar:
             handle = bar.add_task("", total=total)
-            yield lambda done, text: bar.update(handle, completed=done, description=text)
+            yield lambda done, text: bar.update(handle, completed=done, description=visible_bytes(text))
 
     @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
@@ -136,4 +179,4 @@ class Console:
         bar_console = RichConsole(stderr=True)
         with Progress(*columns, console=bar_console, transient=True, redirect_stdout=on_one_terminal) as bar:
             handle = bar.add_task("", total=total)
-            yield (lambda: bar.advance(handle)), (lambda text: bar.update(handle, description=text))
+            yield (lambda: bar.advance(handle)), (lambda text: bar.update(handle, description=visible_bytes(text)))

@@ -15,7 +15,7 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Quiet
 from dmps_cli.errors import DmpsError, OutputError
-from dmps_cli.files import atomic_write
+from dmps_cli.files import atomic_write, remove_left_overs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,9 +61,10 @@ def demo(
             options += ["--nfe", str(nfe)] if nfe is not None else []
             run(["restore", str(output / task), *options, *common], console)
     rows = [read_row(output, task, photo) for task in TASKS for photo in PHOTOS]
+    remove_left_overs([sheet_path])
     atomic_write(sheet_path, png_bytes(draw(rows)), overwrite=overwrite)
     console.table([row for drawn in rows for row in drawn.table()])
-    console.result(str(sheet_path))
+    console.path(sheet_path)
 
 
 def run(arguments: Sequence[str], console: Console) -> None:

@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dmps_cli import __version__, dist
-from dmps_cli.cli.console import Console, StdoutError
+from dmps_cli.cli.console import Console, StdoutError, whole_stdout
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
@@ -28,11 +29,37 @@ from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
 from dmps_cli.errors import DmpsError, SaidElsewhereError, UsageError, interrupts, memory_errors
+from dmps_cli.text import visible_bytes
 
 INTERRUPTED = 130
 
+
+@contextmanager
+def _readable_complaints() -> Iterator[None]:
+    """Typer's complaints of the command line show the controls that an argument holds, a file's name for one."""
+    try:
+        yield
+    except Exception as exc:
+        if hasattr(exc, "format_message") and isinstance(message := getattr(exc, "message", None), str):
+            exc.message = visible_bytes(message)  # type: ignore[attr-defined]
+        raise
+
+
+class _Group(TyperGroup):
+    """Typer's own; complaints come from the first of these or, of a command's options, from the second."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _readable_complaints():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _readable_complaints():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="dmps",
+    cls=_Group,
     help="Restore degraded pictures by diffusion-model posterior sampling (DMPS, Meng & Kabashima 2024).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -138,4 +165,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be bytes that are no text; None where closed
             stream.reconfigure(errors="surrogateescape" if stream.errors == "strict" else None)
-    app()
+    try:
+        with whole_stdout():  # of help, version and completion, which Typer prints
+            app()
+    except StdoutError as exc:
+        Console().error(f"cannot write to standard output ({exc})")
+        sys.exit(DmpsError.exit_code)

@@ -96,7 +96,7 @@ def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) 
         elif value not in ([], {}) and key not in ("path", "bundled"):  # those say where, as location does
             console.result(f"{key}: {_text(value)}")
     if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
-        console.result("\n" + text().rstrip())
+        console.rendered(lambda stream: "\n" + text().rstrip())
 
 
 def _text(value: object) -> str:
@@ -126,9 +126,9 @@ def fetch(
             fetched = [] if here else fetch_card(entry, offline=offline, progress=told, note=console.note)
         for file in fetched:
             console.note(f"{file.path.name}: sha256 {file.sha256}{f', from {file.source}' if file.source else ''}")
-            console.result(str(file.path))
+            console.path(file.path)
         for path in [] if fetched else files(entry):
-            console.result(str(path))
+            console.path(path)
 
 
 def verify(
@@ -168,7 +168,7 @@ def path(name: Name, weights_file: WeightsFile = None) -> None:
     if state(entry) == NOT_HERE:
         raise WeightsError(f"'{entry.name}' is not here; dmps models fetch {entry.name} brings it to {entry.location}")
     for place in files(entry):
-        Console().result(str(place))
+        Console().path(place)
 
 
 MODELS: dict[str, Callable[..., None]] = {

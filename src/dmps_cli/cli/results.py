@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
+from dmps_cli.reading import inside
 from dmps_cli.runs import (
     PAGE,
     Row,
@@ -23,7 +23,7 @@ from dmps_cli.runs import (
     spread_file,
     truth_file,
 )
-from dmps_cli.tasks import crop_box
+from dmps_cli.tasks import shown_size
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
@@ -67,8 +67,8 @@ class Results:
     def _prepared(self, problems: Sequence[Mapping[str, Any]]) -> str:
         """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
         side = self.config["image_size"]
-        boxes = {p["task"]: crop_box(p["operator"], (side, side)) for p in problems if side is not None}
-        less = [f"{name}: {width} x {height}" for name, (_, _, width, height) in boxes.items() if width < side]
+        sizes = {p["task"]: shown_size(p["task"], p["operator"], (side, side)) for p in problems if side is not None}
+        less = [f"{name}: {width} x {height}" for name, (height, width) in sizes.items() if min(height, width) < side]
         return str(self.config["prepared"]) + (f" ({', '.join(less)})" if less else "")
 
     @cached_property
@@ -129,14 +129,14 @@ class Results:
         notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
             for path, data in self._files(summary, notes):
-                atomic_write(out / path, data, overwrite=True)
+                atomic_write(inside(out, path), data, overwrite=True)
             console.note(f"wrote tables and {out / PAGE}")
         if console.as_json:
             for note in self.notes:
                 console.note(note)
             console.object(results_object(self.named, summary, self.protocol, self.described(), notes=notes))
-        elif self.rows and sys.stdout is not None:
-            console.result(console_report(summary, self.protocol, sys.stdout, notes=notes))
+        elif self.rows:
+            console.rendered(lambda stream: console_report(summary, self.protocol, stream, notes=notes))
 
     def _files(self, summary: Sequence[TableRow], notes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(path relative to the folder, content), the tables first."""
@@ -212,5 +212,5 @@ class Results:
         """The picture of that name, in the first of the folders that has it."""
         from dmps_cli.report import Shot
 
-        paths = (folder / name for folder in self.folders)
+        paths = (inside(folder, name) for folder in self.folders)
         return next((Shot(picture=path, row=row or {}, note=note) for path in paths if path.is_file()), None)

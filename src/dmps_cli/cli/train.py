@@ -193,6 +193,7 @@ def train(  # the options are the command
     def occupy() -> None:
         if not dist.rank():
             check_outputs(request, files)
+            console.check_path(files.prior)
             held.enter_context(sole_writer(files))
 
     with dist.group(), memory_errors("take a smaller --batch or --crop"), ExitStack() as held:
@@ -215,7 +216,7 @@ def train(  # the options are the command
             "seconds": trainer.seconds,
         }
     )
-    console.result(str(files.prior))
+    console.path(files.prior)
 
 
 def describe_start(start: Start, trainer: Trainer) -> str:

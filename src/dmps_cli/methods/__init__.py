@@ -247,7 +247,7 @@ DEFAULTS: dict[tuple[str, str], Values] = {
     ("diffpir", "ddpm"): _DDPM | {"zeta": 1.0},
     ("diffpir", "flow"): _FLOW | {"zeta": 1.0},
 }
-BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion")
+BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion", "blur")
 TASK_DEFAULTS: dict[tuple[str, str], Values] = {
     **{("dmps", blur): {"weight": 1.0} for blur in BLURS},
 }

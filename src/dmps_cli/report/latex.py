@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from dmps_cli.metrics import METRICS
 from dmps_cli.report.tables import CELL_NOTE, Row, full_text, has_intervals, heading, is_numeric, ranks, shown_columns
+from dmps_cli.text import stripped
 
 _SPECIAL = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -25,7 +26,7 @@ _SPECIAL = str.maketrans(
 
 def escaped(text: str) -> str:
     """The text as LaTeX prints it; letters beyond ASCII as they are (UTF-8 is LaTeX's default since 2018)."""
-    return text.translate(_SPECIAL)
+    return stripped(text).translate(_SPECIAL)
 
 
 def latex(

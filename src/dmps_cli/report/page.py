@@ -23,6 +23,7 @@ from dmps_cli.report.tables import (
     ranks,
     shown_columns,
 )
+from dmps_cli.text import stripped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -116,8 +117,8 @@ def html_page(
 
 
 def _safe(text: str) -> str:
-    """Escaped; bytes of a file's name that are no UTF-8 as a replacement character."""
-    return escape(text.encode("utf-8", "replace").decode("utf-8"))
+    """Escaped, without what a terminal would obey; bytes of a name that are no UTF-8 as a replacement character."""
+    return escape(stripped(text).encode("utf-8", "replace").decode("utf-8"))
 
 
 # --- Tables and plots

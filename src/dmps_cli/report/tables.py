@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmps_cli.metrics import METRICS, OF_SAMPLES
+from dmps_cli.text import csv_cell, json_safe, stripped, visible_bytes
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -192,7 +193,7 @@ def console_table(
         title=title,
         title_justify="left",
         title_style="bold",
-        caption=Text(f"all rows: {said}") if said else None,
+        caption=Text(visible_bytes(f"all rows: {said}")) if said else None,
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1 if form.gap > 1 else 0, 0, 1 if form.gap > 2 else 0),
@@ -214,7 +215,8 @@ def _constants(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Form) -> None:
-    head, widest = heading(name), max((len(line) for text in texts for line in text.split("\n")), default=0)
+    head = visible_bytes(heading(name))
+    widest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     if form.breaks_heads:
         head = "\n".join(wrap(head, max([widest, *map(len, head.split())])))
     widest = max(widest, *map(len, head.split("\n")))
@@ -229,7 +231,8 @@ def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[st
 
 def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:
     # the star in front: behind, it would push the digits out of line
-    texts = ["*" * ((index, name) in marked) + full_text(row, name) for index, row in enumerate(rows)]
+    cells = [visible_bytes(full_text(row, name)) for row in rows]
+    texts = ["*" * ((index, name) in marked) + cell for index, cell in enumerate(cells)]
     return _aligned(texts, lines)
 
 
@@ -277,13 +280,18 @@ def console_text(table: Table, stream: TextIO) -> str:
 def csv_text(rows: Sequence[Row]) -> str:
     """The rows as CSV with a header (RFC 4180, but lines end in a bare line feed), floats in full.
 
-    What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan.
+    What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan. A text that a spreadsheet would take for
+    a formula has an apostrophe before it.
     """
-    text = StringIO()
-    writer = csv.DictWriter(text, column_names(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    names = column_names(rows)
+    cells = ([csv_cell(row.get(name, "")) for name in names] for row in rows)
+    return _csv_line(names) + "".join(map(_csv_line, cells))
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    text = StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes a cell with either character, not with one alone
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def json_text(content: Mapping[str, Any]) -> str:
@@ -296,7 +304,7 @@ def json_text(content: Mapping[str, Any]) -> str:
         text.encode()
     except UnicodeEncodeError:  # a file's name that is no UTF-8: escaped, as Python reads it back
         return json.dumps(_strict(content), indent=1, allow_nan=False)
-    return text
+    return json_safe(text)
 
 
 def _strict(value: object) -> object:
@@ -334,7 +342,7 @@ def _markdown_cell(text: str, rank: int | None) -> str:
 
 
 def _escape(text: str) -> str:
-    plain = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    plain = stripped(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
     return plain.replace("&", "&amp;").replace("<", "&lt;")
 
 

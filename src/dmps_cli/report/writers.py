@@ -20,6 +20,7 @@ from dmps_cli.report.tables import (
     markdown,
 )
 from dmps_cli.runs import LATEX, MARKDOWN, MEANS, RESULTS, ROWS
+from dmps_cli.text import visible_bytes
 
 
 def table_notes(summary: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
@@ -85,4 +86,4 @@ def console_report(
 ) -> str:
     """What the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
     table = fitted_table(compact(summary), stream, best_within=within)
-    return "\n".join([table, *table_notes(summary, protocol, notes)])
+    return "\n".join([table, *map(visible_bytes, table_notes(summary, protocol, notes))])
