@@ -20,6 +20,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -310,7 +312,7 @@ def step_difference(x: Tensor, priors: tuple[Prior, Prior], sampling: Sampling, 
     noise, worst = Noise(0, Noise.STEP, [(0, 0)]), 0.0
     with torch.no_grad():
         state = here.start(Noise(0, Noise.START, [(0, 0)]).like(x), levels[0])
-        for pair in zip(levels[:-1], levels[1:], strict=True):
+        for pair in pairwise(levels):
             given = Given(noise.like(x))
             expected = sample(here, pair, state, eta=eta, noise=given)  # type: ignore[arg-type]
             ours = sample(there, pair, state.to(device), eta=eta, noise=given)  # type: ignore[arg-type]
@@ -423,7 +425,19 @@ def times(settings: Settings, findings: Findings) -> None:
     nfe, methods = settings.pick(100, 2), "dmps,dps,pgdm"
     network = ("--model", "ffhq", "--random-weights")
     network = settings.pick(network, ("--model", "natural", "--image-size", "32", "--no-memory"))
-    common = (*network, "--task", "sr4", "--sampler", "ddpm", "--device", settings.device, "--repeats", "1", "--nfe", str(nfe))
+    common = (
+        *network,
+        "--task",
+        "sr4",
+        "--sampler",
+        "ddpm",
+        "--device",
+        settings.device,
+        "--repeats",
+        "1",
+        "--nfe",
+        str(nfe),
+    )
     findings.add(
         evaluations=nfe,
         paper=f"one V100, {nfe} of 1000 evaluations: seconds of the paper's table times {nfe / 1000:g}",
@@ -510,7 +524,7 @@ def profile(settings: Settings, findings: Findings) -> None:
             findings.add(**{name: row})
             ways = {"cuda_graph_ms": cuda_graph, "compiled_ms": compiled}
             for key, way in ways.items():
-                row[key] = tried(lambda way=way: way(evaluate, x, device), settings.is_cuda)
+                row[key] = tried(partial(way, evaluate, x, device), settings.is_cuda)
                 findings.add(**{name: row})
 
 
@@ -584,10 +598,9 @@ def tests(settings: Settings, findings: Findings) -> None:
     """The tests that touch tensors, on the device."""
     files = [f"tests/test_{name}.py" for name in settings.pick(TESTS, ("sampling", "linalg", "windows"))]
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "report.xml")
+        report, pytest = Path(folder, "report.xml"), [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *files, "--device", settings.device, f"--junitxml={report}"]
-            + ["-p", "no:cacheprovider", "-q", "--tb=short"],
+            [*pytest, *files, "--device", settings.device, f"--junitxml={report}"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -626,7 +639,7 @@ PARTS = {
     "eval": Part(run=evaluation, seconds=25),
     "train": Part(run=training, seconds=35),
     "profile": Part(run=profile, seconds=40),
-    "tests": Part(run=tests, seconds=50),
+    "tests": Part(run=tests, seconds=120),
 }
 """In this order: if the time gets short, the last ones are cut."""
 

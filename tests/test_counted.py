@@ -17,7 +17,7 @@ from dmps_cli.operators.separable import separable_blur
 from dmps_cli.priors import DenoiserPrior
 from dmps_cli.schedules import Level
 from dmps_cli.tasks import OperatorOptions, build, resolve
-from tests.conftest import randn
+from tests.conftest import randn, where
 
 SHAPE, SIGMA_Y = (2, 5, 6), 0.1
 N = math.prod(SHAPE)
@@ -25,11 +25,13 @@ LEVELS = [(Level(0.6, 0.8, 0.0), Level(0.8, 0.6, 0.0)), (Level(0.95, 0.31, 0.0),
 
 
 def blur() -> LinearOperator:
-    return separable_blur(SHAPE, [0.2, 0.6, 0.2], [0.25, 0.5, 0.25], dtype=torch.float64, device="cpu")
+    return separable_blur(SHAPE, [0.2, 0.6, 0.2], [0.25, 0.5, 0.25], dtype=torch.float64, device=where())
 
 
 def mask() -> LinearOperator:
-    return build("inpaint", resolve("inpaint", OperatorOptions(fraction=0.4)), SHAPE, dtype=torch.float64)
+    return build(
+        "inpaint", resolve("inpaint", OperatorOptions(fraction=0.4)), SHAPE, dtype=torch.float64, device=where()
+    )
 
 
 def dense(op: LinearOperator) -> Tensor:
@@ -92,7 +94,7 @@ def test_the_preset_and_its_refusals() -> None:
     assert "eta" not in resolve_sampling(task="inpaint").as_dict()
     with pytest.raises(UsageError, match="--eta belongs to --score-at x0"):
         resolve_sampling(task="sr4", knobs={"eta": 0.5})
-    padded = build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64)
+    padded = build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64, device=where())
     y = torch.zeros(1, *padded.out_shape, dtype=torch.float64)
     with pytest.raises(UsageError, match="needs a singular value decomposition"):
         build_posterior(resolve_sampling(task="cs", preset="fast"), DenoiserPrior(lambda z, s: z), padded, y, 0.1)
