@@ -504,12 +504,21 @@ def training(settings: Settings, findings: Findings) -> None:
 
 
 def profile(settings: Settings, findings: Findings) -> None:
-    """A network evaluation at batch 1: kernels, share of the time that the GPU is busy; CUDA graphs; torch.compile."""
+    """Batch 1: kernels and share of the time that the GPU is busy; what CUDA graphs and torch.compile gain."""
     import torch
 
+    from dmps_cli.methods import resolve_sampling
+
     device = start(settings)
+    choice, side = resolve_sampling(task="sr4", nfe=settings.pick(20, 2)), settings.pick(256, 32)
+    x, natural = pictures(1, side), prior_of("natural", device)
+    whole = partial(restored, "sr4", x, natural, choice, device, [(0, 0)])
+    seconds = seconds_of(whole, device, 3)
+    count, busy = kernels_of(whole, 1, settings.is_cuda)
+    findings.add(
+        restoration={"seconds": seconds, "evaluations": choice.nfe, "kernels": count, "busy_share": busy / seconds}
+    )
     for name in settings.pick(("natural", "ffhq"), ("natural",)):
-        side = settings.pick(256, 32)
         prior, x = prior_of(name, device), torch.randn(1, 3, side, side, device=device)
         cur, nxt = prior.levels("ddpm", 20)[10:12]
 
@@ -676,10 +685,11 @@ def run_apart(name: str, settings: Settings, seconds: float, stop: Mapping[str, 
             found = json.loads(answer.read_text())
         failures = found.pop("failures", [])
         status, error = "ok", None
+        last_words = said.read_text(errors="replace")[-2000:]
         if is_late:
-            status, error = "timed out", f"ended after {seconds:.0f} s"
+            status, error = "timed out", f"ended after {seconds:.0f} s; {last_words}"
         elif process.returncode:
-            status, error = "error", said.read_text(errors="replace")[-2000:]
+            status, error = "error", last_words
         elif failures:
             status, error = "failed", "; ".join(failures)
         taken = round(time.monotonic() - begun, 1)
