@@ -113,6 +113,11 @@ def test_what_is_drawn_ahead_is_what_would_be_drawn() -> None:
     with DrawnAhead(later, x, 9) as ahead:
         for _ in range(7):
             assert torch.equal(ahead.like(x), now.like(x))
+    for shapes in ([(2, 5), (2, 3, 8, 8), (2, 5)], [(2, 3, 8, 8)] * 4 + [(2, 5)]):  # others, and more than foreseen
+        now, later = (Noise(7, Noise.STEP, keys) for _ in range(2))
+        with DrawnAhead(later, x, 3) as ahead:
+            for shape in shapes:
+                assert torch.equal(ahead.like(torch.zeros(shape)), now.like(torch.zeros(shape)))
     with DrawnAhead(Noise(7, Noise.STEP, keys[:0]), x, 1) as none, pytest.raises(RuntimeError, match="non-empty"):
         none.like(x)
 

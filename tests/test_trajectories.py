@@ -55,6 +55,8 @@ def prior(net: str) -> DDPMPrior:
 class Recorded:
     """The recorded z of each step, in the loop's order."""
 
+    generators = ()
+
     def __init__(self, z: Tensor) -> None:
         self.z: Iterator[Tensor] = iter(z)
 

@@ -17,6 +17,9 @@ from dmps_cli.device import onto
 from dmps_cli.errors import NumericsError
 from dmps_cli.schedules import Level
 
+Fresh = Callable[[Tensor], Tensor]
+"""Standard normal noise like a tensor (B, ..), fresh in every call."""
+
 
 class Denoiser(Protocol):
     """What the loop needs: a prior alone, or a method wrapped around one."""
@@ -34,8 +37,8 @@ class Denoiser(Protocol):
 class OwnStep(Denoiser, Protocol):
     """A denoiser that makes the step itself, in place of `reverse_step`: it chooses the noise of each mode."""
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; z: fresh noise, also on an ODE."""
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; fresh noise, also on an ODE."""
         ...
 
 
@@ -61,12 +64,17 @@ class Noise:
 class DrawnAhead:
     """What a Noise draws for one x time after time, by a thread while a GPU computes: the same bits, never waited for.
 
-    x: what `like` will be asked for; count: how often.
+    x: what `like` is expected to be asked for; count: how often. If it is asked for another shape, or more often, what
+    was drawn in vain is taken back, and from there on it draws as it is asked.
     """
 
     def __init__(self, noise: Noise, x: Tensor, count: int) -> None:
+        self.noise, self.num_left = noise, count
         alike = torch.empty(x.shape, dtype=x.dtype)  # on the CPU, never written to
-        self.ahead = Ahead(lambda number: noise.like(alike), count=count)
+        self.ahead = Ahead(lambda number: (self._states(), noise.like(alike)), count=count)
+
+    def _states(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self.noise.generators]
 
     def __enter__(self) -> Self:
         self.ahead.__enter__()
@@ -77,7 +85,16 @@ class DrawnAhead:
 
     def like(self, x: Tensor) -> Tensor:
         """The next draw, on x's device."""
-        return onto(self.ahead.take(), x.device)
+        if self.num_left:
+            before, drawn = self.ahead.take()
+            self.num_left -= 1
+            if drawn.shape == x.shape:
+                return onto(drawn, x.device)
+            self.ahead.__exit__()
+            self.num_left = 0
+            for generator, state in zip(self.noise.generators, before, strict=True):
+                generator.set_state(state)
+        return self.noise.like(x)
 
 
 @contextmanager
@@ -138,11 +155,11 @@ def sample(
     with prepared(noise, x, sum(is_noisy and nxt.sigma > 0.0 for nxt in levels[1:])) as draws:
         for cur, nxt in pairwise(levels):
             x0, std = denoiser.predict(x, cur, nxt)
-            drawn = draws.like(x) if is_noisy and nxt.sigma > 0.0 else None
             if isinstance(denoiser, OwnStep):
-                z = torch.zeros_like(x) if drawn is None else drawn
-                moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, z, cur, nxt)
+                fresh = draws.like if nxt.sigma > 0.0 else torch.zeros_like
+                moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, fresh, cur, nxt)
             else:
+                drawn = draws.like(x) if is_noisy and nxt.sigma > 0.0 else None
                 moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
             x = denoiser.adjust(x, moved, cur, nxt)
             finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU

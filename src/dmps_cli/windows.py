@@ -155,6 +155,11 @@ class Inside(LinearOperator):
         """A^T y in the middle, zeros around."""
         return self.fill(self.inner.At(y))
 
+    @property
+    def is_iterated(self) -> bool:
+        """As inside."""
+        return self.inner.is_iterated
+
     def gram(self, r: Tensor) -> Tensor:
         """As inside."""
         return self.inner.gram(r)

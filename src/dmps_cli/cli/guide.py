@@ -29,7 +29,7 @@ def typed(command: str, inputs: Sequence[str]) -> str:
     return shlex.join(["dmps", command, *inputs[:1]])
 
 
-def guide(path: Path) -> str:
+def guide(path: Path) -> list[str]:
     """Lines for a person whose picture no sidecar describes. Raises InputError if it cannot be read."""
     from dmps_cli.inspection import look
 
@@ -41,7 +41,7 @@ def guide(path: Path) -> str:
         own = [f"{path} holds floats that are no picture; what `dmps degrade` wrote needs the .json beside it"]
     else:
         own = [described(path, seen), *(f"  {typed('restore', [str(path)])} {fit.arguments}" for fit in fitting(seen))]
-    return "\n".join(["what is wrong with it, and what to add:", *table, *own])
+    return ["what is wrong with it, and what to add:", *table, *own]
 
 
 def described(path: Path, seen: Look) -> str:

@@ -164,7 +164,7 @@ def explain_tasks(batch: Batch) -> None:
     undescribed = [error.path for _, error in batch.failures if isinstance(error, NoTaskError)]
     if undescribed and not batch.console.quiet:
         with batch.item(undescribed[0]):
-            batch.console.note(guide(undescribed[0]))
+            batch.console.note(*guide(undescribed[0]))
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -264,12 +264,12 @@ def draw_all(
     for units in unit_groups(jobs, batch, prior, writer.device, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
-        for unit, image, seconds in drawn(units, writer, advance):
+        for unit, image, effort in drawn(units, writer, advance):
             metrics: dict[str, float] = {}
             with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
                 metrics = scores.of(unit, image, batch.console) if scores else metrics
             with batch.item(unit.ready.job.path):
-                writer.write(unit, image, seconds, metrics)
+                writer.write(unit, image, effort, metrics)
 
 
 def unit_groups(
@@ -394,8 +394,8 @@ def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
     return truth
 
 
-def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, float]]:
-    """Yields (unit, picture (C, H, W), seconds per sample) for units computed together; a failure is all of theirs."""
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, Effort]]:
+    """Yields (unit, picture (C, H, W), what it took) for units computed together; a failure is all of theirs."""
     import torch
 
     from dmps_cli.device import stopwatch
@@ -403,6 +403,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
 
     first = units[0].ready
     elapsed = stopwatch(first.op.device)
+    iterations: list[list[int]] = []
     try:
         x = restore(
             torch.cat([unit.ready.y for unit in units]),
@@ -413,13 +414,27 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
+            on_iterations=iterations.extend,
         )
     except DmpsError as exc:
         for path in dict.fromkeys(unit.ready.job.path for unit in units):
             writer.batch.fail(str(path), exc)
         return
     seconds = elapsed() / len(units)
-    yield from ((unit, image, seconds) for unit, image in zip(units, first.op.picture(x), strict=True))
+    for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
+        yield unit, image, Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a sample took. iterations: of conjugate gradients in each step, where solves are iterated."""
+
+    seconds: float
+    iterations: list[int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,20 +446,20 @@ class Writer:
     device: torch.device
     batch: Batch
 
-    def write(self, unit: Unit, image: Tensor, seconds: float, scores: dict[str, float]) -> None:
+    def write(self, unit: Unit, image: Tensor, effort: Effort, scores: dict[str, float]) -> None:
         """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
         from dmps_cli.images import encode
 
         target = unit.target
         encoded = encode(image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
-        facts = self.facts(unit, seconds) | shown | scores
+        facts = self.facts(unit, effort) | shown | scores
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.path(target.path)
 
-    def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
+    def facts(self, unit: Unit, effort: Effort) -> dict[str, Any]:
         """Everything that made a restoration."""
         job = unit.ready.job
         return {
@@ -462,7 +477,7 @@ class Writer:
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
             "device": str(unit.ready.op.device),
-            "seconds": seconds,
+            **effort.as_dict(),
             "versions": versions(),
         }
 

@@ -88,6 +88,11 @@ class LinearOperator(ABC):
         start = start.to(self.device, self.dtype)
         return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start))
 
+    @property
+    def is_iterated(self) -> bool:
+        """Whether `solve` is the iterated one below, for want of a closed form."""
+        return type(self).solve is LinearOperator.solve
+
     def gram(self, r: Tensor) -> Tensor:
         """A A^T r. r: (B, *out_shape); result: like r."""
         return self.A(self.At(r))
