@@ -106,6 +106,7 @@ def velocity() -> Prior:
 def test_restorations_stay_on_the_device(method: str, sampler: str, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_check_finite", lambda *_: None)  # reads values
     monkeypatch.setattr(sampling, "prepared", lambda noise, x, count: nullcontext(Fresh()))
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # fake tensors have none
     monkeypatch.setattr(LinearOperator, "norm", 1.0)
     choice = resolve_sampling(method=method, sampler=sampler, nfe=3)
     mode = FakeTensorMode()
