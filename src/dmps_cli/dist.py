@@ -8,6 +8,7 @@ one process, and nothing here does anything.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -80,7 +81,7 @@ def group() -> Iterator[None]:
         processes.destroy_process_group()
 
 
-_PEER_LOST = ("gloo/transport", "Connection closed by peer", "NCCL")
+_PEER_LOST = ("gloo/transport", "Connection closed by peer", "remote process exited")  # of gloo, and of NCCL
 
 
 def common(error: DmpsError) -> DmpsError:
@@ -151,11 +152,10 @@ def averaging(net: nn.Module, device: torch.device) -> nn.Module:
     """
     if world_size() == 1:
         return net
-    import torch
     import torch.distributed as processes
     from torch.nn.parallel import DistributedDataParallel
 
-    has_own_gpu = device.type == "cuda" and _number("LOCAL_WORLD_SIZE", 1) <= torch.cuda.device_count()
-    over_nccl = has_own_gpu and processes.is_nccl_available()
+    num_devices = len({*gather_rows([(socket.gethostname(), str(device))])})
+    over_nccl = device.type == "cuda" and num_devices == world_size() and processes.is_nccl_available()
     link = processes.new_group(backend="nccl", timeout=_PATIENCE) if over_nccl else None
     return DistributedDataParallel(net, process_group=link, gradient_as_bucket_view=True)
