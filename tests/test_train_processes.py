@@ -80,7 +80,7 @@ def on_two(folder: Path, *arguments: str, prepare: Callable[[], None] = in_float
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")  # one that has imported this module forks them all
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # which DistributedDataParallel imports
     processes = [
         context.Process(target=one_of_two, args=(rank, port, folder, arguments, prepare), daemon=True)
         for rank in range(2)
