@@ -14,17 +14,17 @@ from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.guide import NoTaskError, guide, typed
-from dmps_cli.cli.operators import InputPlan, OperatorPlan, plan_operator, planned_shape
+from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, check_claimed, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
     LpipsNet,
     OutputFlags,
     SamplingFlags,
-    Sigma,
+    SigmaOrAuto,
     TaskName,
     checked,
-    checked_sigma,
+    checked_sigma_or_auto,
     checked_task,
     command_options,
 )
@@ -59,13 +59,17 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One input, checked as far as that goes without torch."""
+    """One input, checked as far as that goes without torch.
+
+    grey_sampling: where the picture turns out to be grey, and the prior one of colour.
+    """
 
     path: Path
     sha256: str
     targets: tuple[Target, ...]
     input: InputPlan
     sampling: Sampling
+    grey_sampling: Sampling
     reference: Path | None
 
     @property
@@ -75,17 +79,43 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredNoise:
+    """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
+
+    is_none: whether the measurement is exact, up to its rounding.
+    """
+
+    sigma_y: float
+    origin: str = "given"
+    notes: tuple[str, ...] = ()
+    is_none: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        facts = {"sigma_y": self.sigma_y, "sigma_y_255": self.sigma_y * GREY_LEVELS, "sigma_origin": self.origin}
+        return facts | ({"noise_notes": list(self.notes)} if self.notes else {})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ready:
     """A job with its measurement (1, *out_shape) read, its operator built, its reference, as `op.picture`, at hand.
 
-    sigma_y: of the noise in y; less than the plan's where y is the grey value of a measurement in colour.
+    noise: of y; less than the plan's where y is the grey value of a measurement in colour. kept: (picture (1, C, H, W),
+    mask (H, W)) whose pixels are the result's, where what is kept has no noise.
     """
 
     job: Job
     y: Tensor
     op: LinearOperator
     truth: Tensor | None
-    sigma_y: float
+    noise: MeasuredNoise
+    sampling: Sampling
+    kept: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def sigma_y(self) -> float:
+        """Of the noise in y."""
+        return self.noise.sigma_y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +134,7 @@ def restore(
     compute: ComputeFlags,
     output: OutputFlags,
     task: TaskName = None,
-    sigma: Sigma = None,
+    sigma: SigmaOrAuto = None,
     samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input.")] = 1,
     reference: Annotated[
         Path | None,
@@ -125,7 +155,7 @@ def restore(
     console = output.console()
     entry = compute.check()
     sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
-    checked_sigma(sigma)
+    noise = checked_sigma_or_auto(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
         raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
@@ -134,11 +164,12 @@ def restore(
     def written(target: Path) -> list[Path]:
         return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
 
-    kept = [*references(reference), *([Path(operator.mask)] if operator.mask else [])]
+    kept = [*references(reference), *operator.files()]
+    operator = operator.with_kernel_read()
     jobs = []
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
-            input_plan = plan_input(path, task, operator, sigma, console)
+            input_plan = plan_input(path, task, operator, noise, console)
             names, input_sha256 = enumerate(sample_names(target, samples)), sha256_file(path)
             if targets := tuple(unfinished(names, input_sha256, output, console)):
                 job = Job(
@@ -147,6 +178,7 @@ def restore(
                     targets=targets,
                     input=input_plan,
                     sampling=sampling.resolve(entry, input_plan.plan.task),
+                    grey_sampling=sampling.resolve_grey(entry, input_plan.plan.task),
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
@@ -192,9 +224,7 @@ def unfinished(
             yield Target(path=path, sample=k, overwrite=overwrite)
 
 
-def plan_input(
-    path: Path, task: str | None, operator: OperatorOptions, sigma: float | None, console: Console
-) -> InputPlan:
+def plan_input(path: Path, task: str | None, operator: OperatorOptions, sigma: Noise, console: Console) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
     for note in notes:
@@ -296,7 +326,9 @@ def read(
     job: Job, console: Console, prior: LoadedPrior, device: torch.device, operators: dict[Any, LinearOperator]
 ) -> Ready:
     """Reads measurement and reference, builds the operator. Raises InputError where they do not fit together."""
-    reading = read_measurement(job.path, job.input.sidecar)
+    from dmps_cli.operators.pointwise import Mask
+
+    reading = read_measurement(job.path, job.input.sidecar, over_white=job.plan.mask_of is None)
     for note in reading.notes:
         console.note(note)
     pixels, is_exact = reading.pixels.to(device), reading.is_exact
@@ -308,7 +340,11 @@ def read(
         raise InputError(
             f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
         )
-    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), prior.prior.channels)
+    if is_grey_input(job, pixels, console):
+        pixels, channels = pixels[:, :1], 1
+    else:
+        channels = prior.prior.channels
+    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), channels)
     check_channels(job.plan.task, shape[0])
     if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
         console.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
@@ -316,10 +352,13 @@ def read(
     if shape[0] == 1 and pixels.shape[1] == 3:
         pixels, share = grey_measurement(pixels, sigma_y, job.path, console)
         sigma_y *= share
+    check_claimed(job.plan, pixels.numel(), job.path)
     key = (job.plan.key, shape)
     if key not in operators:
         operators.clear()
         operators[key] = job.plan.build(shape, device)
+        for note in job.plan.mask_notes:
+            console.note(note)
     op = operators[key]
     truth = load_truth(job, op)
     y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
@@ -328,7 +367,61 @@ def read(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    return Ready(job=job, y=y, op=op, truth=truth, sigma_y=sigma_y)
+    known = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+    noise = estimated_noise(job.path, op, y, console) if job.plan.is_estimated else known
+    kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
+    sampling = own_sampling(job, op, prior, console)
+    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, sampling=sampling, kept=kept)
+
+
+def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, console: Console) -> Sampling:
+    """The job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
+    if op.in_shape[0] == prior.prior.channels or job.grey_sampling == job.sampling:
+        return job.sampling
+    console.note(f"{job.path} is grey: {job.grey_sampling}")
+    return job.grey_sampling
+
+
+def is_grey_input(job: Job, pixels: Tensor, console: Console) -> bool:
+    """Whether one value a pixel is restored: of grey files, and of colour files that are grey, which is said.
+
+    A measurement with a sidecar is what that says.
+    """
+    from dmps_cli.images import is_grey
+
+    if job.plan.image_shape is not None or pixels.ndim != PICTURE_NDIM or TASKS[job.plan.task].needs_colour:
+        return False
+    if pixels.shape[1] == 1 or job.input.sidecar is not None:
+        return pixels.shape[1] == 1
+    if is_grey(pixels):
+        console.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
+        return True
+    return False
+
+
+def estimated_noise(path: Path, op: LinearOperator, y: Tensor, console: Console) -> MeasuredNoise:
+    """The noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
+    from dmps_cli.noise_estimate import estimate_sigma
+    from dmps_cli.operators.pointwise import Mask
+
+    if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
+        raise UsageError(f"{path}: the measurement is no picture, that shows its noise; give --sigma")
+    estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
+    least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
+    console.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
+    for note in estimate.notes:
+        console.note(f"{path}: {note}")
+    return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
+
+
+def with_kept(image: Tensor, ready: Ready) -> Tensor:
+    """The restoration (C, H, W), its kept pixels those of the picture where they have no noise."""
+    if ready.kept is None:
+        return image
+    import torch
+
+    picture, keep = ready.kept
+    return torch.where(keep, picture[0], image)
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
@@ -352,7 +445,7 @@ def grey_measurement(y: Tensor, sigma_y: float, path: Path, console: Console) ->
     grey, share = to_grey(y)
     left = (
         ""
-        if share == 1.0
+        if share == 1.0 or sigma_y == 0.0
         else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
     )
     console.note(f"{path} is in colour and the prior one of grey pictures; its grey value is restored{left}")
@@ -410,7 +503,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             first.op,
             writer.prior.prior,
             first.sigma_y,
-            first.job.sampling,
+            first.sampling,
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
@@ -422,7 +515,8 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
         return
     seconds = elapsed() / len(units)
     for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
-        yield unit, image, Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
+        effort = Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
+        yield unit, with_kept(image, unit.ready), effort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,9 +562,8 @@ class Writer:
             "input_sha256": job.sha256,
             "task": job.plan.task,
             "operator": dict(job.plan.params),
-            "sigma_y": unit.ready.sigma_y,
-            "sigma_y_255": unit.ready.sigma_y * GREY_LEVELS,
-            **job.sampling.as_dict(),
+            **unit.ready.noise.as_dict(),
+            **unit.ready.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": unit.target.sample,
             "model": self.prior.name,
