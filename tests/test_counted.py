@@ -128,11 +128,11 @@ class Hidden(LinearOperator):
 
 
 def periodic(shape: tuple[int, int, int] = SHAPE, dtype: torch.dtype = torch.float64) -> CircularConvolution:
-    return CircularConvolution(shape, line(3.0, 30.0).values, dtype=dtype, device="cpu")
+    return CircularConvolution(shape, line(3.0, 30.0).values, dtype=dtype, device=where())
 
 
 ANY = {
-    "valid": lambda: ValidConvolution(SHAPE, line(3.0, 30.0).values, dtype=torch.float64, device="cpu"),
+    "valid": lambda: ValidConvolution(SHAPE, line(3.0, 30.0).values, dtype=torch.float64, device=where()),
     "periodic": lambda: Hidden(periodic()),
     "mask": lambda: Hidden(mask()),
     "padded cs": lambda: build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64),
@@ -258,7 +258,7 @@ def photograph() -> Tensor:
 
 @lru_cache
 def bundled() -> Prior:
-    return load_prior("natural", torch.device("cpu")).prior
+    return load_prior("natural", where()).prior
 
 
 class Exact(TruncatedSolver):
