@@ -35,8 +35,8 @@ from dmps_cli.weights import load_prior
 NOISE = 2.0  # grey levels of 255
 SIGMA_Y = math.sqrt(NOISE**2 + 1.0 / 12.0) / 127.5  # with what rounding adds, on [-1, 1]
 PURPOSE = 101  # of the noise, apart from those of restorations
-ITERATIONS = (5, 10, 20, 40, 80)
-BALANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+ITERATIONS = (5, 10, 20, 40, 80, 160)
+BALANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:

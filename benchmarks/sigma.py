@@ -21,9 +21,10 @@ from dmps_cli.noise_estimate import FLOOR, estimate_sigma
 Array = np.ndarray
 Spoil = Callable[[Array, float, np.random.Generator], Array]
 
-FLOATS = (0, 1, 2, 3, 5, 10, 15, 25, 50, 75, 100, 130)
-EIGHT_BITS = (0, 1, 2, 3, 5, 10, 15, 25, 50, 75, 100, 130)
-OTHERS = (5, 10, 25, 50)
+FLOATS = (2, 5, 15, 50, 130)
+EIGHT_BITS = (0, 2, 5, 15, 50, 75, 100)
+OTHERS = (5, 25)
+SIDE = 512  # px; of the middle that is used of larger photographs
 
 
 def levels(x: Array) -> Array:
@@ -53,6 +54,14 @@ def compressed(x: Array, sigma: float, rng: np.random.Generator) -> Array:
     return np.asarray(Image.open(buffer), dtype=float)
 
 
+def middle(image: Image.Image) -> Array:
+    """The middle SIDE x SIDE px, or what there is of it."""
+    left, top = max(image.width - SIDE, 0) // 2, max(image.height - SIDE, 0) // 2
+    return np.asarray(
+        image.crop((left, top, min(left + SIDE, image.width), min(top + SIDE, image.height))), dtype=float
+    )
+
+
 def spread(y: Array, x: Array) -> float:
     """The root mean square of what was added."""
     return float(np.sqrt(np.mean((y - x) ** 2)))
@@ -69,7 +78,7 @@ def table(title: str, paths: list[Path], sizes: tuple[int, ...], spoil: Spoil, *
     for sigma in sizes:
         errors: dict[str, float] = {}
         for path in paths:
-            x = np.asarray(Image.open(path).convert("L" if grey else "RGB"), dtype=float)
+            x = middle(Image.open(path).convert("L" if grey else "RGB"))
             y = spoil(x, sigma, np.random.default_rng([sigma, len(errors)]))
             pixels = torch.from_numpy(y / GREY_LEVELS - 1.0)
             found = estimate_sigma(pixels[None] if grey else pixels.permute(2, 0, 1)).sigma_y * GREY_LEVELS

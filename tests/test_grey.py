@@ -79,6 +79,11 @@ def shades() -> np.ndarray:
     return (128 + 60 * np.sin(x / 9) * np.cos(y / 7)).astype(np.uint8)
 
 
+def mode_of(path: str | Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
 def test_grey_in_grey_out(dmps: Dmps, tmp_path: Path) -> None:
     """Also of a colour file whose channels are equal; the two are one restoration. Colorization stays colour."""
     Image.fromarray(shades()).save("g.png")
@@ -88,11 +93,10 @@ def test_grey_in_grey_out(dmps: Dmps, tmp_path: Path) -> None:
         result = dmps("restore", f"{name}.png", *arguments)
         assert (result.code, "channels are equal" in result.err) == (0, name == "rgb")
         assert json.loads(Path(f"{name}_x.json").read_text())["sigma_y"] == pytest.approx(15 / 127.5)
-    one, other = (Image.open(f"{name}_x.png") for name in ("g", "rgb"))
-    assert (one.mode, other.mode) == ("L", "L")
-    np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    assert (mode_of("g_x.png"), mode_of("rgb_x.png")) == ("L", "L")
+    assert Path("g_x.png").read_bytes() == Path("rgb_x.png").read_bytes()
     assert dmps("restore", "g.png", "-t", "colorize", "--sigma", "0.1", "-o", "c.png", *FAST).code == 0
-    assert Image.open("c.png").mode == "RGB"
+    assert mode_of("c.png") == "RGB"
 
 
 def test_degrade_goes_by_the_file_and_restore_by_the_sidecar(dmps: Dmps, tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_degrade_goes_by_the_file_and_restore_by_the_sidecar(dmps: Dmps, tmp_pat
         assert json.loads(Path(f"{name}_y.json").read_text())["image_shape"] == [channels, 32, 48]
         assert np.load(f"{name}_y.npy").shape == (channels, 32, 48)
         assert dmps("restore", f"{name}_y.png", "-o", f"{name}_x.png", *FAST).code == 0
-        assert Image.open(f"{name}_x.png").mode == mode
+        assert mode_of(f"{name}_x.png") == mode
 
 
 def test_eval_measures_grey_files_once(dmps: Dmps, tmp_path: Path) -> None:
@@ -112,5 +116,5 @@ def test_eval_measures_grey_files_once(dmps: Dmps, tmp_path: Path) -> None:
     Image.fromarray(shades()).save("set/g.png")
     result = dmps("eval", "--dataset", "set", "--tasks", "denoise,colorize", "--nfe", "2", "-o", "out")
     assert result.code == 0, result.err
-    modes = {path.parent.name: Image.open(path).mode for path in Path("out").rglob("g*.png")}
+    modes = {path.parent.name: mode_of(path) for path in Path("out").rglob("g*.png")}
     assert set(modes.values()) == {"L", "RGB"}

@@ -20,6 +20,11 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 FAST = ("--nfe", "2", "--preset", "fast")
 
 
+def pixels(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def painted(colour: tuple[int, int, int], alpha: np.ndarray = 255 - KEEP) -> np.ndarray:
     """A layer of one colour with an opacity."""
     return np.dstack([np.full((*KEEP.shape, 3), colour, np.uint8), alpha])
@@ -89,7 +94,7 @@ def test_kept_pixels_without_noise_are_the_files_own(dmps: Dmps, tmp_path: Path,
     arguments = ("-t", "inpaint", "--mask", "m.png", "--sigma", sigma, "-o", "x.png")
     result = dmps("restore", "p.png", *arguments, *FAST)
     assert (result.code, "m.png removes 1.3% of the pixels" in result.err) == (0, True)
-    before, after = np.asarray(Image.open("p.png")), np.asarray(Image.open("x.png"))
+    before, after = pixels("p.png"), pixels("x.png")
     np.testing.assert_array_equal(after[hole], before[hole])
     sidecar = json.loads(Path("x.json").read_text())
     assert sidecar["sigma_origin"] == ("given" if sigma == "0" else "estimated")
@@ -102,7 +107,7 @@ def test_the_pictures_own_holes(dmps: Dmps, tmp_path: Path) -> None:
     Image.fromarray(np.dstack([PHOTO, alpha])).save("p.png")
     arguments = ("-t", "inpaint", "--mask", "alpha", "--sigma", "0", *FAST)
     assert dmps("restore", "p.png", *arguments, "-o", "x.png").code == 0
-    np.testing.assert_array_equal(np.asarray(Image.open("x.png"))[KEEP > 0], PHOTO[KEEP > 0])
+    np.testing.assert_array_equal(pixels("x.png")[KEEP > 0], PHOTO[KEEP > 0])
     assert dmps("degrade", "p.png", "-t", "inpaint", "--mask", "alpha", "--sigma", "0", "-o", "y.png").code == 0
     assert np.load("y.npy").shape == (3, (KEEP > 0).sum())
     Image.fromarray(PHOTO).save("opaque.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmps_cli.datasets import list_pictures
 from dmps_cli.errors import InputError
 from dmps_cli.reading import decoding, load_array, read_bytes
 from tests.shell import FAST, Dmps, photo
@@ -66,15 +68,11 @@ def test_commands_refuse_it_in_one_line(dmps: Dmps, tmp_path: Path, special: dic
         assert len([line for line in result.err.splitlines() if "error:" in line]) == 1, result.err
 
 
-def test_a_list_on_standard_input(dmps: Dmps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
-    (tmp_path / "set").mkdir()
+def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "b.png"):
-        photo(tmp_path / "set" / name, (16, 16))
+        photo(tmp_path / name, (16, 16))
     monkeypatch.setattr("sys.stdin", io.StringIO("b.png\n"))
-    run = dmps("eval", "--dataset", "set", "--list", "-", "--tasks", "denoise", "--nfe", "1", "--json")
-    assert (run.code, [row["image"] for row in json.loads(run.out)["rows"]]) == (0, ["b.png"]), run.err
+    assert list_pictures(str(tmp_path), Path("-")) == {"b.png": tmp_path / "b.png"}
 
 
 def test_only_so_much_is_read(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Steps(Budget):
 
 
 def budget_of(minutes: float | None, steps: int | None) -> Budget:
-    """The one that is given. ValueError unless it is exactly one."""
-    if (minutes is None) == (steps is None):
-        raise ValueError(f"minutes is {minutes} and steps is {steps}; exactly one of them must be given")
+    """The one that is given. ValueError unless it is exactly one, and positive."""
+    if (minutes is None) == (steps is None) or not (minutes or steps or 0) > 0:
+        raise ValueError(f"minutes is {minutes} and steps is {steps}; exactly one of them must be given, above 0")
     return Minutes(amount=minutes) if minutes is not None else Steps(amount=steps or 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ NEAR_FLOOR = 1.5 * FLOOR
 
 SIDES = (8, 6, 4, 3, 2)  # px; of a patch
 ENOUGH = 2000  # high coefficients that a side must give, or a smaller one is tried
-MAX_PATCHES = 60_000
+MAX_PATCHES = 40_000
 FLATTEST = {1: 0.005, 3: 0.02}  # share of the patches that is asked, by channels: grey has more texture
 FEWEST = 1500  # high coefficients that are asked at least
 ROUNDS = 8  # of the clipping's own fixed point
@@ -125,27 +126,29 @@ class _Patches:
     def is_colour(self) -> bool:
         return len(self.coefficients) == 3
 
-    def energy(self, planes: slice, band: np.ndarray) -> np.ndarray:
-        """(n,): the mean square of some coefficients of each patch."""
-        squares: np.ndarray = np.square(self.coefficients[planes][:, :, band]).mean((0, 2), dtype=np.float64)
-        return squares
+    @cached_property
+    def bands(self) -> dict[str, np.ndarray]:
+        """Which coefficients are low (they rank the patches), high, of middle frequency, and all but the lowest."""
+        low = (self.order > 0) & (self.order < self.side)
+        middle = (self.order >= 3) & (self.order < self.side - 1) if self.side >= 6 else low
+        return {"low": low, "high": self.order >= self.side, "middle": middle, "whole": self.order >= 2}
+
+    @cached_property
+    def _energies(self) -> dict[str, np.ndarray]:
+        """(C, n) of each band: the mean squares of its coefficients."""
+        weights = np.stack([band / band.sum() for band in self.bands.values()], axis=1).astype(np.float32)
+        energies = (np.square(self.coefficients) @ weights).astype(np.float64)
+        return {name: energies[:, :, k] for k, name in enumerate(self.bands)}
+
+    def energy(self, planes: slice, band: str) -> np.ndarray:
+        """(n,): the mean square of a band's coefficients of each patch."""
+        mean: np.ndarray = self._energies[band][planes].mean(0)
+        return mean
 
     @property
     def differences(self) -> slice:
         """The planes of least texture."""
         return slice(1, 3) if self.is_colour else slice(0, 1)
-
-    @property
-    def low(self) -> np.ndarray:
-        return (self.order > 0) & (self.order < self.side)
-
-    @property
-    def high(self) -> np.ndarray:
-        return self.order >= self.side
-
-    @property
-    def middle(self) -> np.ndarray:
-        return (self.order >= 3) & (self.order < self.side - 1) if self.side >= 6 else self.low
 
     def asked(self, *, clips: bool) -> _Asked | None:
         """The flattest, and the share of the noise's variance that clipping leaves of them; None if all are constant.
@@ -154,7 +157,7 @@ class _Patches:
         """
         if self.is_flat.all():
             return None
-        low, high = self.energy(slice(None), self.low), self.energy(self.differences, self.high)
+        low, high = self.energy(slice(None), "low"), self.energy(self.differences, "high")
         ratio = np.ones(len(low))
         for _ in range(ROUNDS if clips else 1):
             asked = self.flattest(low, high, ratio, ~self.is_flat)
@@ -168,7 +171,7 @@ class _Patches:
         if sure.sum() < 0.05 * among.sum():
             sure = among & (ratio >= np.quantile(ratio[among], 0.95))
         places = np.flatnonzero(sure)
-        per_patch = int(self.high.sum()) * (2 if self.is_colour else 1)
+        per_patch = int(self.bands["high"].sum()) * (2 if self.is_colour else 1)
         count = max(int(FLATTEST[len(self.coefficients)] * len(places)), -(-FEWEST // per_patch))
         ratio = np.maximum(ratio, 1e-6)
         chosen = places[np.argsort(rank[places] / ratio[places], kind="stable")[:count]]
@@ -197,12 +200,12 @@ class _Asked:
 
 def _judged(patches: _Patches, asked: _Asked) -> Estimate:
     """What the flattest patches say of the noise's size and kind."""
-    white, low = asked.sigma, patches.energy(slice(None), patches.low)
+    white, low = asked.sigma, patches.energy(slice(None), "low")
     colour = _Bands.of(patches, asked, patches.differences)
     brightness = colour
     if patches.is_colour:
         plane = slice(0, 1)
-        rank, high = patches.energy(plane, patches.low), patches.energy(plane, patches.high)
+        rank, high = patches.energy(plane, "low"), patches.energy(plane, "high")
         chosen = patches.flattest(rank, high, asked.ratio, ~patches.is_flat)
         brightness = _Bands.of(patches, chosen, plane)
     is_coloured = any(bands.is_coloured for bands in (colour, brightness))
@@ -239,10 +242,7 @@ class _Bands:
     @classmethod
     def of(cls, patches: _Patches, asked: _Asked, planes: slice) -> _Bands:
         """Those of the patches asked."""
-        high, middle, whole = (
-            _restricted(asked, patches.energy(planes, band))
-            for band in (patches.high, patches.middle, patches.order >= 2)
-        )
+        high, middle, whole = (_restricted(asked, patches.energy(planes, band)) for band in ("high", "middle", "whole"))
         return cls(
             high=high.sigma,
             middle=middle.sigma,
@@ -264,7 +264,7 @@ def _restricted(asked: _Asked, energy: np.ndarray) -> _Asked:
 
 def _by_brightness(patches: _Patches, asked: _Asked, low: np.ndarray) -> list[float] | None:
     """The noise of each fifth of the patches, dark to bright, if it grows all the way and by more than GROWN."""
-    brightness, high = patches.means.mean(1), patches.energy(patches.differences, patches.high)
+    brightness, high = patches.means.mean(1), patches.energy(patches.differences, "high")
     live = ~patches.is_flat & (asked.ratio >= SURE_RATIO)
     if live.sum() < ENOUGH:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +32,7 @@ from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import pictures_in, sha256_bytes, sha256_file, write_together
 from dmps_cli.measurements import RESTORATION_KIND, json_bytes, read_measurement, read_sidecar, versions
 from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS, both_scales
-from dmps_cli.tasks import TASKS, OperatorOptions, check_channels
+from dmps_cli.tasks import TASKS, OperatorOptions, check_channels, scene_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from dmps_cli.fit import Fit
     from dmps_cli.methods import Sampling
     from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.raised_sigma import Raised
     from dmps_cli.weights import LoadedPrior
 
 PICTURE_NDIM = 4
@@ -89,10 +91,17 @@ class MeasuredNoise:
     origin: str = "given"
     notes: tuple[str, ...] = ()
     is_none: bool = False
+    raised: Raised | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """What was said of the kernel already, before anything was restored with it."""
+        return self.raised.text if self.raised else None
 
     def as_dict(self) -> dict[str, Any]:
         """For the sidecar."""
         facts = {"sigma_y": self.sigma_y, "sigma_y_255": self.sigma_y * GREY_LEVELS, "sigma_origin": self.origin}
+        facts |= {"sigma_search": self.raised.as_dict()} if self.raised else {}
         return facts | ({"noise_notes": list(self.notes)} if self.notes else {})
 
 
@@ -291,27 +300,26 @@ def draw_all(
 
     places = {job.path: k + 1 for k, job in enumerate(jobs)}
     size = micro_batch(writer.device, writer.compute.batch_size)
-    for units in unit_groups(jobs, batch, prior, writer.device, size):
+    for units in unit_groups(jobs, writer, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
-        for unit, image, effort in drawn(units, writer, advance):
+        for unit, outcome in drawn(units, writer, advance):
             metrics: dict[str, float] = {}
             with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
-                metrics = scores.of(unit, image, batch.console) if scores else metrics
+                metrics = scores.of(unit, outcome.image, batch.console) if scores else metrics
             with batch.item(unit.ready.job.path):
-                writer.write(unit, image, effort, metrics)
+                writer.write(unit, outcome, metrics)
 
 
-def unit_groups(
-    jobs: Sequence[Job], batch: Batch, prior: LoadedPrior, device: torch.device, size: int
-) -> Iterator[list[Unit]]:
+def unit_groups(jobs: Sequence[Job], writer: Writer, size: int) -> Iterator[list[Unit]]:
     """Neighbouring samples that share an operator, at most `size` together; what cannot be read fails alone."""
     operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
 
     def units() -> Iterator[Unit]:
         for job in jobs:
-            with batch.item(job.path):
-                ready = read(job, batch.console, prior, device, operators)
+            with writer.batch.item(job.path):
+                ready = read(job, writer.batch.console, writer.prior, writer.device, operators)
+                ready = with_fitting_sigma(ready, writer)
                 yield from (Unit(ready=ready, target=target) for target in job.targets)
 
     def shared(unit: Unit) -> object:
@@ -414,6 +422,46 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, console: Console)
     return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
 
 
+def with_fitting_sigma(ready: Ready, writer: Writer) -> Ready:
+    """A blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
+    job, console = ready.job, writer.batch.console
+    if not job.plan.is_estimated or TASKS[job.plan.task].kernel is None:
+        return ready
+    from dmps_cli.device import stopwatch
+    from dmps_cli.raised_sigma import TRIAL_NFE, fitting_sigma
+
+    def on_trial(trial: int, most: int) -> None:
+        if trial == 2:  # the first is made of every picture
+            left = f"{most - 1} trials of {TRIAL_NFE} evaluations at most"
+            console.note(f"{job.path}: the kernel may not fit; larger sigmas are tried, {left}")
+
+    elapsed = stopwatch(ready.op.device)
+    y, op = trial_part(ready, writer.device)
+    raised = fitting_sigma(
+        y,
+        op,
+        writer.prior.prior,
+        ready.sigma_y,
+        job.plan.task,
+        writer.prior.name,
+        seed=writer.compute.seed,
+        on_trial=on_trial,
+    )
+    if raised.text:
+        console.note(f"{job.path}: {raised.text} ({raised.evaluations} evaluations to find it, {elapsed():.1f} s)")
+    return replace(ready, noise=replace(ready.noise, sigma_y=raised.sigma_y, raised=raised))
+
+
+def trial_part(ready: Ready, device: torch.device) -> tuple[Tensor, LinearOperator]:
+    """(y, the operator) of the part that sigmas are tried on: of a scene that goes on around it, a part is one too."""
+    from dmps_cli.raised_sigma import busiest
+
+    y, plan = busiest(ready.y), ready.job.plan
+    if ready.op.frame is None or y.shape == ready.y.shape:
+        return ready.y, ready.op
+    return y, plan.build(scene_shape(plan.task, plan.params, (y.shape[-2], y.shape[-1]), y.shape[1]), device)
+
+
 def with_kept(image: Tensor, ready: Ready) -> Tensor:
     """The restoration (C, H, W), its kept pixels those of the picture where they have no noise."""
     if ready.kept is None:
@@ -487,23 +535,45 @@ def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
     return truth
 
 
-def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, Effort]]:
-    """Yields (unit, picture (C, H, W), what it took) for units computed together; a failure is all of theirs."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A sample: its picture (C, H, W), what it took, and how it fits.
+
+    iterations: of conjugate gradients in each step, where solves are iterated; remark: what is unusual of the fit.
+    """
+
+    image: Tensor
+    seconds: float
+    iterations: list[int] | None
+    fit: Fit
+    remark: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        taken = {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
+        return {"fit": self.fit.as_dict() | {"remark": self.remark}, **taken}
+
+
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Outcome]]:
+    """Yields each unit with its sample, of units computed together; a failure is all of theirs."""
     import torch
 
     from dmps_cli.device import stopwatch
+    from dmps_cli.fit import fits_of, remark, usual
     from dmps_cli.pipeline import FILE_KEY, restore
 
     first = units[0].ready
-    elapsed = stopwatch(first.op.device)
+    op, sigma_y, sampling, task = first.op, first.sigma_y, first.sampling, first.job.plan.task
+    elapsed = stopwatch(op.device)
     iterations: list[list[int]] = []
+    y = torch.cat([unit.ready.y for unit in units])
     try:
         x = restore(
-            torch.cat([unit.ready.y for unit in units]),
-            first.op,
+            y,
+            op,
             writer.prior.prior,
-            first.sigma_y,
-            first.sampling,
+            sigma_y,
+            sampling,
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
@@ -514,21 +584,19 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             writer.batch.fail(str(path), exc)
         return
     seconds = elapsed() / len(units)
-    for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
-        effort = Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
-        yield unit, with_kept(image, unit.ready), effort
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """What a sample took. iterations: of conjugate gradients in each step, where solves are iterated."""
-
-    seconds: float
-    iterations: list[int] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
-        return {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
+    fits = fits_of(y, op, x, sigma_y, is_clipped=writer.prior.prior.clips_x0)
+    known = usual(sampling, task, writer.prior.name)
+    for k, unit in enumerate(units):
+        yield (
+            unit,
+            Outcome(
+                image=with_kept(op.picture(x[k]), unit.ready),
+                seconds=seconds,
+                iterations=iterations[k] if iterations else None,
+                fit=fits[k],
+                remark=unit.ready.noise.remark or remark(fits[k], known, sigma_y, task),
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -540,20 +608,22 @@ class Writer:
     device: torch.device
     batch: Batch
 
-    def write(self, unit: Unit, image: Tensor, effort: Effort, scores: dict[str, float]) -> None:
-        """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
+    def write(self, unit: Unit, outcome: Outcome, scores: dict[str, float]) -> None:
+        """A sidecar and then a picture; its path goes to stdout, what does not fit to stderr if nobody scores it."""
         from dmps_cli.images import encode
 
         target = unit.target
-        encoded = encode(image, target.path)
+        encoded = encode(outcome.image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
-        facts = self.facts(unit, effort) | shown | scores
+        facts = self.facts(unit, outcome) | shown | scores
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.path(target.path)
+        if outcome.remark and unit.ready.truth is None and not unit.ready.noise.remark:
+            self.batch.console.note(f"{target.path}: {outcome.remark}")
 
-    def facts(self, unit: Unit, effort: Effort) -> dict[str, Any]:
+    def facts(self, unit: Unit, outcome: Outcome) -> dict[str, Any]:
         """Everything that made a restoration."""
         job = unit.ready.job
         return {
@@ -570,7 +640,7 @@ class Writer:
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
             "device": str(unit.ready.op.device),
-            **effort.as_dict(),
+            **outcome.as_dict(),
             "versions": versions(),
         }
 
