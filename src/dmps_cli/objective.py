@@ -47,7 +47,7 @@ def edm_loss(
 
 
 def learning_rate(highest: float, share: float, step: int) -> float:
-    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the time, 0 to 1."""
+    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the budget, 0 to 1."""
     return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
