@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import dmps_cli
@@ -36,7 +37,8 @@ from dmps_cli.nets.beginnings import grown, initialised
 from dmps_cli.nets.natural import SIZES, Attention, NaturalConfig, NaturalNet, peak_bytes_per_pixel
 from dmps_cli.nets.natural_state import natural_from_state
 from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.objective import learning_rate, power_decay, psnr, stored
+from dmps_cli.objective import edm_loss, learning_rate, power_decay, psnr, stored
+from dmps_cli.optimizers import Muon, as_matrix, is_orthogonalised
 from dmps_cli.tensor_files import load_plain
 from dmps_cli.trainer import Recipe, Trainer
 from tests.conftest import randn, rel
@@ -218,6 +220,29 @@ def test_the_learner_takes_the_steps_of_the_trainer() -> None:
     for (name, ours), theirs in zip(learner.net.named_parameters(), trainer.net.parameters(), strict=True):
         assert rel(ours, theirs) <= 1e-5, name
     assert learner.losses.means == pytest.approx(trainer.losses.means)
+
+
+def test_nothing_of_a_step_leaves_the_gpu() -> None:
+    """On fake tensors of a GPU, where an operation on two devices is an error: crops, levels, losses, the kernels."""
+    gpu, levels = torch.device("cuda:0"), NoiseLevels()
+    with FakeTensorMode(), torch.device(gpu):
+        sides = torch.empty(3, dtype=torch.long)
+        pixels = torch.empty(9000, 3, dtype=torch.uint8)
+        photos = DevicePhotos(pixels=pixels, starts=sides, heights=sides, widths=sides)
+        x = torch.cat([photos.crops(2, 24, scale, None) for scale in (1.0, 0.7)])  # type: ignore[arg-type]
+        kind, u = torch.rand(2, 4, dtype=torch.float64)
+        s = levels.at(kind, u).float()
+        net = NaturalNet(replace(TINY, has_attention=True)).requires_grad_(False)
+        losses = edm_loss(net, x, s, torch.empty_like(x))
+        means = LevelLosses(levels, device=gpu)
+        weights = means.weights(s)
+        means.update(s, losses)
+        kernels = {name: p for name, p in net.named_parameters() if is_orthogonalised(name, p)}
+        matrices = {name: as_matrix(p.contiguous(memory_format=torch.channels_last)) for name, p in kernels.items()}
+        Muon(matrices).step({name: torch.empty_like(matrix) for name, matrix in matrices.items()}, 1e-3)
+        results = [x, s, losses, weights, means.weights(s), *matrices.values()]
+    assert {result.device for result in results} == {gpu}
+    assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_averages_have_their_closed_form() -> None:
