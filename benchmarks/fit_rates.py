@@ -19,18 +19,18 @@ import torch
 from fit_ranges import SIZE, Case, blur, middle, sampling_of
 from torch import Tensor
 
-from dmps_cli.files import pictures_in
-from dmps_cli.fit import fits_of, judged, usual
-from dmps_cli.images import load_rgb
-from dmps_cli.metrics import GREY_LEVELS
-from dmps_cli.noise_estimate import estimate_sigma
+from dmps_cli.files.images import load_rgb
+from dmps_cli.files.inputs import pictures_in
+from dmps_cli.jobs.fit import fits_of, judged, usual
+from dmps_cli.jobs.noise_estimate import estimate_sigma
+from dmps_cli.jobs.raised_sigma import fitting_sigma
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.pointwise import Mask
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
-from dmps_cli.raised_sigma import fitting_sigma
-from dmps_cli.tasks import OperatorOptions
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.units import GREY_LEVELS
+from dmps_cli.weights.loading import load_prior
 
 NUMBER = 40
 MODEL = "natural"

@@ -28,9 +28,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dmps_cli.crops import Photo, decode, find_photos, list_sha256, without_copies
 from dmps_cli.errors import InputError
-from dmps_cli.weights import card
+from dmps_cli.training.photographs import Photo, decode, find_photos, list_sha256, without_copies
+from dmps_cli.weights.cards import card
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("train_gpu.sh", "train_gpu.py", "device_photos.py")

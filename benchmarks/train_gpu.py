@@ -31,11 +31,13 @@ import dmps_cli
 from benchmarks.device_photos import DevicePhotos, read_zip
 from dmps_cli.device import describe, has_fast_bfloat16, resolve_device, synchronize, tune_allocator
 from dmps_cli.errors import DmpsError, InputError, MemoryShortageError, memory_errors
-from dmps_cli.files import atomic_write
+from dmps_cli.files.atomic import atomic_write
+from dmps_cli.files.tensors import load_plain, write_safetensors
 from dmps_cli.nets.beginnings import grown
 from dmps_cli.nets.natural import SIZES, Block, Natural, NaturalConfig, NaturalNet
-from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.objective import (
+from dmps_cli.training.muon import MuonAdamW
+from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
+from dmps_cli.training.objective import (
     LARGEST_NORM,
     SIGMAS,
     edm_loss,
@@ -45,8 +47,6 @@ from dmps_cli.objective import (
     psnr,
     stored,
 )
-from dmps_cli.optimizers import MuonAdamW
-from dmps_cli.tensor_files import load_plain, write_safetensors
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = Path(dmps_cli.__file__).parent / "data" / "natural.safetensors"

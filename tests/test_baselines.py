@@ -22,29 +22,23 @@ from torch import Tensor
 from dmps_cli import device
 from dmps_cli.cli.options import SamplingFlags
 from dmps_cli.errors import MemoryShortageError, UsageError
-from dmps_cli.methods import (
-    ANY_TASK,
-    BY_NFE,
-    DEFAULTS,
-    KNOBS,
-    METHODS,
-    PRESETS,
-    Sampling,
-    build_posterior,
-    resolve_sampling,
-    samplers_of,
-)
+from dmps_cli.levels import SAMPLERS, Level, ddpm_levels, flow_levels
+from dmps_cli.methods.choice import Sampling, build_posterior, resolve_sampling, samplers_of
+from dmps_cli.methods.defaults import ANY_TASK, BY_NFE, DEFAULTS, PRESETS
+from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.posterior import Posterior, pulled_back
+from dmps_cli.methods.table import METHODS
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
 from dmps_cli.operators.base import PINV_RCOND, LinearOperator
+from dmps_cli.operators.inside import Inside
 from dmps_cli.pipeline import restore
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, GaussianPrior, Prior
 from dmps_cli.sampling import Noise, OwnStep, reverse_step, sample
-from dmps_cli.schedules import SAMPLERS, Level, ddpm_levels, flow_levels
-from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
-from dmps_cli.windows import Inside, WindowedPrior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.weights.loading import load_prior
+from dmps_cli.windows import WindowedPrior
 from tests.conftest import golden_json, randn, same, where
 from tests.rule import rule_weights
 from tests.shell import Dmps, photo

@@ -17,14 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import __version__, device, files
+from dmps_cli import __version__, device
 from dmps_cli.errors import OutputError
-from dmps_cli.images import load_rgb
-from dmps_cli.methods import resolve_sampling
-from dmps_cli.metrics import Scorer
+from dmps_cli.files import atomic as files
+from dmps_cli.files.images import load_rgb
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
-from dmps_cli.tasks import OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights.loading import load_prior
 from tests.shell import FAST, Dmps, break_import, photo, pixels
 
 # Without torch -------------------------------------------------------------------------------------------------------
@@ -492,7 +494,7 @@ def test_ctrl_c_that_an_import_turned_into_another_error(
 def test_ctrl_c_in_the_import_of_lpips_is_no_missing_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     break_import(monkeypatch, "lpips", ImportError("partially initialized module"))
     assert list(Scorer().missing) == ["lpips"]
-    monkeypatch.setattr("dmps_cli.metrics.interrupts", [signal.SIGINT])
+    monkeypatch.setattr("dmps_cli.metrics.lpips.interrupts", [signal.SIGINT])
     with pytest.raises(KeyboardInterrupt):
         _ = Scorer().missing
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from dmps_cli.errors import UsageError
-from dmps_cli.images import load_rgb, photo_paths
-from dmps_cli.methods import build_posterior, resolve_sampling
+from dmps_cli.files.images import load_rgb, photo_paths
+from dmps_cli.levels import CLEAN, Level
+from dmps_cli.methods.choice import build_posterior, resolve_sampling
 from dmps_cli.methods.counted import CountedDmps, ReflectedDmps
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.methods.solver import MAX_ITER, TruncatedSolver
-from dmps_cli.metrics import Scorer
+from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.operators.base import PINV_DAMPING, LinearOperator
 from dmps_cli.operators.circular import CircularConvolution
 from dmps_cli.operators.convolution import ValidConvolution
@@ -27,9 +28,9 @@ from dmps_cli.operators.separable import separable_blur
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import DenoiserPrior, Prior
 from dmps_cli.sampling import Fresh, Noise, sample
-from dmps_cli.schedules import CLEAN, Level
-from dmps_cli.tasks import OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights.loading import load_prior
 from tests.conftest import randn, where
 from tests.shell import Dmps, photo
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.methods import resolve_sampling
+from dmps_cli.levels import SAMPLERS, Level, ddpm_levels, flow_levels
+from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.methods.dmps import Dmps, DmpsOptions, capped_weight, flat_prior_score
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import GaussianPrior
 from dmps_cli.sampling import Denoiser, reverse_step
-from dmps_cli.schedules import SAMPLERS, Level, ddpm_levels, flow_levels
 from tests.conftest import randn, where
 
 SHAPE, N, M = (1, 2, 4), 8, 5

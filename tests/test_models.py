@@ -19,18 +19,19 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dmps_cli import weights
-from dmps_cli.checkpoints import trainable_names
-from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import InputError
-from dmps_cli.files import sha256_file
-from dmps_cli.images import load_rgb
-from dmps_cli.methods import resolve_sampling
+from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.downloads import cache_dir
+from dmps_cli.files.images import load_rgb
+from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
 from dmps_cli.pipeline import restore
 from dmps_cli.priors import DDPMPrior
-from dmps_cli.tasks import OperatorOptions, build, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights import cards as weights
+from dmps_cli.weights.building import trainable_names
 from tests.conftest import GOLDEN, golden_json
 from tests.rule import rule_tensor
 from tests.shell import Dmps, break_import, photo, pixels

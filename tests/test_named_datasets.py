@@ -19,12 +19,12 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from dmps_cli import hub_datasets
-from dmps_cli.datasets import list_pictures
-from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import InputError, OutputError, WeightsError
-from dmps_cli.files import atomic_write
-from dmps_cli.hub_datasets import Link, data_cards
+from dmps_cli.evaluation import named as hub_datasets
+from dmps_cli.evaluation.named import Link, data_cards
+from dmps_cli.evaluation.pictures import list_pictures
+from dmps_cli.files.atomic import atomic_write
+from dmps_cli.files.downloads import cache_dir
 from tests.shell import Dmps
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.images import load_rgb, photo_paths
-from dmps_cli.methods import resolve_sampling
-from dmps_cli.metrics import Scorer
+from dmps_cli.files.images import load_rgb, photo_paths
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import Prior
-from dmps_cli.tasks import OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights.loading import load_prior
 
 SIZE, CORNER = 64, 96  # px
 

@@ -30,17 +30,17 @@ import dmps_cli
 from benchmarks import pack_gpu, train_gpu
 from benchmarks.device_photos import DevicePhotos, mirrored
 from benchmarks.train_gpu import Learner, Plan, Run, draw, grouped
-from dmps_cli.checkpoints import read_safetensors
-from dmps_cli.crops import Batch
 from dmps_cli.errors import InputError, MemoryShortageError, WeightsError
+from dmps_cli.files.tensors import load_plain
 from dmps_cli.nets.beginnings import grown, initialised
 from dmps_cli.nets.natural import SIZES, Attention, NaturalConfig, NaturalNet, peak_bytes_per_pixel
 from dmps_cli.nets.natural_state import natural_from_state
-from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.objective import edm_loss, learning_rate, power_decay, psnr, stored
-from dmps_cli.optimizers import Muon, as_matrix, is_orthogonalised
-from dmps_cli.tensor_files import load_plain
-from dmps_cli.trainer import Recipe, Trainer
+from dmps_cli.training.muon import Muon, as_matrix, is_orthogonalised
+from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
+from dmps_cli.training.objective import edm_loss, learning_rate, power_decay, psnr, stored
+from dmps_cli.training.photographs import Batch
+from dmps_cli.training.trainer import Recipe, Trainer
+from dmps_cli.weights.reading import read_safetensors
 from tests.conftest import randn, rel
 from tests.shell import Dmps, photo
 

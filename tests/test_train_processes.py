@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmps_cli import trainer, training
 from dmps_cli.cli.main import app
-from dmps_cli.crops import Batch
 from dmps_cli.nets.beginnings import initialised
-from dmps_cli.training_files import Files, read_state
+from dmps_cli.training import run as training
+from dmps_cli.training import trainer
+from dmps_cli.training.photographs import Batch
+from dmps_cli.training.state import Files, read_state
 from tests.conftest import rel
 from tests.shell import Dmps, Result, photo
 

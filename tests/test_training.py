@@ -26,13 +26,22 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dmps_cli import checkpoints, curves, training, training_files
 from dmps_cli.ahead import Ahead
-from dmps_cli.budgets import Minutes, Steps
-from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.train import reporter
-from dmps_cli.crops import (
+from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
+from dmps_cli.files.atomic import try_lock
+from dmps_cli.files.images import GREY_WEIGHTS, to_grey
+from dmps_cli.nets.beginnings import initialised
+from dmps_cli.nets.natural import Natural, NaturalConfig
+from dmps_cli.report.plots import ticks
+from dmps_cli.training import curves
+from dmps_cli.training import run as training
+from dmps_cli.training import state as training_files
+from dmps_cli.training.budgets import Minutes, Steps
+from dmps_cli.training.muon import Muon, MuonAdamW, orthogonalised
+from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
+from dmps_cli.training.objective import average_decay, edm_loss, learning_rate
+from dmps_cli.training.photographs import (
     Batch,
     Collection,
     Photo,
@@ -43,18 +52,12 @@ from dmps_cli.crops import (
     is_usable,
     random_crop,
 )
-from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
-from dmps_cli.files import try_lock
-from dmps_cli.images import GREY_WEIGHTS, to_grey
-from dmps_cli.nets.beginnings import initialised
-from dmps_cli.nets.natural import Natural, NaturalConfig
-from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.objective import average_decay, edm_loss, learning_rate
-from dmps_cli.optimizers import Muon, MuonAdamW, orthogonalised
-from dmps_cli.report import ticks
-from dmps_cli.trainer import Recipe, Trainer, validation_pictures
-from dmps_cli.training import Run
-from dmps_cli.training_files import Files, Saved, check_room, read_state
+from dmps_cli.training.run import Run
+from dmps_cli.training.start import reporter
+from dmps_cli.training.state import Files, Saved, check_room, read_state
+from dmps_cli.training.trainer import Recipe, Trainer, validation_pictures
+from dmps_cli.weights import reading as checkpoints
+from dmps_cli.weights.reading import read_safetensors
 from tests.conftest import randn, rel
 from tests.shell import Dmps, photo, pixels
 
@@ -1078,7 +1081,7 @@ def test_half_takes_full_back(dmps: Dmps, photos: Path) -> None:
 def test_two_processes_do_not_train_one_prior(dmps: Dmps, photos: Path) -> None:
     """A process that holds the file, then is killed; what it leaves of its lock stands in nobody's way."""
     code = (
-        "import sys, time; from pathlib import Path; from dmps_cli.training_files import Files, sole_writer\n"
+        "import sys, time; from pathlib import Path; from dmps_cli.training.state import Files, sole_writer\n"
         "with sole_writer(Files(prior=Path('p.safetensors'))): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.methods import METHODS
+from dmps_cli.levels import Level, alpha_bars
+from dmps_cli.methods.table import METHODS
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import DDPMPrior
 from dmps_cli.sampling import reverse_step, sample
-from dmps_cli.schedules import Level, alpha_bars
-from dmps_cli.tasks import OperatorOptions, build, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
 from tests.conftest import GOLDEN, golden, golden_json, rel, where
 from tests.rule import rule_weights
 

@@ -10,17 +10,19 @@ from torch import Tensor
 
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
-from dmps_cli.methods import METHODS, Sampling, build_posterior
+from dmps_cli.levels import SAMPLERS
+from dmps_cli.methods.choice import Sampling, build_posterior
 from dmps_cli.methods.posterior import Posterior
+from dmps_cli.methods.table import METHODS
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.grey import OfGreyValue
+from dmps_cli.operators.inside import Inside
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
-from dmps_cli.schedules import SAMPLERS
-from dmps_cli.windows import Inside
 
 Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
+
 
 FILE_KEY: Key = (0, 0)
 """Every file of `restore`: the same file gives the same result in any call."""

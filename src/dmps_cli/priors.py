@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import SAMPLERS, Level, ddpm_time, flow_label
 from dmps_cli.nets.layers import clipped
-from dmps_cli.schedules import SAMPLERS, Level, ddpm_time, flow_label
 
 
 class Prior(ABC):

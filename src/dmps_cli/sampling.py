@@ -15,7 +15,7 @@ from torch import Tensor
 from dmps_cli.ahead import Ahead
 from dmps_cli.device import onto
 from dmps_cli.errors import NumericsError
-from dmps_cli.schedules import Level
+from dmps_cli.levels import Level
 
 Fresh = Callable[[Tensor], Tensor]
 """Standard normal noise like a tensor (B, ..), fresh in every call."""

@@ -11,30 +11,20 @@ from msgspec.structs import asdict
 
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Offline, Quiet, WeightsFile, complete_model
-from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import DmpsError, WeightsError
-from dmps_cli.weights import (
-    CARD_TEXTS,
-    NOT_HERE,
-    Card,
-    bad_cards,
-    card,
-    cards,
-    copy_is_enough,
-    copy_of,
-    fetch_card,
-    metadata_of,
-    places,
-    state,
-    verify_card,
-)
+from dmps_cli.files.downloads import cache_dir
+from dmps_cli.weights.cards import CARD_TEXTS, Card, bad_cards, card, cards, metadata_of
+from dmps_cli.weights.store import NOT_HERE, copy_is_enough, copy_of, fetch_card, places, state, verify_card
 
 MEGABYTE = 1_000_000
+
 
 Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=complete_model),
 ]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

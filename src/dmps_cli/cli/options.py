@@ -2,131 +2,64 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import glob
-import inspect
 import math
-from collections.abc import Callable, Collection
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from dmps_cli.checks import checked, numbers, split
 from dmps_cli.cli.console import Console
-from dmps_cli.errors import DmpsError, UsageError, unknown_name
-from dmps_cli.kernels import FORMS
-from dmps_cli.methods import (
+from dmps_cli.cli.groups import complete
+from dmps_cli.errors import UsageError
+from dmps_cli.levels import SAMPLERS, SPACINGS
+from dmps_cli.methods.choice import Sampling, resolve_sampling, samplers_of
+from dmps_cli.methods.defaults import (
     BY_NFE,
     DEFAULT_METHOD,
     DEFAULT_PRESET,
     DEFAULT_SAMPLER,
     DEFAULTS,
-    KNOBS,
-    METHODS,
     PRESETS,
     TASK_DEFAULTS,
-    Sampling,
-    resolve_sampling,
-    samplers_of,
-    takers,
 )
-from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
-from dmps_cli.schedules import SAMPLERS, SPACINGS
-from dmps_cli.tasks import BOUNDARIES, MAX_SEED, TASKS
-from dmps_cli.tasks import task as task_row
-from dmps_cli.weights import DEFAULT_MODEL, Card, card, cards
+from dmps_cli.methods.knobs import KNOBS
+from dmps_cli.methods.table import METHODS, takers
+from dmps_cli.metrics.table import MIN_SIGMA
+from dmps_cli.tasks.kernels import FORMS
+from dmps_cli.tasks.options import BOUNDARIES, MAX_SEED
+from dmps_cli.tasks.table import TASKS
+from dmps_cli.tasks.table import task as task_row
+from dmps_cli.units import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.weights.cards import DEFAULT_MODEL, Card, card, cards
 
 if TYPE_CHECKING:
     import torch
 
-    from dmps_cli.weights import LoadedPrior
+    from dmps_cli.weights.loading import LoadedPrior
+
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
+
+
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
+
+
 MIN_TILE = 64
-
-
-PANELS = {
-    "OperatorOptions": "Operator (each task takes some of these, see `dmps tasks`)",
-    "SamplingFlags": "Sampling",
-    "SweepFlags": "Sampling (numbers with commas between: every combination)",
-    "ComputeFlags": "Machine and prior",
-    "OutputFlags": "Output",
-    "PictureFlags": "Photographs",
-    "FolderFlags": "Output",
-}
-
-
-def command_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Spreads each parameter of a command that is a dataclass into one option per field.
-
-    The command is called with the dataclasses filled in, so that groups of options keep one definition.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    parameters = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            parameters += _group_parameters(groups[name])
-        else:
-            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
-
-    del run.__wrapped__  # inspect would otherwise look through to the grouped signature
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
-
-
-def reflowed(text: str) -> str:
-    """Each paragraph on one line: the help is wrapped where the terminal ends, not where the source does."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
-
-
-def _group_parameters(group: Any) -> list[inspect.Parameter]:
-    """One parameter per field, in the group's own panel of the help."""
-    hints = get_type_hints(group, include_extras=True)
-
-    def parameter(field: Field[Any]) -> inspect.Parameter:
-        hint = hints[field.name]
-        if field.metadata:  # a group that lives below the command line describes its options there
-            names = [field.metadata["option"]] if "option" in field.metadata else []
-            if hint == bool | None:
-                names = [f"--{field.name.replace('_', '-')}"]  # without its --no- form
-            help, metavar = field.metadata["help"], field.metadata["metavar"]
-            completion = COMPLETIONS.get(field.metadata.get("complete", ""))
-            hint = Annotated[hint, typer.Option(*names, help=help, metavar=metavar, autocompletion=completion)]
-        option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
-        option.rich_help_panel = PANELS[group.__name__]
-        hint = Annotated[hint.__origin__, option]
-        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
-
-    return [parameter(field) for field in fields(group)]
-
-
-def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
-    """Shell completion from a table's names."""
-
-    def matching(incomplete: str) -> list[str]:
-        try:
-            return [name for name in choices() if name.startswith(incomplete)]
-        except DmpsError:  # a table that cannot be read is said when the command runs
-            return []
-
-    return matching
 
 
 # by name: annotations of a dataclass are evaluated where lambdas do not see this module
 complete_model = complete(lambda: [*cards()])
+
+
 complete_sampler = complete(lambda: [*SAMPLERS])
+
+
 complete_method = complete(lambda: [*METHODS])
+
+
 complete_preset = complete(lambda: [*PRESETS])
 
 
@@ -139,27 +72,28 @@ def complete_kernel(incomplete: str) -> list[str]:
 COMPLETIONS = {"kernel": complete_kernel, "boundary": complete(lambda: [*BOUNDARIES])}
 
 
-def checked(kind: str, name: str, choices: Collection[str]) -> str:
-    """The name, if it is one of the choices. Raises UsageError with the nearest one otherwise."""
-    if name not in choices:
-        raise unknown_name(kind, name, choices)
-    return name
-
-
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Files, folders, quoted globs, or - for names on stdin.")
 ]
+
+
 TaskName = Annotated[
     str | None,
     typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.", autocompletion=complete(lambda: [*TASKS])),
 ]
+
+
 _SIGMA_HELP = (
     "Noise standard deviation of the measurement: 0.05 on the [-1, 1] scale, or 6.4/255, grey levels of 255, the same. "
 )
+
+
 Sigma = Annotated[
     str | None,
     typer.Option("--sigma", metavar="STD|LEVELS/255", help=f"{_SIGMA_HELP}Default: the task's."),
 ]
+
+
 SigmaOrAuto = Annotated[
     str | None,
     typer.Option(
@@ -168,6 +102,8 @@ SigmaOrAuto = Annotated[
         help=f"{_SIGMA_HELP}auto: estimated from the picture. Default: that of its sidecar; auto without one.",
     ),
 ]
+
+
 Sigmas = Annotated[str | None, typer.Option("--sigma", metavar="STD,STD", help=f"{_SIGMA_HELP}Default: the task's.")]
 
 
@@ -177,6 +113,8 @@ WeightsFile = Annotated[
         metavar="FILE", help="Table of checkpoints of your own (docs/checkpoints.md); DMPS_WEIGHTS names one too."
     ),
 ]
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -187,20 +125,29 @@ Model = Annotated[
         autocompletion=complete_model,
     ),
 ]
+
+
 Device = Annotated[str, typer.Option("--device", metavar="|".join(DEVICE_NAMES), help="Where to compute.")]
+
+
 Offline = Annotated[bool, typer.Option("--offline", help="Download nothing (so does HF_HUB_OFFLINE=1).")]
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")]
+
+
 Samplers = Annotated[
     str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
 ]
+
+
 Methods = Annotated[str | None, typer.Option(metavar="A,B", help="Methods to compare. Default: --method.")]
+
+
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the noise, a whole number >= 0.")]
+
+
 LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS; alex needs no download.")]
-
-
-def split(names: str | None) -> list[str]:
-    """The names of a comma-separated list, each once."""
-    return [*dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip())]
 
 
 def checked_task(name: str | None, command: str | None = None) -> str | None:
@@ -211,6 +158,8 @@ def checked_task(name: str | None, command: str | None = None) -> str | None:
 
 
 AUTO: Final = "auto"
+
+
 MAX_BARE_SIGMA = 2.0  # the width of the scale; a larger number was rather meant in grey levels
 
 
@@ -490,19 +439,6 @@ def is_compared(compare: str | None) -> bool:
     return compare is not None
 
 
-def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any]:
-    """The values of a comma-separated list, [None] for an open option. Raises UsageError."""
-    if text is None:
-        return [None]
-    try:
-        values = [kind(part) for part in split(text)]
-    except ValueError as exc:
-        raise UsageError(f"{option} is '{text}'; it must be a number, or several with commas between") from exc
-    if not values:
-        raise UsageError(f"{option} is empty; name a number, or several with commas between")
-    return [*dict.fromkeys(values)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ComputeFlags:
     """Prior and machine."""
@@ -563,7 +499,7 @@ class ComputeFlags:
     def load(self, device: torch.device, console: Console) -> LoadedPrior:
         """The prior on the device, downloaded if need be; says which. Raises WeightsError, OutputError."""
         from dmps_cli.device import has_fast_bfloat16, micro_batch
-        from dmps_cli.weights import load_prior
+        from dmps_cli.weights.loading import load_prior
         from dmps_cli.windows import WindowedPrior
 
         if self.dtype == "bfloat16" and device.type in ("cpu", "cuda") and not has_fast_bfloat16(device):

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import ModewisePosterior, Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 Solve = Callable[[Tensor, float, float], Tensor]
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import ModewisePosterior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 
 class Ddnm(ModewisePosterior):

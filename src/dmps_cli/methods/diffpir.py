@@ -6,11 +6,11 @@ import math
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 
 class Diffpir(Posterior):

@@ -7,11 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import Correction, LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import x0_coefficient
-from dmps_cli.schedules import Level
 
 
 @dataclass(frozen=True, kw_only=True)

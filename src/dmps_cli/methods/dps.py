@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.linalg import item_dot
 from dmps_cli.methods.posterior import Posterior, pulled_back
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import x0_coefficient
-from dmps_cli.schedules import Level
 
 
 def residual_direction(op: LinearOperator, y: Tensor, x0: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.pgdm import Pgdm
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 class OtOde(Pgdm):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import Posterior, pulled_back
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 def unit_prior_variance(level: Level) -> float:

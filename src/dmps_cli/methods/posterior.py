@@ -9,10 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.solver import TruncatedSolver
 from dmps_cli.operators.base import Correction, LinearOperator
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 class Posterior(ABC):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.pgdm import unit_prior_variance
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 class DmpsTweedie(Posterior):

@@ -10,9 +10,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from torch import Tensor
 
 from dmps_cli.errors import WeightsError
+from dmps_cli.files.records import RecordError, as_builtins, as_record
 from dmps_cli.nets.loading import load_state
 from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
-from dmps_cli.records import RecordError, as_builtins, as_record
 
 
 def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Natural:

@@ -23,24 +23,35 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dmps_cli.metrics import METRICS, OF_SAMPLES
+from dmps_cli.metrics.protocol import OF_SAMPLES
+from dmps_cli.metrics.table import METRICS
 from dmps_cli.text import csv_cell, json_safe, stripped, visible_bytes
 
 Value = str | int | float | None
+
+
 Row = Mapping[str, Value]
 
+
 STD, CI = "_std", "_ci95"
+
+
 CELL_NOTE = "mean ± half the 95 % interval of the mean (standard deviation)"
+
+
 SOURCE = "source"  # column: where a row is from that was not computed here; such rows are never ranked
+
+
 WITHIN = ("task", "sigma_y", "n")  # columns in which rivals agree: other images, another n, are no rivals
 
+
 _LEAST_TEXT = 12  # characters of a text column that a narrow terminal leaves
+
+
 _ANY_WIDTH = 100_000
 
 
 # --- Rows
-
-
 def column_names(rows: Sequence[Row]) -> list[str]:
     """Every column, in the order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
@@ -151,8 +162,6 @@ def is_numeric(rows: Sequence[Row], name: str) -> bool:
 
 
 # --- Formats
-
-
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """How a console table is laid out. gap: spaces between columns, 1 to 3; lines: of a mean with its interval.
@@ -168,6 +177,8 @@ class Form:
 
 
 WIDE = Form()
+
+
 FORMS = (
     WIDE,
     Form(gap=2, breaks_heads=True),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from dmps_cli.metrics import Protocol
+from dmps_cli.evaluation.folder import LATEX, MARKDOWN, MEANS, RESULTS, ROWS
+from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.latex import latex
 from dmps_cli.report.settings import compact, setting_notes
 from dmps_cli.report.tables import (
@@ -19,7 +20,6 @@ from dmps_cli.report.tables import (
     json_text,
     markdown,
 )
-from dmps_cli.runs import LATEX, MARKDOWN, MEANS, RESULTS, ROWS
 from dmps_cli.text import visible_bytes
 
 
