@@ -48,6 +48,7 @@ def likelihood(size: int) -> list[dict[str, Any]]:
     from dmps_cli.device import tune_allocator
     from dmps_cli.methods.choice import resolve_sampling
     from dmps_cli.methods.table import METHODS
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.priors import DenoiserPrior
     from dmps_cli.tasks.options import OperatorOptions
     from dmps_cli.tasks.table import TASKS, build, resolve
@@ -69,7 +70,9 @@ def likelihood(size: int) -> list[dict[str, Any]]:
             start = time.perf_counter()
             op = build(name, params, shape, dtype=torch.float32)
             y = op.A(x_t)
-            method = METHODS["dmps"].build(free, op, y, 0.05, 0.0, sampling.knobs)  # asks for what is made lazily
+            method = METHODS["dmps"].build(
+                free, Measurement(y, op, 0.05), 0.0, sampling.knobs
+            )  # asks for what is made lazily
             construction = time.perf_counter() - start
             step = median_seconds(lambda method=method: method.predict(x_t, cur, nxt), repeats) - without
             rows.append(
@@ -243,7 +246,7 @@ def main() -> None:
     if arguments.group:
         print(json.dumps((GROUPS | PARTS)[arguments.group]()))
         return
-    from dmps_cli.report.tables import console_table, console_text
+    from dmps_cli.cli.tables import console_table, console_text
 
     print(f"{os.cpu_count()} cores; seconds and milliseconds are medians")
     for name in arguments.groups:

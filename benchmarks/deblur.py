@@ -25,6 +25,7 @@ from dmps_cli.device import resolve_device, tune_allocator
 from dmps_cli.errors import DmpsError
 from dmps_cli.files.images import from_uint8, load_rgb, to_uint8
 from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.sampling import Noise
 from dmps_cli.tasks.kernels import build as build_kernel
@@ -100,7 +101,9 @@ def main() -> None:
             y = from_uint8(to_uint8(noisy[0]))
             truth = op.picture(scene)[0].cpu()
             try:
-                restored = restore(y[None].to(device), op, prior, SIGMA_Y, sampling, seed=0, keys=[FILE_KEY])
+                restored = restore(
+                    Measurement(y[None].to(device), op, SIGMA_Y), prior, sampling, seed=0, keys=[FILE_KEY]
+                )
             except DmpsError as exc:
                 print(f"{formula}, {photo.name}: {exc}", file=sys.stderr)
                 continue

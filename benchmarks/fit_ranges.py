@@ -24,6 +24,7 @@ from dmps_cli.files.inputs import pictures_in
 from dmps_cli.jobs.fit import RANGES, Fit, fits_of, usual_of
 from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import build, resolve, scene_shape
@@ -107,7 +108,9 @@ def right(cases: Sequence[Case], photographs: Sequence[Path], form: str, nfe: in
         if pair is None:
             continue
         sigma_y = case.levels / GREY_LEVELS
-        x = restore(pair[0], op, prior, sigma_y, sampling_of(form, case.task, nfe), seed=0, keys=[FILE_KEY])
+        x = restore(
+            Measurement(pair[0], op, sigma_y), prior, sampling_of(form, case.task, nfe), seed=0, keys=[FILE_KEY]
+        )
         yield from fits_of(pair[0], op, x, sigma_y, is_clipped=prior.clips_x0)
 
 

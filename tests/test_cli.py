@@ -23,6 +23,7 @@ from dmps_cli.files import atomic as files
 from dmps_cli.files.images import load_rgb
 from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import build, resolve
@@ -194,7 +195,7 @@ def in_one_process(task: str, options: OperatorOptions, size: tuple[int, int, in
     op = build(task, resolve(task, options), size, dtype=torch.float32)
     y = degrade(x, op, 0.05, seed=0, keys=[picture_key(x)])
     prior = load_prior("natural", torch.device("cpu")).prior
-    restored = restore(y, op, prior, 0.05, resolve_sampling(task=task, nfe=nfe), seed=0, keys=[FILE_KEY])
+    restored = restore(Measurement(y, op, 0.05), prior, resolve_sampling(task=task, nfe=nfe), seed=0, keys=[FILE_KEY])
     return ((restored[0].clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).numpy().astype(np.uint8)
 
 

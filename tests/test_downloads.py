@@ -31,6 +31,7 @@ from dmps_cli.errors import InputError, OutputError, WeightsError
 from dmps_cli.files import downloads
 from dmps_cli.files.downloads import Drive, Fetched, Hub, Patience, Source, Web, cache_dir, fetch, parse_source, verify
 from dmps_cli.files.formats import CHECKPOINT
+from tests.shell import Heard
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -253,8 +254,7 @@ class Fetcher:
             sources,
             self.target,
             command="dmps models download net",
-            note=self.notes.append,
-            progress=lambda done, total: self.progress.append((done, total)),
+            listener=Heard(self.notes.append, lambda done, total: self.progress.append((done, total))),
             patience=Patience(**quick),
             **options,
         )
@@ -580,8 +580,11 @@ RUN = """
 import sys
 from pathlib import Path
 from dmps_cli.files.downloads import Web, fetch
+from dmps_cli.listener import Silent
+class Printer(Silent):
+    def note(self, text): print(text, flush=True)
 print("ready", flush=True)
-found = fetch([Web(url=sys.argv[1])], Path(sys.argv[2]), command="", note=lambda text: print(text, flush=True))
+found = fetch([Web(url=sys.argv[1])], Path(sys.argv[2]), command="", listener=Printer())
 print(found.sha256, found.downloaded)
 """
 
@@ -638,7 +641,7 @@ def test_interrupted_in_the_middle(host: Host, get: Fetcher) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch([source], get.target, command="", progress=ctrl_c)
+        fetch([source], get.target, command="", listener=Heard(told=ctrl_c))
     assert get(source).sha256 == sha(CONTENT)
     assert host.ranges()[1] is not None
 

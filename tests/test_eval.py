@@ -21,8 +21,8 @@ from dmps_cli.cli.main import app
 from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.evaluation.outcomes import heat_map, of_samples
 from dmps_cli.evaluation.pictures import Fit, image_key
+from dmps_cli.evaluation.results import HEAT_NOTE
 from dmps_cli.metrics.scorer import Scorer
-from dmps_cli.report.results import HEAT_NOTE
 from tests.shell import Dmps, photo, pixels
 
 NAMES = ("a.png", "b.png", "deep/c.png", "d.png")

@@ -26,6 +26,7 @@ from dmps_cli.files.images import load_rgb
 from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import restore
 from dmps_cli.priors import DDPMPrior
 from dmps_cli.tasks.options import OperatorOptions
@@ -124,7 +125,7 @@ def test_a_named_checkpoint_is_fetched_converted_and_used(
     prior = DDPMPrior(network.eval(), learned_range=True, clip_denoised=False)
     op = build("denoise", resolve("denoise", OperatorOptions()), (3, 32, 32), dtype=torch.float32)
     y = load_rgb(tmp_path / "p.png").pixels[None]
-    x = restore(y, op, prior, 0.05, resolve_sampling(task="denoise", nfe=2), seed=0, keys=[(0, 0)])
+    x = restore(Measurement(y, op, 0.05), prior, resolve_sampling(task="denoise", nfe=2), seed=0, keys=[(0, 0)])
     ours = torch.from_numpy(pixels("a.png").astype(np.float32)).permute(2, 0, 1) / 127.5 - 1.0
     torch.testing.assert_close(ours, x[0].clamp(-1, 1), rtol=0, atol=1.01 / 255)
 

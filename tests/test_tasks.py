@@ -125,7 +125,9 @@ def test_the_seed_decides_the_pattern_and_global_state_does_not(name: str) -> No
 
 def test_the_table_needs_no_torch() -> None:
     code = (
-        "import sys; from dmps_cli.tasks.table import TASKS, resolve; from dmps_cli.tasks.options import OperatorOptions\n"
+        "import sys\n"
+        "from dmps_cli.tasks.options import OperatorOptions\n"
+        "from dmps_cli.tasks.table import TASKS, resolve\n"
         "[resolve(name, OperatorOptions()) for name in TASKS]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,11 +10,7 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-
-
 __all__ = ["__version__", "degrade", "evaluate", "restore"]
-
-
 _HOMES = {"degrade": "pipeline", "restore": "pipeline", "evaluate": "evaluation"}
 
 

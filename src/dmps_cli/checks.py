@@ -1,12 +1,25 @@
-"""Values as they are typed or read, checked: numbers, lists, names."""
+"""Options: how one is described, and values as they are typed or read, checked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import field
 from typing import Any
 
 from dmps_cli.errors import UsageError, unknown_name
+
+MAX_SEED = 2**63 - 1
+
+
+def option(
+    help: str, metavar: str | None = None, *, names: tuple[str, ...] = (), default: Any = None, complete: str = ""
+) -> Any:
+    """A field of a record of options, which the command line shows as it is described here.
+
+    names: how it is written, where that is not its own name; complete: the table whose names its values are.
+    """
+    return field(default=default, metadata={"help": help, "metavar": metavar, "names": names, "complete": complete})
 
 
 def flag(option: str) -> str:
@@ -15,6 +28,7 @@ def flag(option: str) -> str:
 
 
 def checked_number(option: str, value: Any, what: str, is_right: Callable[[float], bool]) -> float:
+    """The value as a finite number that is right. Raises UsageError, saying what it must be."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -25,6 +39,8 @@ def checked_number(option: str, value: Any, what: str, is_right: Callable[[float
 
 
 def whole_number(what: str, is_right: Callable[[int], bool]) -> Callable[[str, Any], int]:
+    """A check of whole numbers, as wide as they come."""
+
     def check(option: str, value: Any) -> int:
         try:
             number = int(value)  # not through float, which has 53 bits
@@ -39,10 +55,13 @@ def whole_number(what: str, is_right: Callable[[int], bool]) -> Callable[[str, A
 
 
 def real_number(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], float]:
+    """A check of finite numbers."""
     return lambda option, value: checked_number(option, value, what, is_right)
 
 
 def real_numbers(count: int, what: str, is_right: Callable[[list[float]], bool]) -> Callable[[str, Any], list[float]]:
+    """A check of so many finite numbers, with commas between or as a list."""
+
     def check(option: str, value: Any) -> list[float]:
         try:
             parts = value.split(",") if isinstance(value, str) else list(value)

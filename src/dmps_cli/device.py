@@ -18,14 +18,8 @@ from dmps_cli.errors import MemoryShortageError, UsageError
 
 # glibc mallopt's parameters (malloc.h)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
-
-
 _KEEP_BYTES = 2**31 - 1
-
-
 _LARGE_BYTES = 2**16
-
-
 _CGROUP = Path("/sys/fs/cgroup")
 
 

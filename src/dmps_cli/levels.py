@@ -13,17 +13,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 DDPM_STEPS = 1000
-
-
 BETA_FIRST, BETA_LAST = 1e-4, 0.02
-
-
 SPACINGS = ("uniform", "quadratic")  # of the steps that a shorter chain keeps
-
-
 FLOW_EPS = 1e-3  # Rectified Flow is never asked nearer than this to pure noise
-
-
 FLOW_LABEL = 999.0  # its network is fed 999 s, s = share of data
 
 

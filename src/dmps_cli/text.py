@@ -9,11 +9,7 @@ import re
 
 # Of Unicode's controls: C0, DEL, C1, line and paragraph separators, and those that turn the direction of writing.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
 _BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # as str.splitlines() has them
-
-
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a name that are no UTF-8, as Python holds them
 
 

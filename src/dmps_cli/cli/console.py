@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dmps_cli import processes
 from dmps_cli.errors import OutputError
-from dmps_cli.evaluation import processes
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
@@ -80,11 +80,6 @@ class Console:
             for line in (f"dmps: {text}", *more):
                 _say(line)
 
-    def missing_metrics(self, reasons: Mapping[str, str]) -> None:
-        """Says which metrics have no column, and why."""
-        for metric, reason in reasons.items():
-            self.note(f"{metric} is left out: {reason}")
-
     def error(self, text: str) -> None:
         """Something that could not be done; another rank than the first says which it is."""
         _say(f"dmps: {f'rank {processes.rank()}: ' if processes.rank() else ''}error: {text}")
@@ -111,7 +106,7 @@ class Console:
 
     def table(self, rows: Sequence[Row]) -> None:
         """Rows as a table."""
-        from dmps_cli.report.tables import fitted_table
+        from dmps_cli.cli.tables import fitted_table
 
         self.rendered(lambda stream: fitted_table(rows, stream))
 

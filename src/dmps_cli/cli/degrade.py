@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dmps_cli import __version__
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import typed
-from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, check_seed, checked_sigma, checked_task
+from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, checked_sigma, checked_task, finish
 from dmps_cli.errors import UsageError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import KIND, RESTORATION_KIND, siblings
 from dmps_cli.jobs.batch import may_write, open_batch, plan_outputs
-from dmps_cli.jobs.degrade import Worker
+from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.table import TASKS
+from dmps_cli.weights.options import check_seed
 
 
 @command_options
@@ -38,25 +41,29 @@ def degrade(
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
     check_seed(seed)
     plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
-    batch, paths = open_batch(inputs, output.console(), left_out=[KIND, RESTORATION_KIND])
-    planned = plan_outputs(
-        batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=operator.files()
-    )
+    console = output.console()
+    batch, paths = open_batch(inputs, console, left_out=[KIND, RESTORATION_KIND])
+
+    def written(target: Path) -> list[Path]:
+        return [target, *siblings(target)]
+
+    planned = plan_outputs(batch, paths, f"_{task}", output, written, kept=operator.files(), check=console.check_path)
     jobs = []
     for path, target in planned:
         with batch.item(path):
             facts = {"task": plan.task, "operator": dict(plan.params), "sigma_y": plan.sigma_y, "seed": seed}
             made_of = {"source_sha256": sha256_file(path), **facts}
-            overwrite = may_write(target, siblings(target), made_of, output, batch.console)
+            overwrite = may_write(target, siblings(target), made_of, output, console)
             if overwrite is not None:
                 jobs.append((path, target, overwrite))
     if jobs:
-        batch.console.note(plan.describe())
-        worker = Worker(plan=plan, seed=seed, batch=batch)
-        with batch.console.progress(len(jobs), "pictures") as (advance, say):
+        console.note(plan.describe())
+        degrader = Degrader(plan=plan, seed=seed, listener=console)
+        with console.progress(len(jobs), "pictures") as (advance, say):
             for path, target, overwrite in jobs:
                 say(path.name)
                 with batch.item(path):
-                    worker.degrade(path, target, overwrite=overwrite)
+                    batch.results.append(degrader.degrade(path, target, overwrite=overwrite))
+                    console.path(target)
                 advance()
-    batch.finish({"version": __version__, "command": "degrade", "seed": seed})
+    finish(batch, console, {"version": __version__, "command": "degrade", "seed": seed})

@@ -24,17 +24,9 @@ if TYPE_CHECKING:
 
 
 TASKS = ("sr4", "deblur", "denoise", "colorize", "inpaint")
-
-
 SAMPLERS = ("ddpm", "flow")
-
-
 PHOTOS = ("chelsea.png", "coffee.png")
-
-
 VALUES = ("psnr", "ssim", "lpips", "seconds")
-
-
 SHEET = "contact_sheet.png"
 
 

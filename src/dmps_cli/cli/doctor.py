@@ -9,11 +9,12 @@ import typer
 
 from dmps_cli import __version__
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import ComputeFlags, Device, Model, Offline, Quiet, WeightsFile
+from dmps_cli.cli.options import Device, Model, Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.units import GREY_LEVELS
 from dmps_cli.weights.cards import DEFAULT_MODEL
+from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 
 SIDE, NFE = 64, 5
-
-
 LEVELS = {"noisy": 2, "clean": 8}
 """Evaluations: which of 10 levels, noisiest first."""
 
@@ -55,7 +54,7 @@ def doctor(
     Example: dmps doctor --device auto
     """
     console = Console(quiet=quiet, as_json=as_json)
-    compute = ComputeFlags(model=model, weights_file=weights_file, offline=offline, device=device_name)
+    compute = ComputeOptions(model=model, weights_file=weights_file, offline=offline, device=device_name)
     sampler = compute.check().sampler
     device = compute.start()
     from dmps_cli.device import describe, free_bytes
@@ -93,7 +92,7 @@ def doctor(
         raise typer.Exit(DmpsError.exit_code)
 
 
-def compare(compute: ComputeFlags, sampler: str, device: torch.device, console: Console) -> list[dict[str, Any]]:
+def compare(compute: ComputeOptions, sampler: str, device: torch.device, console: Console) -> list[dict[str, Any]]:
     """A row per floating-point type: what it differs by, in grey levels, from the CPU in float32."""
     import torch
 
@@ -115,7 +114,7 @@ def compare(compute: ComputeFlags, sampler: str, device: torch.device, console: 
     return rows
 
 
-def outputs(compute: ComputeFlags, sampler: str, device: torch.device, console: Console) -> dict[str, Tensor]:
+def outputs(compute: ComputeOptions, sampler: str, device: torch.device, console: Console) -> dict[str, Tensor]:
     """The network's x0 at two noise levels and a DMPS run, on the CPU in float32, whatever computed them."""
     import torch
 
@@ -158,6 +157,7 @@ def run(prior: Prior, sampler: str, side: int, device: torch.device) -> Tensor:
     import torch
 
     from dmps_cli.methods.choice import resolve_sampling
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.pipeline import degrade, restore
     from dmps_cli.tasks.options import OperatorOptions
     from dmps_cli.tasks.table import build, resolve
@@ -168,4 +168,4 @@ def run(prior: Prior, sampler: str, side: int, device: torch.device) -> Tensor:
     )
     y = degrade(x, op, 0.05, seed=0, keys=[(0, 0)])
     sampling = resolve_sampling(task="deblur", sampler=sampler, nfe=NFE)
-    return restore(y, op, prior, 0.05, sampling, seed=0, keys=[(0, 0)])
+    return restore(Measurement(y, op, 0.05), prior, sampling, seed=0, keys=[(0, 0)])

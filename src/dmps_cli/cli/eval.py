@@ -2,128 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from dmps_cli import processes
 from dmps_cli.checks import checked, numbers, split
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import (
-    PAPER,
-    ComputeFlags,
     LpipsNet,
     Methods,
     Quiet,
     Samplers,
     Sigmas,
-    SweepFlags,
     checked_sigma,
     given_options,
-    is_compared,
 )
-from dmps_cli.errors import InputError, UsageError
-from dmps_cli.evaluation import processes
-from dmps_cli.evaluation.folder import check_folder, png_name
-from dmps_cli.evaluation.named import Link
-from dmps_cli.evaluation.pictures import FITS, Fit, list_pictures, origin
+from dmps_cli.errors import DmpsError, UsageError
+from dmps_cli.evaluation.folder import FolderOptions, check_folder
+from dmps_cli.evaluation.pictures import PictureOptions, origin
+from dmps_cli.evaluation.results import Results
 from dmps_cli.evaluation.worker import Worker, as_problem, check_inputs, configuration, merge_folders, shared_options
 from dmps_cli.jobs.batch import Batch
+from dmps_cli.listener import note_missing
+from dmps_cli.methods.options import SweepOptions
 from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET, LPIPS_NETS
+from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.table import check_channels
-
-if TYPE_CHECKING:
-    pass
-
+from dmps_cli.weights.options import ComputeOptions
 
 MAX_SAMPLES = 10_000
-
-
 DEFAULT_TASKS = "sr4"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureFlags:
-    """Which pictures, and what of each."""
-
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER|NAME|samples",
-            help="Photographs, subfolders included; samples: the bundled ones; ffhq, celebahq and other names of "
-            "docs/datasets.md: downloaded. A name goes before a folder; ./ffhq is the folder.",
-        ),
-    ] = None
-    listed: Annotated[
-        Path | None,
-        typer.Option("--list", metavar="FILE", help="Only the photographs it names, one a line, relative to FOLDER."),
-    ] = None
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N photographs by name.")] = None
-    image_size: Annotated[int | None, typer.Option(metavar="N", help="Use N x N px of each, as --fit says.")] = None
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="|".join(FITS), help="crop: the central N x N px; resize: the central square, resized to N x N."
-        ),
-    ] = None
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Only share I of N of the photographs; --merge joins the shares' folders."),
-    ] = None
-
-    def fitted(self) -> Fit:
-        """What of each. Raises UsageError."""
-        return Fit(size=self.image_size, how=self.fit)
-
-    def share(self) -> tuple[int, int]:
-        """(I, N). Raises UsageError."""
-        index, _, count = (self.shard or "1/1").partition("/")
-        if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
-            raise UsageError(f"--shard is '{(self.shard or '')[:40]}'; it must be I/N with I from 1 to N, as in 1/4")
-        return int(index), int(count)
-
-    def pictures(self, console: Console, *, offline: bool) -> dict[str, Path]:
-        """Name -> file, of all shares, downloaded if need be. Raises UsageError, InputError, WeightsError."""
-        if self.dataset is None:
-            raise UsageError("name a --dataset: a folder, ffhq or another name of docs/datasets.md, or samples")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit is {self.limit}; it must be at least 1")
-        with console.transfer(self.dataset) as told:
-            link = Link(offline=offline, progress=told, note=console.note)
-            found = list_pictures(self.dataset, self.listed, self.limit, link)
-        written: dict[str, str] = {}
-        for name in found:
-            if (other := written.setdefault(png_name(name), name)) != name:
-                raise InputError(f"{other} and {name} would give results of one name; rename one of them")
-        return found
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= len(str(2**31))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderFlags:
-    """Where results go."""
-
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            help="Write rows.jsonl and pictures as images finish, at the end tables (CSV, JSON, Markdown, LaTeX), "
-            "contact sheets, plots, report.html. Started again, an evaluation goes on where it was.",
-        ),
-    ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew what is in --out.")] = False
-    no_images: Annotated[bool, typer.Option("--no-images", help="Write no pictures to --out.")] = False
-
-
 MERGE_OPTIONS = ("--merge", "--out", "--overwrite", "--no-images", "--compare", "--offline", "--json", "--quiet")
 """Those that mean something to --merge, which reads no photographs, computes and fetches nothing."""
 
@@ -131,11 +45,11 @@ MERGE_OPTIONS = ("--merge", "--out", "--overwrite", "--no-images", "--compare", 
 @command_options
 def evaluate(
     context: typer.Context,
-    sampling: SweepFlags,
+    sampling: SweepOptions,
     operator: OperatorOptions,
-    compute: ComputeFlags,
-    source: PictureFlags,
-    target: FolderFlags,
+    compute: ComputeOptions,
+    source: PictureOptions,
+    target: FolderOptions,
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="What --merge joins.", show_default=False)
     ] = None,
@@ -171,7 +85,7 @@ def evaluate(
     with_paper = is_compared(compare)
     if merge:
         check_merge(context)
-        merge_folders(folders or [], target, console, compare=with_paper)
+        show(merge_folders(folders or [], target, console, compare=with_paper), console)
         return
     if with_paper and sampling.preset is None:
         sampling = replace(sampling, preset=PAPER)
@@ -205,7 +119,7 @@ def evaluate(
         for plan in plans:
             check_channels(plan.task, prior.prior.channels)
         scorer = Scorer(lpips_net=lpips_net)
-        console.missing_metrics(scorer.missing)
+        note_missing(console, scorer.missing)
         for plan in plans:
             for choice in samplings[plan.task]:
                 console.note(f"{plan.describe()}; {choice}{f'; {choice.caution}' if choice.caution else ''}")
@@ -228,9 +142,25 @@ def evaluate(
             config=config,
             facts=facts,
             compare=with_paper,
-            batch=Batch(console=console),
+            batch=Batch(listener=console),
+            show=lambda results: show(results, console),
         )
-        worker.run()
+        if worker.run():
+            raise typer.Exit(DmpsError.exit_code)
+
+
+def show(results: Results, console: Console) -> None:
+    """Prints the table, or with --json all."""
+    from dmps_cli.cli.tables import console_report
+    from dmps_cli.report.writers import results_object
+
+    summary, notes = results.summary, results.remarks
+    if console.as_json:
+        for note in results.notes:
+            console.note(note)
+        console.object(results_object(results.named, summary, results.protocol, results.described(), notes=notes))
+    elif results.rows:
+        console.rendered(lambda stream: console_report(summary, results.protocol, stream, notes=notes))
 
 
 def check_merge(context: typer.Context) -> None:

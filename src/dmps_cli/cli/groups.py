@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import glob
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass
@@ -11,18 +12,54 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from dmps_cli.cli.options import COMPLETIONS
 from dmps_cli.errors import DmpsError
+from dmps_cli.levels import SAMPLERS
+from dmps_cli.methods.defaults import PRESETS
+from dmps_cli.methods.table import METHODS
+from dmps_cli.tasks.kernels import FORMS
+from dmps_cli.tasks.options import BOUNDARIES
+from dmps_cli.tasks.table import TASKS
+from dmps_cli.weights.cards import cards
 
 PANELS = {
     "OperatorOptions": "Operator (each task takes some of these, see `dmps tasks`)",
-    "SamplingFlags": "Sampling",
-    "SweepFlags": "Sampling (numbers with commas between: every combination)",
-    "ComputeFlags": "Machine and prior",
+    "SamplingOptions": "Sampling",
+    "SweepOptions": "Sampling (numbers with commas between: every combination)",
+    "ComputeOptions": "Machine and prior",
     "OutputFlags": "Output",
-    "PictureFlags": "Photographs",
-    "FolderFlags": "Output",
+    "PictureOptions": "Photographs",
+    "FolderOptions": "Output",
 }
+
+
+def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+    """Shell completion from a table's names."""
+
+    def matching(incomplete: str) -> list[str]:
+        try:
+            return [name for name in choices() if name.startswith(incomplete)]
+        except DmpsError:  # a table that cannot be read is said when the command runs
+            return []
+
+    return matching
+
+
+def complete_kernel(incomplete: str) -> list[str]:
+    """Formulas up to their numbers, and files and folders of that beginning."""
+    files = sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - the beginning of a name
+    return [*(f"{name}:" for name in FORMS if name.startswith(incomplete)), *files]
+
+
+COMPLETE = {
+    "models": complete(lambda: [*cards()]),
+    "samplers": complete(lambda: [*SAMPLERS]),
+    "methods": complete(lambda: [*METHODS]),
+    "presets": complete(lambda: [*PRESETS]),
+    "tasks": complete(lambda: [*TASKS]),
+    "kernel": complete_kernel,
+    "boundary": complete(lambda: [*BOUNDARIES]),
+}
+"""Completion by the name of a table."""
 
 
 def command_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,28 +99,15 @@ def _group_parameters(group: Any) -> list[inspect.Parameter]:
 
     def parameter(field: Field[Any]) -> inspect.Parameter:
         hint = hints[field.name]
-        if field.metadata:  # a group that lives below the command line describes its options there
-            names = [field.metadata["option"]] if "option" in field.metadata else []
-            if hint == bool | None:
-                names = [f"--{field.name.replace('_', '-')}"]  # without its --no- form
-            help, metavar = field.metadata["help"], field.metadata["metavar"]
-            completion = COMPLETIONS.get(field.metadata.get("complete", ""))
-            hint = Annotated[hint, typer.Option(*names, help=help, metavar=metavar, autocompletion=completion)]
+        if field.metadata:  # described below the command line, by checks.option
+            said = field.metadata
+            names = said["names"] or ([f"--{field.name.replace('_', '-')}"] if hint == bool | None else [])
+            complete = COMPLETE.get(said["complete"])
+            option = typer.Option(*names, help=said["help"], metavar=said["metavar"], autocompletion=complete)
+            hint = Annotated[hint, option]
         option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
         option.rich_help_panel = PANELS[group.__name__]
         hint = Annotated[hint.__origin__, option]
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
     return [parameter(field) for field in fields(group)]
-
-
-def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
-    """Shell completion from a table's names."""
-
-    def matching(incomplete: str) -> list[str]:
-        try:
-            return [name for name in choices() if name.startswith(incomplete)]
-        except DmpsError:  # a table that cannot be read is said when the command runs
-            return []
-
-    return matching

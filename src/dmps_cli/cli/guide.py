@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmps_cli.errors import UsageError
 from dmps_cli.tasks.purposes import DEFOCUS, GREY, MOVED, NOISE, OF_A_PICTURE, SMALL, SOFT, TRANSPARENT, Purpose
 
 if TYPE_CHECKING:
@@ -15,17 +14,7 @@ if TYPE_CHECKING:
 
 
 SEEN_NOISE = 2.0  # grey levels of 255
-
-
 SMALL_SIDE = 320  # px; a picture with a shorter side is enlarged more often than not
-
-
-class NoTaskError(UsageError):
-    """Nothing says how a picture was degraded."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: nothing says how it was degraded; name a --task")
-        self.path = path
 
 
 def typed(command: str, inputs: Sequence[str]) -> str:

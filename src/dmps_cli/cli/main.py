@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dmps_cli import __version__
+from dmps_cli import __version__, processes
 from dmps_cli.cli.console import Console, StdoutError, whole_stdout
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
@@ -29,7 +29,6 @@ from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
 from dmps_cli.errors import DmpsError, SaidElsewhereError, UsageError, interrupts, memory_errors
-from dmps_cli.evaluation import processes
 from dmps_cli.text import visible_bytes
 
 INTERRUPTED = 130

@@ -10,21 +10,20 @@ from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import (
-    PAPER,
-    ComputeFlags,
     Methods,
     Quiet,
     Samplers,
-    SamplingFlags,
     Sigma,
     checked_sigma,
-    is_compared,
 )
 from dmps_cli.errors import UsageError
 from dmps_cli.evaluation.bench import PARTS, Bench, parse_size, timing_rows, versions, with_baselines
+from dmps_cli.methods.options import SamplingOptions
+from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.units import GREY_LEVELS
+from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     from dmps_cli.evaluation.timing import Job
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
 
 @command_options
 def time(
-    sampling: SamplingFlags,
+    sampling: SamplingOptions,
     operator: OperatorOptions,
-    compute: ComputeFlags,
+    compute: ComputeOptions,
     task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.")] = "sr4",
     methods: Methods = None,
     samplers: Samplers = None,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, processes
 from dmps_cli.checks import checked
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import Device, Quiet, check_device, check_seed
+from dmps_cli.cli.options import Device, Quiet
 from dmps_cli.errors import UsageError, memory_errors
-from dmps_cli.evaluation import processes
 from dmps_cli.files.atomic import is_unicode
 from dmps_cli.training.start import SUFFIX, Request, check_outputs, complete_run, find_start, train_on
+from dmps_cli.weights.options import check_device, check_seed
 
 if TYPE_CHECKING:
     pass
@@ -27,8 +27,6 @@ SIZE_NAMES = ("small", "base", "large")
 
 
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
-
-
 MOST_MINUTES, MOST_STEPS, MOST_BATCH = 1e6, 10**9, 4096
 
 

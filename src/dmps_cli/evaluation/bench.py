@@ -6,13 +6,13 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import ComputeFlags
 from dmps_cli.errors import UsageError
 from dmps_cli.files import measurements
+from dmps_cli.listener import SILENT, Listener
 from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.methods.defaults import DEFAULT_METHOD
 from dmps_cli.tasks.table import Params, factor, scene_shape
+from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 MAX_PIXELS = 2**28
-
-
 PARTS = ("network", "backward", "likelihood", "rest")
 
 
@@ -32,7 +30,7 @@ class Bench:
     """What is timed on, the methods apart: it can be sent to another process, and be loaded there."""
 
     def __init__(
-        self, compute: ComputeFlags, plan: OperatorPlan, size: tuple[int, int], random_weights: bool = False
+        self, compute: ComputeOptions, plan: OperatorPlan, size: tuple[int, int], random_weights: bool = False
     ) -> None:
         self.compute, self.plan, self.size, self.random_weights = compute, plan, size, random_weights
 
@@ -41,10 +39,10 @@ class Bench:
         """'256x256', height first."""
         return f"{self.size[0]}x{self.size[1]}"
 
-    def load(self, device: torch.device, console: Console) -> LoadedPrior:
+    def load(self, device: torch.device, listener: Listener) -> LoadedPrior:
         """The prior, of its file or with random weights."""
         if not self.random_weights:
-            return self.compute.load(device, console)
+            return self.compute.load(device, listener)
         from dmps_cli.device import micro_batch
         from dmps_cli.weights.loading import random_prior
 
@@ -57,14 +55,16 @@ class Bench:
         import torch
 
         from dmps_cli.evaluation.timing import Job
+        from dmps_cli.operators.measurement import Measurement
         from dmps_cli.pipeline import FILE_KEY, degrade
 
         scene = scene_shape(self.plan.task, self.plan.params, self.size, prior.prior.channels)
         op = self.plan.build(scene, device)
         x = torch.zeros((self.compute.batch_size, *op.in_shape), device=device)
         y = degrade(x, op, self.plan.sigma_y, seed=self.compute.seed, keys=[FILE_KEY] * len(x))
+        measurement = Measurement(y, op, self.plan.sigma_y)
         return [
-            Job(y=y, op=op, prior=prior.prior, sigma_y=self.plan.sigma_y, sampling=choice, unconditional=without)
+            Job(measurement=measurement, prior=prior.prior, sampling=choice, unconditional=without)
             for choice, without in choices
         ]
 
@@ -94,7 +94,7 @@ def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
     from dmps_cli.evaluation.timing import memory_of
 
     device = bench.compute.start()
-    (job,) = bench.jobs(bench.load(device, Console(quiet=True)), device, [choice])
+    (job,) = bench.jobs(bench.load(device, SILENT), device, [choice])
     return memory_of(job)
 
 

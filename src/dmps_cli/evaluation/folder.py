@@ -13,12 +13,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
 from msgspec import Meta, Struct, defstruct
 
+from dmps_cli.checks import option
 from dmps_cli.errors import InputError, OutputError, UsageError
 from dmps_cli.files.atomic import atomic_write, check_writable, remove_left_overs, remove_left_overs_below, sha256_bytes
 from dmps_cli.files.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
@@ -31,53 +33,24 @@ from dmps_cli.methods.table import METHODS
 from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
+from dmps_cli.report.writers import REPORTS, RESULTS, TABLES
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import TASKS, resolve
 from dmps_cli.units import MAX_SIGMA
 
 Row = dict[str, Any]
-
-
 CONFIG = "config.json"
-
-
 FORMAT = 1
-
-
-ROWS, MEANS, RESULTS, MARKDOWN, LATEX = "rows.csv", "means.csv", "results.json", "table.md", "table.tex"
-
-
-PAGE = "report.html"
-
-
-TABLES = (ROWS, MEANS, RESULTS)
-
-
-REPORTS = (MARKDOWN, LATEX, PAGE)
-
-
 REPORT_FOLDERS = ("sheets", "plots")
-
-
 PICTURES = ("truth", "measurements", "restored", "mean", "spread")
-
-
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
 
 MAX_SAMPLES = 10_000
-
-
 TaskName = Annotated[str, one_of(TASKS)]
-
-
 Sigma = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
-
-
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
-
-
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 
 
@@ -159,12 +132,27 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 _DIFFERENCES_SAID = 3
-
-
 _HASH = re.compile("[0-9a-f]{64}")
 
 
 # --- Rows
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Where results go."""
+
+    out: Path | None = option(
+        "Write rows.jsonl and pictures as images finish, at the end tables (CSV, JSON, Markdown, LaTeX), "
+        "contact sheets, plots, report.html. Started again, an evaluation goes on where it was.",
+        "FOLDER",
+        names=(
+            "--out",
+            "-o",
+        ),
+    )
+    overwrite: bool = option("Begin anew what is in --out.", names=("--overwrite",), default=False)
+    no_images: bool = option("Write no pictures to --out.", names=("--no-images",), default=False)
+
+
 def row_key(row: Row) -> str:
     """What a row is of: image, task, noise, method with all knobs, sample, seed, model."""
     return json.dumps({name: value for name, value in row.items() if name not in MEASURED}, sort_keys=True)

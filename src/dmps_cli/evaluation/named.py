@@ -24,23 +24,16 @@ from msgspec.structs import asdict
 
 from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import atomic_write, remove_left_overs_below
-from dmps_cli.files.downloads import HubData, HubListing, Note, Progress, cache_dir, fetch, is_offline, locked
+from dmps_cli.files.downloads import HubData, HubListing, cache_dir, fetch, is_offline, locked
 from dmps_cli.files.formats import JSON, PARQUET
 from dmps_cli.files.reading import open_regular, read_bytes
 from dmps_cli.files.records import RecordError, Sha256, as_record, expanded, form, is_relative, parse_json, parse_toml
+from dmps_cli.listener import SILENT, Listener
 
 _BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
-
-
 MAX_LISTING = 2**26  # bytes
-
-
 _BATCH = 64  # rows in memory at a time
-
-
 Row = Annotated[int, Meta(ge=0, le=10**12)]
-
-
 Text = Annotated[str, form("a text that is not empty", r"\s*[^\s\0][^\0]*")]
 
 
@@ -85,8 +78,7 @@ class Link:
     """How the Hub is asked, and whom to tell."""
 
     offline: bool = False
-    progress: Progress = lambda done, total: None
-    note: Note = lambda text: None
+    listener: Listener = SILENT
 
 
 # The table
@@ -180,7 +172,7 @@ def _files(card: DataCard, shard: _Shard, commit: str, start: int, rows: Sequenc
     there = _written(folder)
     if any(row not in there for row in rows):
         parquet = _fetched(card, shard, commit, link)
-        with locked(folder, link.note):
+        with locked(folder, link.listener.note):
             there = _written(folder)  # by another process, meanwhile
             remove_left_overs_below(folder)
             _write(card, parquet, start, [row for row in rows if row not in there], folder)
@@ -278,8 +270,8 @@ def _how(card: DataCard, link: Link) -> dict[str, Any]:
         "command": command,
         "advice": advice,
         "offline": link.offline,
-        "progress": link.progress,
-        "note": link.note,
+        "listener": link.listener,
+        "label": card.name,
     }
 
 
@@ -289,7 +281,7 @@ def _fetched(card: DataCard, shard: _Shard, commit: str, link: Link) -> Path:
     target = card.location / shard.file
     if not (target.exists() or link.offline or is_offline()):
         size = "" if shard.size is None else f" ({shard.size / 1e6:.0f} MB)"
-        link.note(f"{card.name}: {card.repo}/{shard.file}{size}; {card.licence}")
+        link.listener.note(f"{card.name}: {card.repo}/{shard.file}{size}; {card.licence}")
     source = HubData(repo=card.repo, file=shard.file, revision=commit)
     return fetch([source], target, size=shard.size, sha256=shard.sha256, form=PARQUET, **_how(card, link)).path
 

@@ -19,12 +19,11 @@ from dmps_cli.methods.choice import Sampling
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.metrics.table import HOTTEST
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import Prior
 
 MIN_SAMPLES_OF_COVERAGE = 8
-
-
 GAUSSIAN_90 = 1.6448536269514722  # standard deviations on each side of the mean
 
 
@@ -155,7 +154,9 @@ def _solve(
             for k, head in enumerate(plan.heads(name, problem, sampling)):
                 key = (image_key(name), k)
                 elapsed = stopwatch(op.device)
-                sample = restore(y, op, prior, problem.sigma_y, sampling, seed=plan.seed, keys=[key], on_step=on_step)
+                sample = restore(
+                    Measurement(y, op, problem.sigma_y), prior, sampling, seed=plan.seed, keys=[key], on_step=on_step
+                )
                 seconds = elapsed()
                 shown = op.picture(sample)
                 rows.append({**head, **scorer.score(shown, truth)[0], "seconds": seconds})

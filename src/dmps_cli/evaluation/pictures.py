@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli.checks import option
 from dmps_cli.errors import InputError, UsageError
+from dmps_cli.evaluation.folder import png_name
 from dmps_cli.evaluation.named import DataCard, Link, data_cards, row_origin, row_pictures
 from dmps_cli.files.inputs import IMAGE_SUFFIXES, STDIN, is_picture, stdin_names
 from dmps_cli.files.measurements import is_evaluation, sidecar_kind
 from dmps_cli.files.reading import read_bytes
+from dmps_cli.listener import Listener
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 SAMPLES = "samples"
-
-
 FITS = ("crop", "resize")
 
 
@@ -55,7 +56,7 @@ def list_pictures(
 def _named(card: DataCard, wanted: Sequence[str] | None, limit: int | None, link: Link) -> dict[str, Path]:
     """The pictures of a named data set; all of those listed, so that a wrong name is found."""
     if Path(card.name).is_dir():
-        link.note(f"{card.name} is the data set of that name; the folder is ./{card.name}")
+        link.listener.note(f"{card.name} is the data set of that name; the folder is ./{card.name}")
     return row_pictures(card, link, wanted, None if wanted is not None else limit)
 
 
@@ -148,3 +149,51 @@ class Fit:
         from torch.nn.functional import interpolate
 
         return interpolate(square, (self.size, self.size), mode="bicubic", antialias=True).clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """Which pictures, and what of each."""
+
+    dataset: str | None = option(
+        "Photographs, subfolders included; samples: the bundled ones; ffhq, celebahq and other names of "
+        "docs/datasets.md: downloaded. A name goes before a folder; ./ffhq is the folder.",
+        "FOLDER|NAME|samples",
+    )
+    listed: Path | None = option(
+        "Only the photographs it names, one a line, relative to FOLDER.", "FILE", names=("--list",)
+    )
+    limit: int | None = option("Only the first N photographs by name.", "N")
+    image_size: int | None = option("Use N x N px of each, as --fit says.", "N")
+    fit: str | None = option(
+        "crop: the central N x N px; resize: the central square, resized to N x N.", "|".join(FITS)
+    )
+    shard: str | None = option("Only share I of N of the photographs; --merge joins the shares' folders.", "I/N")
+
+    def fitted(self) -> Fit:
+        """What of each. Raises UsageError."""
+        return Fit(size=self.image_size, how=self.fit)
+
+    def share(self) -> tuple[int, int]:
+        """(I, N). Raises UsageError."""
+        index, _, count = (self.shard or "1/1").partition("/")
+        if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
+            raise UsageError(f"--shard is '{(self.shard or '')[:40]}'; it must be I/N with I from 1 to N, as in 1/4")
+        return int(index), int(count)
+
+    def pictures(self, listener: Listener, *, offline: bool) -> dict[str, Path]:
+        """Name -> file, of all shares, downloaded if need be. Raises UsageError, InputError, WeightsError."""
+        if self.dataset is None:
+            raise UsageError("name a --dataset: a folder, ffhq or another name of docs/datasets.md, or samples")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit is {self.limit}; it must be at least 1")
+        found = list_pictures(self.dataset, self.listed, self.limit, Link(offline=offline, listener=listener))
+        written: dict[str, str] = {}
+        for name in found:
+            if (other := written.setdefault(png_name(name), name)) != name:
+                raise InputError(f"{other} and {name} would give results of one name; rename one of them")
+        return found
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(2**31))

@@ -15,17 +15,13 @@ from dmps_cli.device import return_freed_memory, stopwatch
 from dmps_cli.levels import Level
 from dmps_cli.methods.choice import Sampling
 from dmps_cli.methods.posterior import Posterior
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
-from dmps_cli.sampling import Fresh, OwnStep
+from dmps_cli.sampling import Denoiser, Fresh
 
 T = TypeVar("T")
-
-
 UNCONDITIONAL = "unconditional"
-
-
 FEW = 2  # evaluations: enough to warm up, and to reach the peak of memory
 
 
@@ -76,8 +72,9 @@ class TimedPosterior(Posterior):
     """A method with the seconds spent in it, those of its prior among them."""
 
     def __init__(self, inner: Posterior, device: torch.device) -> None:
-        super().__init__(inner.prior, inner.op, inner.y, inner.sigma_y)
+        super().__init__(inner.prior, inner.measurement)
         self.inner, self.device, self.seconds = inner, device, 0.0
+        self.draws_on_ode = inner.draws_on_ode
 
     def _timed(self, call: Callable[[], T]) -> T:
         elapsed = stopwatch(self.device)
@@ -93,19 +90,11 @@ class TimedPosterior(Posterior):
         """That of the method inside, timed."""
         return self._timed(lambda: self.inner.predict(x_t, cur, nxt))
 
-    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """That of the method inside, timed."""
-        return self._timed(lambda: self.inner.adjust(x_t, sample, cur, nxt))
-
-
-class TimedOwnStep(TimedPosterior):
-    """A method that makes its steps itself: they count as its own, since they cannot be told from the likelihood."""
-
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """That of the method inside, timed."""
-        inner = self.inner
-        assert isinstance(inner, OwnStep)
-        return self._timed(lambda: inner.step(x_t, x0, eps, fresh, cur, nxt))
+    def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
+        """That of the method inside, timed where it is its own; the sampler's step counts as none of it."""
+        if type(self.inner).step is Denoiser.step:
+            return super().step(x_t, cur, nxt, eta, fresh)
+        return self._timed(lambda: self.inner.step(x_t, cur, nxt, eta, fresh))
 
 
 class Unconditional(Posterior):
@@ -119,12 +108,10 @@ class Unconditional(Posterior):
 # --- Time
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is measured: restorations of the batch y, or, unconditional, samples of the prior at the same levels."""
+    """What is measured: restorations of the batch, or, unconditional, samples of the prior at the same levels."""
 
-    y: Tensor
-    op: LinearOperator
+    measurement: Measurement
     prior: Prior
-    sigma_y: float
     sampling: Sampling
     unconditional: bool = False
 
@@ -135,22 +122,19 @@ class Job:
 
     def run(self, seed: int = 0) -> Run:
         """One restoration of the batch, timed. No files are touched."""
-        timed, watched = TimedPrior(self.prior, self.op.device), list[TimedPosterior]()
+        timed, watched = TimedPrior(self.prior, self.measurement.op.device), list[TimedPosterior]()
 
         def instrument(method: Posterior) -> Posterior:
             if self.unconditional:
-                method = Unconditional(method.prior, method.op, method.y, method.sigma_y)
-            kind = TimedOwnStep if isinstance(method, OwnStep) else TimedPosterior
-            watched.append(kind(method, self.op.device))
+                method = Unconditional(method.prior, method.measurement)
+            watched.append(TimedPosterior(method, self.measurement.op.device))
             return watched[-1]
 
-        count = len(self.y)
-        elapsed = stopwatch(self.op.device)
+        count = len(self.measurement.y)
+        elapsed = stopwatch(self.measurement.op.device)
         restore(
-            self.y,
-            self.op,
+            self.measurement,
             timed,
-            self.sigma_y,
             self.sampling,
             seed=seed,
             keys=[FILE_KEY] * count,
@@ -233,7 +217,7 @@ def memory_of(job: Job) -> float | None:
     free; it stays so, hence to be called in a fresh process, once. The prior is called on a small picture first, so
     that its weights count as loaded.
     """
-    device = job.op.device
+    device = job.measurement.op.device
     if device.type == "cpu":
         return_freed_memory()
     with torch.no_grad():
@@ -259,7 +243,9 @@ def _touch(job: Job) -> None:
     """One call of the network on the smallest picture, at the levels of the job."""
     height, width = job.prior.fitting(1, 1)
     levels = job.prior.levels(job.sampling.sampler, FEW, job.sampling.spacing)
-    job.prior.predict(job.y.new_zeros((1, job.op.in_shape[0], height, width)), levels[0], levels[1])
+    measurement = job.measurement
+    smallest = measurement.y.new_zeros((1, measurement.op.in_shape[0], height, width))
+    job.prior.predict(smallest, levels[0], levels[1])
 
 
 def _status(field: str) -> int:

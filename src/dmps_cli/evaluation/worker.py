@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from dmps_cli import __version__
+from dmps_cli import __version__, processes
 from dmps_cli.checks import split
-from dmps_cli.cli.console import Console
-from dmps_cli.cli.eval import FolderFlags
-from dmps_cli.cli.options import PAPER, ComputeFlags
-from dmps_cli.errors import DmpsError, UsageError
-from dmps_cli.evaluation import processes
+from dmps_cli.errors import UsageError
 from dmps_cli.evaluation.folder import (
+    FolderOptions,
     Row,
     RowLog,
     check_folder,
@@ -39,13 +34,16 @@ from dmps_cli.evaluation.folder import (
     unique,
 )
 from dmps_cli.evaluation.pictures import Fit, share
+from dmps_cli.evaluation.results import Results
 from dmps_cli.files.atomic import atomic_write, sha256_file
 from dmps_cli.files.reading import inside
 from dmps_cli.jobs.batch import Batch, failure_list
+from dmps_cli.listener import Listener
 from dmps_cli.metrics.protocol import list_hash
-from dmps_cli.report.results import Results
+from dmps_cli.report.paper import PAPER
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import crop_box, task
+from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
     from dmps_cli.weights.loading import LoadedPrior
 
 
-def check_inputs(pictures: Mapping[str, Path], target: FolderFlags) -> None:
+def check_inputs(pictures: Mapping[str, Path], target: FolderOptions) -> None:
     """Raises UsageError if --overwrite would remove a picture that is to be read."""
     if target.out is None or not target.overwrite:
         return
@@ -81,7 +79,7 @@ def configuration(
     pictures: Mapping[str, Path],
     fit: Fit,
     samples: int,
-    compute: ComputeFlags,
+    compute: ComputeOptions,
     prior: LoadedPrior,
     scorer: Scorer,
     device: torch.device,
@@ -131,7 +129,7 @@ def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.devi
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """One process of an evaluation. part: (I, N) of --shard."""
+    """One process of an evaluation. part: (I, N) of --shard; show: what the first process does with the results."""
 
     pictures: Mapping[str, Path]
     part: tuple[int, int]
@@ -140,14 +138,18 @@ class Worker:
     prior: LoadedPrior
     scorer: Scorer
     device: torch.device
-    target: FolderFlags
+    target: FolderOptions
     config: dict[str, Any]
     facts: Mapping[str, Any]
     compare: bool
     batch: Batch
+    show: Callable[[Results], None]
 
-    def run(self) -> None:
-        """Does our share of what is not done yet; then the first of the processes reports on all."""
+    def run(self) -> list[str]:
+        """Does our share of what is not done yet; then the first of the processes reports on all.
+
+        Returns the pictures that failed, in the first of the processes.
+        """
         known = self._known()
         work = self._work({row_key(row) for row in known})
         fresh: list[Row] = []
@@ -165,20 +167,23 @@ class Worker:
         failed = {"failures": [{"input": name, "error": error} for name, error in failures]}
         if not processes.rank() and (rows or not interrupted):
             out = self.target.out
-            Results(
+            results = Results(
                 rows=ordered(rows, self.config),
                 config=self.config,
                 facts={**self.facts, **failed},
                 folders=[] if out is None else [out],
                 compare=self.compare,
-            ).report(self.batch.console, out)
+            )
+            results.write(out, self.batch.listener)
+            self.show(results)
         if interrupted:
             raise interrupted[0]
         processes.barrier()  # or torchrun would end the first while it writes
         if failures and not processes.rank():
             names = [*dict.fromkeys(name for name, _ in failures)]
-            self.batch.console.error(failure_list(names, len(share(self.pictures, *self.part))))
-            raise typer.Exit(DmpsError.exit_code)
+            self.batch.listener.error(failure_list(names, len(share(self.pictures, *self.part))))
+            return names
+        return []
 
     def _known(self) -> list[Row]:
         """The rows of earlier starts; every process knows the same ones before any writes."""
@@ -193,7 +198,7 @@ class Worker:
         rows, notes = read_rows(self.target.out)
         processes.barrier()
         for note in notes:
-            self.batch.console.note(note)
+            self.batch.listener.note(note)
         return unique(rows)
 
     def _work(self, done: set[str]) -> dict[str, list[Problem]]:
@@ -202,7 +207,7 @@ class Worker:
         mine = [name for name, problems in left.items() if problems][processes.rank() :: processes.world_size()]
         total = self.plan.num_samples * sum(len(p.samplings) for problems in left.values() for p in problems)
         there = f", {len(done)} are there" if done else ""
-        self.batch.console.note(f"{total} restoration{'s' * (total != 1)} to come{there}")
+        self.batch.listener.note(f"{total} restoration{'s' * (total != 1)} to come{there}")
         return {name: left[name] for name in mine}
 
     def _restore(self, work: Mapping[str, Sequence[Problem]], rows: list[Row]) -> None:
@@ -210,7 +215,7 @@ class Worker:
         from dmps_cli.evaluation.outcomes import outcomes
         from dmps_cli.files.images import load_up_to
 
-        channels, console, out = self.prior.prior.channels, self.batch.console, self.target.out
+        channels, listener, out = self.prior.prior.channels, self.batch.listener, self.target.out
         num_steps = self.plan.num_samples * sum(
             s.nfe for problems in work.values() for p in problems for s in p.samplings
         )
@@ -218,7 +223,7 @@ class Worker:
         log = None if out is None else RowLog(rows_file(out, processes.rank(), self.part))
         if log is not None and not work:
             return
-        with log.opened() if log else nullcontext(), console.progress(num_steps) as (advance, say):
+        with log.opened() if log else nullcontext(), listener.progress(num_steps) as (advance, say):
             for outcome in outcomes(
                 self.pictures,
                 work,
@@ -244,7 +249,7 @@ class Worker:
         rest = num_steps - sum(row["nfe"] for row in rows)
         seconds = rest * rows[0]["seconds"] / rows[0]["nfe"]
         if rest:
-            self.batch.console.note(f"about {_duration(seconds)} to go, by the first restoration")
+            self.batch.listener.note(f"about {_duration(seconds)} to go, by the first restoration")
 
     def _write(self, outcome: Outcome) -> None:
         """The pictures, before the row that says that they are there."""
@@ -271,8 +276,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console, *, compare: bool) -> None:
-    """Prints the tables of folders of one configuration as one; --out: makes a folder of all, pictures too."""
+def merge_folders(folders: Sequence[Path], target: FolderOptions, listener: Listener, *, compare: bool) -> Results:
+    """The results of folders of one configuration as one; --out: makes a folder of all, pictures too."""
     if not folders:
         raise UsageError("--merge joins folders; name them: dmps eval --merge runs/*")
     if target.overwrite and target.out is not None and target.out.resolve() in [path.resolve() for path in folders]:
@@ -281,7 +286,7 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
     config = content.config
     failures, more = read_failures(folders)
     for note in (*notes, *more):
-        console.note(note)
+        listener.note(note)
     if target.out is not None:
         check_folder(target.out, overwrite=target.overwrite)
         open_run(target.out, config, content.facts, overwrite=target.overwrite)
@@ -295,4 +300,5 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
     facts = {**content.facts, "merged": [str(path) for path in folders], "failures": failures}
     places = folders if target.out is None else [target.out, *folders]
     results = Results(rows=rows, config=config, facts=facts, folders=places, compare=compare)
-    results.report(console, target.out)
+    results.write(target.out, listener)
+    return results

@@ -67,8 +67,6 @@ def nearest_existing(path: Path) -> Path:
 
 
 _TEMPORARY = re.compile(r"(?P<beginning>\..+\.)[0-9a-f]+\.part", re.DOTALL)
-
-
 _WHOLE_NAME = 200  # bytes of a target's name that leave room for what a temporary file's adds
 
 

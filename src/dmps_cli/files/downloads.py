@@ -34,6 +34,7 @@ from dmps_cli.files.formats import HEAD, Format, is_markup
 from dmps_cli.files.network import UNREACHABLE, is_silent
 from dmps_cli.files.reading import read_bytes
 from dmps_cli.files.records import RecordError, Sha256, as_record, is_relative, parse_json
+from dmps_cli.listener import SILENT, Listener
 
 if TYPE_CHECKING:
     import httpx2
@@ -48,11 +49,7 @@ Note = Callable[[str], object]
 
 
 DRIVE = "https://drive.google.com/uc"
-
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
 _BUSY = (408, 429, 500, 502, 503, 504)  # statuses that may be another a moment later
 
 
@@ -215,8 +212,8 @@ def fetch(
     sha256: str | None = None,
     offline: bool = False,
     use_hub_cache: bool = True,
-    progress: Progress = lambda done, total: None,
-    note: Note = lambda text: None,
+    listener: Listener = SILENT,
+    label: str = "",
     patience: Patience | None = None,
     advice: str = "",
     form: Format | None = None,
@@ -236,8 +233,8 @@ def fetch(
         target=target,
         size=size,
         sha256=sha256.lower() if sha256 else None,
-        progress=progress,
-        note=note,
+        progress=lambda done, total: None,
+        note=listener.note,
         patience=patience or Patience(),
         form=form,
         contact=_Contact(),
@@ -248,11 +245,13 @@ def fetch(
         why = "offline was asked for" if offline else "HF_HUB_OFFLINE is set"
         copy = f"run `{command}` on a machine with network and copy the file to that path"
         raise WeightsError(f"{target} is not there and {why}; {advice or copy}")
-    with locked(target, note):
+    with locked(target, listener.note):
         remove_left_overs([_Record.path(target)])
-        instead = advice or f"or put the file at {target} yourself"
-        order = replace(order, contact=_Contact())
-        return _at_hand(order, ()) or _from_any(order, sources, instead)  # another process may have been faster
+        if found := _at_hand(order, ()):  # another process was faster
+            return found
+        with listener.transfer(label or target.name) as told:
+            instead = advice or f"or put the file at {target} yourself"
+            return _from_any(replace(order, progress=told, contact=_Contact()), sources, instead)
 
 
 def verify(path: Path, size: int | None = None, sha256: str | None = None) -> str:

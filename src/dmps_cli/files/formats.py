@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 HEAD = 1024  # bytes that tell
-
-
 _LEGACY_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
-
-
 _MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 
 
@@ -39,14 +35,8 @@ def is_markup(head: bytes) -> bool:
 
 
 CHECKPOINT = Format(name="a checkpoint", fits=lambda head: checkpoint_kind(head) is not None)
-
-
 PARQUET = Format(name="a parquet file", fits=lambda head: head.startswith(b"PAR1"))
-
-
 JSON = Format(name="JSON", fits=lambda head: head.lstrip()[:1] in (b"{", b"["))
-
-
 _BY_SUFFIX = {".json": JSON, ".parquet": PARQUET} | dict.fromkeys((".safetensors", ".bin", ".pt", ".pth"), CHECKPOINT)
 
 

@@ -26,11 +26,7 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 
 
 _MAX_PIXELS_VARIABLE = "DMPS_MAX_PIXELS"
-
-
 _DIGITS = 15  # more pixels than any memory holds
-
-
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """Not all that Pillow opens: its EPS reader, for one, starts another program."""
 

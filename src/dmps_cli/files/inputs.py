@@ -12,11 +12,7 @@ from pathlib import Path
 from dmps_cli.errors import DmpsError, InputError
 
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-
-
 IMAGE_SUFFIXES = (*OUTPUT_SUFFIXES, ".gif", ".ppm", ".pgm")
-
-
 STDIN = "-"
 
 

@@ -24,34 +24,19 @@ from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import refuse_existing, sha256_bytes, sha256_file, write_together
 from dmps_cli.files.reading import decoding, load_array, read_bytes
 from dmps_cli.files.records import FileName, RecordError, as_builtins, as_record, parse_json
-from dmps_cli.metrics.table import MIN_SIGMA
-from dmps_cli.units import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 KIND = "dmps measurement"
-
-
 RESTORATION_KIND = "dmps restoration"
-
-
 EVALUATION_KIND = "dmps evaluation"
-
-
 FORMAT = 1
-
-
 MAX_SIDE = 2**24  # px; of what a sidecar may claim
-
-
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
-
-
 Offset = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
-
-
 FAR_OFF_SCALE = 10.0
 """Values beyond it are said where nothing vouches for the scale: such floats are more likely on 0..255."""
 

@@ -25,11 +25,7 @@ MAX_DEPTH = 32
 
 
 _SHOWN = 60  # characters of a value in a message
-
-
 _HALF_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of the surrogates; the others stand for bytes
-
-
 _NAME = rf"(?!\.{{1,2}}(?:/|\Z))[^/\0{_HALF_CHARACTER.pattern[1:-1]}]{{1,255}}"
 
 
@@ -45,21 +41,13 @@ def one_of(names: Iterable[str]) -> Meta:
 
 
 FileName = Annotated[str, form("the name of a file, without a folder", _NAME)]
-
-
 RelativePath = Annotated[str, form("the path of a file below its folder", f"{_NAME}(?:/{_NAME})*")]
-
-
 Label = Annotated[str, form("a short name of letters and digits", "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")]
 """A name that becomes part of file names."""
 
 
 Sha256 = Annotated[str, form("a sha256 of 64 hexadecimal digits", "[0-9a-f]{64}")]
-
-
 PathText = Annotated[str, form("a path", r"[^\0]+")]
-
-
 Finite = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
 """A number that is neither NaN nor infinite."""
 

@@ -9,23 +9,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import OutputFlags
+from dmps_cli.checks import option
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError, memory_errors
 from dmps_cli.files.atomic import check_name, check_writable, refuse_existing, remove_left_overs
 from dmps_cli.files.inputs import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, expand_inputs
 from dmps_cli.files.measurements import KIND, is_of, siblings, sidecar_kind
+from dmps_cli.listener import SILENT, Listener
 
 FAILURES_LISTED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where results go, and what becomes of those that are there."""
+
+    output: str | None = option(
+        "A file for one input, a folder (made if it is missing) for several. Default: beside the input.",
+        "PATH",
+        names=("--output", "-o"),
+    )
+    overwrite: bool = option("Replace existing output files.", names=("--overwrite",), default=False)
+    skip_existing: bool = option(
+        "Leave inputs alone whose output exists; go on after an interruption.",
+        names=("--skip-existing",),
+        default=False,
+    )
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            raise UsageError("--overwrite and --skip-existing exclude each other")
 
 
 @dataclass(kw_only=True)
 class Batch:
     """What came of each input so far."""
 
-    console: Console
+    listener: Listener = SILENT
     results: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[str, DmpsError]] = field(default_factory=list)
 
@@ -43,28 +62,27 @@ class Batch:
     def fail(self, name: str, error: DmpsError) -> None:
         """Reports and remembers the failure of an input."""
         text = str(error)
-        self.console.error(text if name in text else f"{name}: {text}")
+        self.listener.error(text if name in text else f"{name}: {text}")
         self.failures.append((name, error))
 
-    def print_object(self, facts: Mapping[str, Any]) -> None:
-        """Prints the JSON object, with --json."""
+    def described(self) -> dict[str, Any]:
+        """For the JSON: what came of each input."""
         failures = [{"input": name, "error": str(error)} for name, error in self.failures]
-        self.console.object({**facts, "results": self.results, "failures": failures})
+        return {"results": self.results, "failures": failures}
 
-    def finish(self, facts: dict[str, Any]) -> None:
-        """Prints the JSON object and, after several inputs, the list of failures; leaves with the batch's exit code.
+    def finish(self) -> int:
+        """The batch's exit code; after several inputs the list of failures is said.
 
         0: all done. 2: nothing done, and every failure was the command line's. 1: otherwise.
         """
-        self.print_object(facts)
         if not self.failures:
-            return
+            return 0
         failed = [*dict.fromkeys(name for name, _ in self.failures)]
         total = len({*failed, *(result["input"] for result in self.results)})
         if total > 1:
-            self.console.error(failure_list(failed, total))
+            self.listener.error(failure_list(failed, total))
         usage_only = not self.results and all(isinstance(error, UsageError) for _, error in self.failures)
-        raise typer.Exit(UsageError.exit_code if usage_only else DmpsError.exit_code)
+        return UsageError.exit_code if usage_only else DmpsError.exit_code
 
 
 def failure_list(failed: Sequence[str], total: int) -> str:
@@ -73,13 +91,13 @@ def failure_list(failed: Sequence[str], total: int) -> str:
     return f"{len(failed)} of {total} failed: {', '.join(failed[:FAILURES_LISTED])}{more}"
 
 
-def open_batch(arguments: Sequence[str], console: Console, left_out: Sequence[str]) -> tuple[Batch, list[Path]]:
+def open_batch(arguments: Sequence[str], listener: Listener, left_out: Sequence[str]) -> tuple[Batch, list[Path]]:
     """(the batch, its input files); what is missing among the arguments has failed already.
 
     left_out: kinds of results that a folder or glob does not bring in: a second run over it must not take the results
     of the first. Named, such a picture is an input like any other. Of a measurement's three files, one is its input.
     """
-    batch = Batch(console=console)
+    batch = Batch(listener=listener)
     results: list[Path] = []
 
     def is_input(path: Path) -> bool:
@@ -93,7 +111,7 @@ def open_batch(arguments: Sequence[str], console: Console, left_out: Sequence[st
         batch.fail(name, error)
     if results:
         count = "1 result" if len(results) == 1 else f"{len(results)} results, {results[0]} for one,"
-        console.note(f"left out of the inputs: {count} of dmps; name such a file to take it")
+        listener.note(f"left out of the inputs: {count} of dmps; name such a file to take it")
     pictures = {path.with_suffix(""): path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
     return batch, [path for path in paths if not is_companion(path, pictures.get(path.with_suffix("")))]
 
@@ -110,15 +128,17 @@ def plan_outputs(
     batch: Batch,
     inputs: Sequence[Path],
     tag: str,
-    flags: OutputFlags,
+    flags: OutputOptions,
     written: Callable[[Path], Sequence[Path]],
     *,
     kept: Sequence[Path] = (),
+    check: Callable[[Path], object] = lambda path: None,
 ) -> list[tuple[Path, Path]]:
     """Pairs (input, output); inputs whose output would take the place of an input, or of another output, are failed.
 
     tag: what is added to the input's stem. written: all files that an output's name stands for. kept: further files
-    that are read and must not be replaced. Raises UsageError where -o cannot be what it should.
+    that are read and must not be replaced; check: raises what else is wrong with an output's name. Raises UsageError
+    where -o cannot be what it should.
     """
     several = len(inputs) + len(batch.failures) > 1
     folder = _is_folder(flags.output, several=several)
@@ -138,7 +158,7 @@ def plan_outputs(
             if others := [claimed[file] for file in files if file in claimed]:
                 raise OutputError(f"{path} and {others[0]} would both be written to {target}; rename one of them")
             check_writable(target.parent)
-            batch.console.check_path(target)
+            check(target)
             for name in names:
                 check_name(name)
             claimed |= dict.fromkeys(files, path)
@@ -148,7 +168,7 @@ def plan_outputs(
 
 
 def may_write(
-    target: Path, companions: Sequence[Path], made_of: Mapping[str, Any], flags: OutputFlags, console: Console
+    target: Path, companions: Sequence[Path], made_of: Mapping[str, Any], flags: OutputOptions, listener: Listener
 ) -> bool | None:
     """Whether to write a picture, the last of its files: False as a new one, True over what is there, None: skip it.
 
@@ -159,7 +179,7 @@ def may_write(
     if flags.overwrite:
         return True
     if flags.skip_existing and os.path.lexists(target):
-        console.note(f"{target} exists; skipped")
+        listener.note(f"{target} exists; skipped")
         return None
     if flags.skip_existing and is_of(target, made_of):
         return True

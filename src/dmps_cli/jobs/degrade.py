@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import Source, pattern_hash, write_measurement
-from dmps_cli.jobs.batch import Batch
+from dmps_cli.listener import SILENT, Listener
 from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import TASKS, crop_box
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Worker:
+class Degrader:
     """Degrades one picture after another; neighbours of one size share the operator."""
 
     plan: OperatorPlan
     seed: int
-    batch: Batch
+    listener: Listener = SILENT
     built: tuple[OperatorPlan, LinearOperator] | None = None
 
-    def degrade(self, path: Path, target: Path, *, overwrite: bool) -> None:
-        """Writes the measurement of a picture and prints its path."""
+    def degrade(self, path: Path, target: Path, *, overwrite: bool) -> dict[str, Any]:
+        """Writes the measurement of a picture; what its sidecar says."""
         from dmps_cli.files.images import cropped, load, load_rgb
         from dmps_cli.pipeline import degrade, picture_key
 
@@ -34,15 +34,15 @@ class Worker:
         height, width = image.pixels.shape[-2:]
         crop = crop_box(self.plan.params, (height, width))
         for note in image.notes:
-            self.batch.console.note(note)
+            self.listener.note(note)
         x = cropped(image.pixels[None], crop)
         channels, h, w = x.shape[1:]
         if (w, h) != (width, height):
-            self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
+            self.listener.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
         plan, op = self.operator(path, (channels, h, w))
         if op.frame is not None:
             shown = "{2} x {3} px from ({0}, {1})".format(*op.frame)
-            self.batch.console.note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
+            self.listener.note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
         y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
         sidecar = write_measurement(
             target,
@@ -58,8 +58,7 @@ class Worker:
             image_shape=(channels, h, w),
             source=Source(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
         )
-        self.batch.results.append({"input": str(path), "output": str(target), **sidecar.as_dict()})
-        self.batch.console.path(target)
+        return {"input": str(path), "output": str(target), **sidecar.as_dict()}
 
     def operator(self, path: Path, shape: tuple[int, int, int]) -> tuple[OperatorPlan, LinearOperator]:
         """(the plan for that picture, its operator for that shape), built anew only when one of them changes."""
@@ -69,6 +68,6 @@ class Worker:
         if self.built is None or self.built[0].key != plan.key or self.built[1].in_shape != shape:
             op = plan.build(shape, torch.device("cpu"))
             for note in plan.mask_notes:
-                self.batch.console.note(note)
+                self.listener.note(note)
             self.built = plan, op
         return self.built

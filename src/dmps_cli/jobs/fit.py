@@ -32,17 +32,9 @@ LEAST_SIGMA = 0.01
 
 
 BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
-
-
 CHI2_SLACK = 1.3  # beyond the range recorded: 10 % of sigma are 21 % of chi2, and other pictures differ
-
-
 LEAST_EXCESS = 0.003  # of the contrast; less is never said
-
-
 NEAR_NFE = 1.6  # a range holds for this factor of evaluations around those it was recorded at
-
-
 RANGES = Path(str(files("dmps_cli"))) / "data" / "fit_ranges.json"
 
 

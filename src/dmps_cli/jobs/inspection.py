@@ -15,26 +15,12 @@ from dmps_cli.jobs.noise_estimate import estimate_sigma
 from dmps_cli.units import GREY_LEVELS
 
 PICTURE_NDIM = 4
-
-
 LARGEST_SIDE = 1024  # px; of a larger picture the middle is looked at
-
-
 EDGE_WINDOW = 17  # px
-
-
 STRONG_SHARE = 0.1  # of all windows, those with the largest rise: edges
-
-
 LEAST_RISE = 16.0  # grey levels; less is no edge
-
-
 SHARP_WIDTH = 2.3  # px; see `edge_width`
-
-
 HIDING_NOISE = 8.0  # grey levels; beyond, noise makes any edge look sharp
-
-
 ONE_WAY = 1.6  # how much wider edges are along one axis than along the other where something moved
 
 

@@ -29,47 +29,19 @@ NEAR_FLOOR = 1.5 * FLOOR
 
 
 SIDES = (8, 6, 4, 3, 2)  # px; of a patch
-
-
 ENOUGH = 2000  # high coefficients that a side must give, or a smaller one is tried
-
-
 MAX_PATCHES = 40_000
-
-
 FLATTEST = {1: 0.005, 3: 0.02}  # share of the patches that is asked, by channels: grey has more texture
-
-
 FEWEST = 1500  # high coefficients that are asked at least
-
-
 ROUNDS = 8  # of the clipping's own fixed point
-
-
 CLIPPED_SHARE = 1e-3  # of values at the ends of the scale, from which clipping is counted
-
-
 SURE_RATIO = 0.5  # patches are asked first where clipping leaves that share of the variance
-
-
 SEEN = 1.5  # levels; below, nothing is said of what kind the noise is
-
-
 EVEN = 0.4  # largest relative spread over patches that noise has; texture has more
-
-
 COLOURED = 1.5  # ratio of middle to high frequencies beyond which noise is not white; white: at most 1.3
-
-
 SHARED = 1.5  # ratio of brightness to colour beyond which they do not hold the same noise
-
-
 GROWN = 1.4  # ratio of the brightest fifth to the darkest, of noise that grows with brightness
-
-
 TREND = 0.8  # correlation of the fifths' noise with their order, of noise that grows with brightness
-
-
 _OPPONENT = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / np.sqrt([[3.0], [2.0], [6.0]])
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmps_cli.checks import flag
-from dmps_cli.cli.guide import NoTaskError
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.measurements import Sidecar
 from dmps_cli.tasks.options import PATTERNS, OperatorOptions
@@ -22,6 +21,14 @@ if TYPE_CHECKING:
 
 Noise = float | Literal["auto"] | None
 """What --sigma says: a standard deviation, that it is to be estimated, or nothing."""
+
+
+class NoTaskError(UsageError):
+    """Nothing says how a picture was degraded."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: nothing says how it was degraded; name a --task")
+        self.path = path
 
 
 @dataclass(frozen=True, kw_only=True)

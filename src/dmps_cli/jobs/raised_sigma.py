@@ -15,22 +15,15 @@ from torch import Tensor
 from dmps_cli.jobs.fit import FLOOR, fits_of, judged, usual
 from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
 from dmps_cli.units import both_scales
 
 STEP = 1.6  # from one sigma to the next that is tried
-
-
 LARGEST = 0.2  # 25.5 grey levels: what needs more is another kernel
-
-
 TRIAL_NFE = 6  # ripples show in a coarse sample already
-
-
 TRIAL_SIDE = 256  # px; a part of a larger picture is tried, where the operator allows it
-
-
 MARGIN = 2.0  # over the smallest sigma whose trial fits: the ripples that are left are small, but there
 
 
@@ -87,7 +80,7 @@ def fitting_sigma(
         nonlocal count
         count += 1
         on_trial(count, most)
-        x = restore(y, op, prior, sigma, coarse, seed=seed, keys=[FILE_KEY])
+        x = restore(Measurement(y, op, sigma), prior, coarse, seed=seed, keys=[FILE_KEY])
         (fit,) = fits_of(y, op, x, sigma, is_clipped=prior.clips_x0)
         return judged(fit, known, sigma, is_doubted=count > 1).is_off
 

@@ -27,10 +27,8 @@ from dmps_cli.methods.knobs import KNOBS, one_of
 from dmps_cli.methods.table import METHODS, takers
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dmps_cli.methods.posterior import Posterior
-    from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.priors import Prior
 
 
@@ -142,16 +140,16 @@ def samplers_of(method: str) -> list[str]:
     return [sampler for sampler in SAMPLERS if (method, sampler) in DEFAULTS]
 
 
-def build_posterior(sampling: Sampling, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float) -> Posterior:
+def build_posterior(sampling: Sampling, prior: Prior, measurement: Measurement) -> Posterior:
     """The method around the prior, as chosen. Raises UsageError if it needs an SVD that the operator has not."""
     row = METHODS[sampling.method]
-    if row.needs_modes and op.modes is None:
+    if row.needs_modes and measurement.op.modes is None:
         others = ", ".join(name for name, other in METHODS.items() if not other.needs_modes)
         raise UsageError(
-            f"method '{sampling.method}' needs a singular value decomposition, which this operator has not; choose one "
-            f"of {others}"
+            f"method '{sampling.method}' needs a singular value decomposition, which this operator does not have; "
+            f"choose one of {others}"
         )
-    return row.build(prior, op, y, sigma_y, SAMPLERS[sampling.sampler].eta, sampling.knobs)
+    return row.build(prior, measurement, SAMPLERS[sampling.sampler].eta, sampling.knobs)
 
 
 def _sampler(method: str, sampler: str | None, own_sampler: str | None) -> str:

@@ -9,14 +9,8 @@ from typing import Any
 # --- Defaults: evaluations and knobs of (method, sampler), then what differs for (method, task), then knobs that depend
 # --- on (method, sampler, task) and the number of evaluations. How the numbers were chosen: docs/defaults.md.
 Values = dict[str, Any]
-
-
 DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"
-
-
 _DDPM: Values = {"nfe": 30, "spacing": "quadratic"}
-
-
 _FLOW: Values = {"nfe": 50, "spacing": "uniform"}
 
 
@@ -91,8 +85,6 @@ def _fast() -> dict[tuple[str, str], Values]:
 
 
 AT_X0: Values = {"weight": 3.0, "score_at": "x0", "cap": None, "eta": 0.85, "eta_y": 1.0}
-
-
 _AT_X0_FLAT: Values = {"weight": 1.0, "eta": 1.0, "eta_y": 0.8}
 """Where all singular values are equal: what is measured is known well, and noise drawn anew fills the rest best."""
 
@@ -112,7 +104,5 @@ PRESETS = {
 
 
 DEFAULT_PRESET = "default"
-
-
 OPEN: Values = {"eta": None, "eta_y": None}
 """Knobs that a method may leave alone."""

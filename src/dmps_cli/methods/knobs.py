@@ -30,8 +30,6 @@ class Knob:
 
 
 SCORE_AT = ("x_t", "sample", "x0")
-
-
 GAMMAS = ("1", "sqrt")
 
 
@@ -98,6 +96,8 @@ def _positive_or_none(option: str, value: str | float | None) -> float | None:
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
+    """A check of names."""
+
     def check(option: str, value: str) -> str:
         if value not in choices:
             raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}")

@@ -19,19 +19,17 @@ from dmps_cli.methods.knobs import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dmps_cli.methods.posterior import Posterior
-    from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.priors import Prior
 
-    Build = Callable[[Prior, LinearOperator, Tensor, float, float, Mapping[str, Any]], Posterior]
+    Build = Callable[[Prior, Measurement, float, Mapping[str, Any]], Posterior]
 
 
 # --- Methods
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A row of METHODS. build(prior, op, y, sigma_y, eta, knobs) wraps the prior into a posterior denoiser.
+    """A row of METHODS. build(prior, measurement, sampler_eta, knobs) makes a posterior denoiser of them.
 
     knobs: what it takes of KNOBS, each with its check. start: share of data where its flow levels begin; None: they
     begin in pure noise. needs_modes: whether the operator must know its singular value decomposition. back_propagates:
@@ -49,28 +47,24 @@ class Method:
 def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
     """Builds the class of that name in methods/MODULE.py, imported then; takes_eta: it asks for the sampler's eta."""
 
-    def build(
-        prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, knobs: Mapping[str, Any]
-    ) -> Posterior:
+    def build(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
         kind = getattr(import_module(f"dmps_cli.methods.{module}"), name)
-        posterior: Posterior = kind(prior, op, y, sigma_y, *([eta] if takes_eta else []), **knobs)
+        of_sampler = {"sampler_eta": sampler_eta} if takes_eta else {}
+        posterior: Posterior = kind(prior, measurement, **knobs, **of_sampler)
         return posterior
 
     return build
 
 
-def _dmps(
-    prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, knobs: Mapping[str, Any]
-) -> Posterior:
+def _dmps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
+    """The form of DMPS that score_at says, with its knobs."""
     if knobs["score_at"] == "x0":
-        from dmps_cli.methods.counted import CountedDmps, ReflectedDmps
-
-        kind = ReflectedDmps if op.modes is None else CountedDmps
-        return kind(prior, op, y, sigma_y, weight=knobs["weight"], eta=knobs["eta"], eta_y=knobs["eta_y"])
-    from dmps_cli.methods.dmps import Dmps, DmpsOptions
-
-    options = DmpsOptions(weight=knobs["weight"], score_at=knobs["score_at"], cap=knobs["cap"])
-    return Dmps(prior, op, y, sigma_y, eta, options)
+        form = ("counted", "ReflectedDmps" if measurement.op.modes is None else "CountedDmps")
+        taken = ("weight", "eta", "eta_y")
+    else:
+        form, taken = ("dmps", "Dmps"), ("weight", "score_at", "cap")
+    build = _lazily(*form, takes_eta=form == ("dmps", "Dmps"))
+    return build(prior, measurement, sampler_eta, {name: knobs[name] for name in taken})
 
 
 METHODS = {

@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 
 SSIM_WINDOW, SSIM_STD = 11, 1.5  # px
-
-
 PSNR_CEILING = 80.0  # dB; piq adds 1e-8 to the mean squared error
-
-
-MIN_SIGMA = 1e-9  # of measurement noise that is not 0: its square must be a number in float32, and times another one
 
 
 @dataclass(frozen=True, kw_only=True)

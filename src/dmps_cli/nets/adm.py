@@ -21,8 +21,6 @@ from dmps_cli.nets.layers import Activation, GroupNorm
 from dmps_cli.nets.options import MAX_BLOCKS, Options
 
 NUM_GROUPS = 32
-
-
 MAX_PERIOD = 10_000.0
 
 

@@ -24,21 +24,13 @@ from dmps_cli.nets.loading import load_state
 from dmps_cli.nets.options import MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH
 
 T = TypeVar("T")
-
-
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-
-
 CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 """Those of diffusers that clip x0 unless their configuration says otherwise."""
 
 
 MAX_STEPS = 100_000
-
-
 Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
-
-
 Beta = Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
@@ -81,8 +73,6 @@ class Network(Struct, frozen=True, kw_only=True, rename={"class_name": "_class_n
 
 
 WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-
-
 _ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of attention layers in files of diffusers before 0.15, and since."""
 

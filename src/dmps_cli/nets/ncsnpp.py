@@ -21,8 +21,6 @@ from dmps_cli.nets.layers import Activation, GroupNorm, at_least_float32
 from dmps_cli.nets.options import MAX_BLOCKS, Options
 
 GROUP_EPS = 1e-6
-
-
 UNUSED_BUFFERS = frozenset({"sigmas"})
 """Entries of the published files that the network never reads (noise levels of another embedding, in float64)."""
 

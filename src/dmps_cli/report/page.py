@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 
 MAX_BYTES = 9_500_000  # of the pictures, in base64: the page stays under 10 MB
-
-
 _QUALITIES = ((256, 85), (256, 70), (192, 70), (128, 70))  # (longest side px, JPEG quality), the first that fits
 
 

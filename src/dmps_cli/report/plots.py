@@ -13,20 +13,10 @@ from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, grouped, head
 
 # Okabe & Ito (2008): told apart by the colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
-
-
 DASHES = ("", "6 3", "2 3")
-
-
 RADII = (3, 5, 7, 9)  # px; the first dot is filled, the others are rings, so that equal points are all seen
-
-
 LEFT, TOP, WIDTH, HEIGHT, BOTTOM = 64, 34, 420, 280, 52  # px: margins and the plane
-
-
 LETTER, LINE = 6.6, 20  # px: widest usual letter of the legend, height of its lines
-
-
 Point = tuple[float, float]
 
 

@@ -9,8 +9,6 @@ from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.tables import CI, SOURCE, STD, Row, Value, cell_text, column_names, grouped
 
 _KEY = ("task", "sigma_y", "method", "sampler", "nfe")
-
-
 _NO_SETTING = {*_KEY, SOURCE, "image", "sample", "n", "seed", "model_sha256", "seconds", *METRICS, *OF_SAMPLES}
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 MAX_COLUMNS = 8
-
-
 INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
 
 

@@ -90,8 +90,6 @@ def _defocus(radius: float) -> Kernel:
 
 
 _STD, _RADIUS, _ANGLE = (0.05, 900.0), (0.1, 500.0), (-360.0, 360.0)
-
-
 _SIDE, _LENGTH = (1.0, float(MAX_SIDE)), (1.0, MAX_LENGTH)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dmps_cli.checks import flag, real_number, real_numbers, whole_number
+from dmps_cli.checks import MAX_SEED, flag, option, real_number, real_numbers, whole_number
 from dmps_cli.errors import UsageError
 from dmps_cli.tasks import kernels
 
@@ -18,56 +18,48 @@ PATTERNS = ("mask", "box", "fraction")
 BOUNDARIES = ("valid", "zero", "reflect", "replicate", "circular")
 
 
-def _option(help: str, metavar: str | None = None, complete: str = "") -> Any:
-    """A field of OperatorOptions: open by default, with its unit and help for the command line.
-
-    metavar: None for a flag. complete: which completion its values have, a name of `cli.options.COMPLETIONS`.
-    """
-    return field(default=None, metadata={"help": help, "metavar": metavar, "complete": complete})
-
-
 @dataclass(frozen=True, kw_only=True)
 class OperatorOptions:
     """What can be said about an operator; None leaves it to the task. Values may come from flags or from JSON."""
 
-    scale: int | None = _option("Down-sampling factor, px of the restoration per px of the input.", "N")
-    width: int | None = _option("Width of the uniform blur, px, odd.", "PX")
-    blur_std: float | None = _option("Standard deviation of the Gaussian blur, px.", "PX")
-    blur_std_x: float | None = _option("Horizontal standard deviation of the blur, px.", "PX")
-    blur_std_y: float | None = _option("Vertical standard deviation of the blur, px.", "PX")
-    taps: int | None = _option("Width of the sampled Gaussian, px, odd.", "PX")
-    length: float | None = _option("Length of the motion, px.", "PX")
-    angle: float | None = _option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
-    kernel: str | None = _option(  # once read, its value (kernels.read)
+    scale: int | None = option("Down-sampling factor, px of the restoration per px of the input.", "N")
+    width: int | None = option("Width of the uniform blur, px, odd.", "PX")
+    blur_std: float | None = option("Standard deviation of the Gaussian blur, px.", "PX")
+    blur_std_x: float | None = option("Horizontal standard deviation of the blur, px.", "PX")
+    blur_std_y: float | None = option("Vertical standard deviation of the blur, px.", "PX")
+    taps: int | None = option("Width of the sampled Gaussian, px, odd.", "PX")
+    length: float | None = option("Length of the motion, px.", "PX")
+    angle: float | None = option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
+    kernel: str | None = option(  # once read, its value (kernels.read)
         "What the picture was blurred by: a file (PNG, NPY, MAT; FILE:NAME for one array of several), or gauss:3, "
         "uniform:9, aniso:20,1, motion:15,30, defocus:4.5 (px, degrees).",
         "KERNEL",
         complete="kernel",
     )
-    kernel_as_is: bool | None = _option("Take the kernel's values as they are: they are not made to sum to 1.")
-    boundary: str | None = _option(
+    kernel_as_is: bool | None = option("Take the kernel's values as they are: they are not made to sum to 1.")
+    boundary: str | None = option(
         "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), "
         "nothing (zero, mid-grey), the picture mirrored (reflect), its edge on and on (replicate), its other side "
         "(circular). Default: valid for a picture without a sidecar, else the task's.",
         "|".join(BOUNDARIES),
         complete="boundary",
     )
-    svd_cutoff: float | None = _option(
+    svd_cutoff: float | None = option(
         "Singular values of the 1-D factors below this are set to zero in A itself; the authors' code has 0.03. "
         "Default: 0, the true A.",
         "X",
     )
-    weights: str | None = _option("Weights of red, green and blue in the grey value.", "R,G,B")
-    mask: str | None = _option(
+    weights: str | None = option("Weights of red, green and blue in the grey value.", "R,G,B")
+    mask: str | None = option(
         "Mask picture of the same size: white pixels are kept; of strokes painted on transparent ground the unpainted "
         "ones. alpha: what is transparent in the picture itself is removed.",
         "FILE|alpha",
     )
-    invert_mask: bool | None = _option("Take the mask the other way round: white pixels are removed.")
-    box: str | None = _option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
-    fraction: float | None = _option("Share of pixels removed at random, 0 to 1.", "SHARE")
-    ratio: int | None = _option("Compression: pixels per measured value.", "N")
-    operator_seed: int | None = _option("Seed of the random mask or of the choice of rows.", "N")
+    invert_mask: bool | None = option("Take the mask the other way round: white pixels are removed.")
+    box: str | None = option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
+    fraction: float | None = option("Share of pixels removed at random, 0 to 1.", "SHARE")
+    ratio: int | None = option("Compression: pixels per measured value.", "N")
+    operator_seed: int | None = option("Seed of the random mask or of the choice of rows.", "N")
 
     def given(self) -> dict[str, Any]:
         """The options that are not left open."""
@@ -106,17 +98,12 @@ def _boundary(option: str, value: Any) -> str:
     return str(value)
 
 
-MAX_SEED = 2**63 - 1
-
-
 _odd = whole_number(
     f"an odd number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE and n % 2 == 1
 )
 
 
 _std = real_number("a number of px from 0.05 to 900", lambda n: 0.05 <= n <= 900.0)
-
-
 _seed = whole_number("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n <= MAX_SEED)
 
 

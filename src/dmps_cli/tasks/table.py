@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 Shape3 = tuple[int, int, int]
-
-
 Params = Mapping[str, Any]
-
-
 ALPHA_MASK = "alpha"
 """What `--mask` says where the transparent parts of the picture itself are missing; a file of that name is ./alpha."""
 
@@ -309,7 +305,9 @@ def build(
             f"the picture is {in_shape[2]} x {in_shape[1]} px, not a multiple of the scale {scale}; crop it first"
         )
     blur = kernel_of(name, params)
-    return task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask, kernel=blur))
+    op = task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask, kernel=blur))
+    op.task = name
+    return op
 
 
 def check_channels(name: str, channels: int) -> None:

@@ -15,14 +15,8 @@ if TYPE_CHECKING:
 
 
 COLOURS = ("#1f5fa8", "#b8452f", "#3c8a4a")
-
-
 PANEL, MARGIN, TOP = (520, 340), 70, 50  # px
-
-
 FONT = 15
-
-
 Point = tuple[float, float]
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmps_cli import processes
 from dmps_cli.errors import InputError
-from dmps_cli.evaluation import processes
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.images import load_uint8, size_of
 from dmps_cli.files.inputs import IMAGE_SUFFIXES

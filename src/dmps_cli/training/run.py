@@ -16,9 +16,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dmps_cli import processes
 from dmps_cli.ahead import Ahead
 from dmps_cli.errors import DmpsError, NumericsError, OutputError, UsageError, WeightsError
-from dmps_cli.evaluation import processes
 from dmps_cli.files.atomic import remove_left_overs, sha256_file
 from dmps_cli.nets.beginnings import initialised
 from dmps_cli.nets.natural import ARCHITECTURE, SIGMA_DATA, SIZES, NaturalConfig, NaturalNet
@@ -35,8 +35,6 @@ LR_OF_WEIGHTS = 1e-3
 
 
 MOST_BAD_STEPS = 50  # in a row
-
-
 LARGEST_LOSS = 20.0
 """Of a row of the log. A network that knows nothing has 1, at most 4 on pictures of black and white alone."""
 
@@ -202,7 +200,8 @@ class Run:
     facts: of the photographs and of the beginning, for the metadata; held_small, held_damaged: of the photographs kept
     for validation, how many are smaller than the crop, and why others could not be read. on_progress is told after
     each step and each row of the log; note, what went wrong without ending the run.
-    Of several processes (processes.py) the first one alone measures, writes and keeps the time; they stop at the same step.
+    Of several processes (processes.py) the first one alone measures, writes and keeps the time; they stop at the same
+    step.
     """
 
     trainer: Trainer

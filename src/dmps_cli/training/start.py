@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.cli.console import Console
+from dmps_cli import processes
 from dmps_cli.errors import InputError, OutputError, UsageError
-from dmps_cli.evaluation import processes
 from dmps_cli.files.atomic import check_name, check_writable
 from dmps_cli.files.measurements import sidecar_kind
+from dmps_cli.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 COLOURS = {3: "colour", 1: "grey"}
-
-
 SUFFIX = ".safetensors"
-
-
 MOST_REASONS = 5  # why photographs are skipped, in words
 
 
@@ -80,30 +76,30 @@ def describe_start(start: Start, trainer: Trainer) -> str:
     )
 
 
-def complete_run(start: Start, trainer: Trainer, files: Files, console: Console) -> None:
+def complete_run(start: Start, trainer: Trainer, files: Files, listener: Listener) -> None:
     """Of a training whose budget is used up: writes what is missing."""
     from dmps_cli.training.state import complete
 
     was_written = processes.together(lambda: not processes.rank() and complete(files, trainer, start.facts))
-    console.note(
+    listener.note(
         f"{files.prior} has had its {start.recipe.budget} (step {trainer.step}): "
         + ("written anew from its state" if was_written else "nothing to do")
         + f"; more --{start.recipe.budget.option} train it on"
     )
 
 
-def train_on(start: Start, trainer: Trainer, request: Request, files: Files, console: Console) -> dict[str, Any]:
+def train_on(start: Start, trainer: Trainer, request: Request, files: Files, listener: Listener) -> dict[str, Any]:
     """Trains for the rest of the budget; what the JSON says of it."""
-    console.note(describe_start(start, trainer))
+    listener.note(describe_start(start, trainer))
     if changes := start.changes:
-        console.note(f"from here on: {', '.join(changes)}")
-    training, held = processes.together(lambda: find_photographs(request, start, files, console))
-    run = processes.together(lambda: prepare(start, trainer, training, held, files, console))
+        listener.note(f"from here on: {', '.join(changes)}")
+    training, held = processes.together(lambda: find_photographs(request, start, files, listener))
+    run = processes.together(lambda: prepare(start, trainer, training, held, files, listener))
     num_damaged = run.num_damaged
-    with interruptible() as run.stop, console.gauge(start.recipe.budget.total) as show:
-        run.on_progress = reporter(start.recipe.budget, console, show)
+    with interruptible() as run.stop, listener.gauge(start.recipe.budget.total) as show:
+        run.on_progress = reporter(start.recipe.budget, listener, show)
         run.train()
-    finish(run, num_damaged, console)
+    finish(run, num_damaged, listener)
     since = {"validation_since": int(run.facts["validation_since"])}
     return {"photographs": {**run.facts, **since, **run.counts}, "wait_share": run.wait_share}
 
@@ -129,17 +125,17 @@ def check_outputs(request: Request, files: Files) -> None:
         raise OutputError(f"{standing[0]} exists; {', '.join(ways)}")
 
 
-def find_start(request: Request, console: Console) -> Start:
+def find_start(request: Request, listener: Listener) -> Start:
     """What the run begins with. Raises UsageError where options contradict it, WeightsError."""
     from dmps_cli.training.run import LR_OF_WEIGHTS, Start, initial_network
     from dmps_cli.training.trainer import Recipe
 
     if request.is_resumed:
         if request.init is not None:
-            console.note(f"{request.resume} goes on; --init {request.init} was for its first call")
+            listener.note(f"{request.resume} goes on; --init {request.init} was for its first call")
         return resumed(request)
     if request.resume is not None:
-        console.note(f"{request.resume} does not exist yet: this is the first call")
+        listener.note(f"{request.resume} does not exist yet: this is the first call")
     if request.init is None:
         return Start.new(request.size or "base", request.channels or 3, Recipe(**request.of_recipe))
     found = initial_network(request.init, request.channels)
@@ -147,7 +143,7 @@ def find_start(request: Request, console: Console) -> Start:
     goes_on = f"its terms go on: {recipe.licence}"
     if recipe.licence != found.licence:
         goes_on = f"its terms ({found.licence}) are written beside yours: {recipe.licence}"
-    console.note(f"the weights of '{request.init}' begin it; {goes_on}")
+    listener.note(f"the weights of '{request.init}' begin it; {goes_on}")
     return Start(recipe=recipe, config=found.config, net=found.net, initial_weights=found.about)
 
 
@@ -168,11 +164,13 @@ def resumed(request: Request) -> Start:
     return Start(recipe=replace(saved.recipe, **request.of_recipe), config=saved.config, saved=saved)
 
 
-def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
+def find_photographs(
+    request: Request, start: Start, files: Files, listener: Listener
+) -> tuple[list[Photo], list[Photo]]:
     """(to train on, to measure on). Raises InputError if there is none."""
     from dmps_cli.training.photographs import held_out, is_usable, without_copies
 
-    photos = photos_in(request.folders, files, console)
+    photos = photos_in(request.folders, files, listener)
     if not photos:
         raise InputError(f"no photographs in {', '.join(map(str, request.folders))}")
     validate = start.recipe.validate
@@ -182,7 +180,7 @@ def find_photographs(request: Request, start: Start, files: Files, console: Cons
     else:
         if not os.path.isdir(validate):  # noqa: PTH112 - False for any odd name
             raise InputError(f"--validate {validate} is not a folder; name one with photographs to measure on")
-        measured = photos_in([Path(validate)], files, console)
+        measured = photos_in([Path(validate)], files, listener)
         if not measured:
             raise InputError(f"--validate {validate} holds no photographs")
         apart = {os.path.realpath(photo.path) for photo in measured}
@@ -193,21 +191,21 @@ def find_photographs(request: Request, start: Start, files: Files, console: Cons
     if not left:  # one photograph, several times
         return kept, []
     if len(left) < len(kept):
-        console.note(f"{len(kept) - len(left)} copies of photographs to measure on are left out")
+        listener.note(f"{len(kept) - len(left)} copies of photographs to measure on are left out")
     return left, measured
 
 
-def photos_in(folders: Sequence[Path], files: Files, console: Console) -> list[Photo]:
+def photos_in(folders: Sequence[Path], files: Files, listener: Listener) -> list[Photo]:
     """The photographs of the folders, without what dmps made; what is left out is said. Raises InputError."""
     from dmps_cli.training.photographs import find_photos
 
     unreadable: list[str] = []
     found = find_photos(folders, leave_out=files.all, on_unreadable=unreadable.append)
     for folder in unreadable:
-        console.note(f"the folder {folder} cannot be read; what it holds is left out")
+        listener.note(f"the folder {folder} cannot be read; what it holds is left out")
     photos = [photo for photo in found if not is_output(photo.path)]
     if len(photos) < len(found):
-        console.note(f"{len(found) - len(photos)} pictures that dmps made are left out")
+        listener.note(f"{len(found) - len(photos)} pictures that dmps made are left out")
     return photos
 
 
@@ -222,7 +220,7 @@ def prepare(
     training: Sequence[Photo],
     held: Sequence[Photo],
     files: Files,
-    console: Console,
+    listener: Listener,
 ) -> Run:
     """Reads the photographs, says what is used and what is not."""
     from dmps_cli.training.objective import SIGMAS
@@ -230,7 +228,7 @@ def prepare(
     from dmps_cli.training.run import Run
     from dmps_cli.training.trainer import validation_pictures
 
-    with console.progress(len(training), "photographs read") as (advance, _):
+    with listener.progress(len(training), "photographs read") as (advance, _):
         collection = read_collection(training, start, advance)
     pictures, used, held_small, held_damaged = validation_pictures(held, start.config.channels, start.recipe.crop)
     if start.recipe.validate and not pictures:
@@ -248,25 +246,25 @@ def prepare(
     if about := start.initial_weights or before.get("initial_weights"):
         facts["initial_weights"] = about
     if before and before["photographs_sha256"] != facts["photographs_sha256"]:
-        console.note("the photographs are not those of the earlier calls")
+        listener.note("the photographs are not those of the earlier calls")
     if not is_same:
-        console.note(
+        listener.note(
             "the photographs to measure on are not those of the earlier calls, which may have trained on them: no PSNR "
             "compares with theirs"
         )
     reasons, small = [*collection.damaged.values(), *held_damaged], collection.small + held_small
-    console.note(
+    listener.note(
         f"{collection.num_usable} photographs to train on, {len(pictures)} to measure on"
         + (f"; {small} smaller than the crop of {start.recipe.crop} px skipped" if small else "")
         + (f"; {len(reasons)} damaged skipped" if reasons else "")
         + (f"; PSNR at sigma {', '.join(map(str, SIGMAS))} of 255" if pictures else "")
     )
     for reason in reasons[:MOST_REASONS]:
-        console.note(f"skipped: {reason}")
+        listener.note(f"skipped: {reason}")
     if not pictures:
-        console.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
+        listener.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
     if trainer.step:
-        console.note(f"going on from step {trainer.step}, {trainer.seconds / 60:.1f} minutes used")
+        listener.note(f"going on from step {trainer.step}, {trainer.seconds / 60:.1f} minutes used")
     return Run(
         trainer=trainer,
         collection=collection,
@@ -275,7 +273,7 @@ def prepare(
         facts=facts,
         held_small=held_small,
         held_damaged=held_damaged,
-        note=console.note,
+        note=listener.note,
     )
 
 
@@ -317,7 +315,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def reporter(budget: Budget, console: Console, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
+def reporter(budget: Budget, listener: Listener, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
     """Moves the bar after each step; leaves a line for each checkpoint."""
 
     def report(progress: Progress) -> None:
@@ -325,7 +323,7 @@ def reporter(budget: Budget, console: Console, show: Callable[[float, str], None
         left = clock_text(budget.seconds_left(*at, progress.steps_per_second))
         show(budget.spent(*at), f"{describe(progress, ' steps/s')}, {left} left")
         if progress.is_checkpoint:
-            console.note(f"{describe(progress, '/s')}, {budget.so_far(*at)}")
+            listener.note(f"{describe(progress, '/s')}, {budget.so_far(*at)}")
 
     return report
 
@@ -343,12 +341,12 @@ def clock_text(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def finish(run: Run, num_damaged: int, console: Console) -> None:
+def finish(run: Run, num_damaged: int, listener: Listener) -> None:
     """What is worth knowing at the end. num_damaged: photographs that were said to be skipped at the beginning."""
     if late := run.num_damaged - num_damaged:
-        console.note(f"{late} more damaged photographs were met and skipped")
+        listener.note(f"{late} more damaged photographs were met and skipped")
     if run.trainer.bad_steps:
-        console.note(f"{run.trainer.bad_steps} steps were skipped: their gradient was not finite")
-    console.note(
+        listener.note(f"{run.trainer.bad_steps} steps were skipped: their gradient was not finite")
+    listener.note(
         f"waiting for photographs took {run.wait_share:.1%} of the time; the log: {run.files.log}, {run.files.picture}"
     )

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dmps_cli import processes
 from dmps_cli.device import has_fast_bfloat16, onto
 from dmps_cli.errors import InputError
-from dmps_cli.evaluation import processes
 from dmps_cli.files.images import from_uint8
 from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
 from dmps_cli.sampling import Noise
@@ -72,8 +72,8 @@ class Recipe:
 class Trainer:
     """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds.
 
-    Of several processes each has all of it, and computes its part of each step (processes.py): as far as rounding goes, all
-    of them then stand where one process would.
+    Of several processes each has all of it, and computes its part of each step (processes.py): as far as rounding goes,
+    all of them then stand where one process would.
     """
 
     def __init__(self, net: NaturalNet, config: NaturalConfig, recipe: Recipe, device: torch.device) -> None:

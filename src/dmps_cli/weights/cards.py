@@ -29,11 +29,7 @@ from dmps_cli.files.records import (
 from dmps_cli.levels import SAMPLERS
 
 DEFAULT_MODEL = "natural"
-
-
 DIFFUSERS = "diffusers"
-
-
 PRIOR_KINDS = {"natural": "denoiser", "adm": "ddpm", "ncsnpp": "flow", DIFFUSERS: "denoiser"}
 """Architecture -> the prior that its networks are: what they predict, on which levels."""
 
@@ -49,11 +45,7 @@ else:  # read by `parse_source`
 
 
 _DATA = Path(str(files("dmps_cli"))) / "data"
-
-
 _SOURCE_ROOT = Path(__file__).parents[3]
-
-
 Positive = Annotated[int, Meta(ge=1, le=2**50)]
 
 

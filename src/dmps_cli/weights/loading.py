@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli.errors import UsageError, WeightsError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.downloads import downloaded_sha256
+from dmps_cli.listener import SILENT, Listener
 from dmps_cli.weights.cards import DIFFUSERS, Card, card
 from dmps_cli.weights.store import copy_is_enough, copy_of, fetch_card, roots
 
@@ -41,8 +41,7 @@ def load_prior(
     override: Path | None = None,
     offline: bool = False,
     batch: int = 1,
-    progress: Callable[[int, int | None], object] = lambda done, total: None,
-    note: Callable[[str], object] = lambda text: None,
+    listener: Listener = SILENT,
 ) -> LoadedPrior:
     """The checkpoint of a name or path, fetched if need be, checked against its architecture, on the device.
 
@@ -56,10 +55,10 @@ def load_prior(
 
     entry = card(name, override)
     if entry.architecture == DIFFUSERS:
-        folder, sha256 = _folder(entry, offline=offline, progress=progress, note=note)
+        folder, sha256 = _folder(entry, offline=offline, listener=listener)
         prior = building.load_diffusers(folder, device=device, dtype=DTYPES[dtype])
     else:
-        weights = _mapped(entry, offline=offline, progress=progress, note=note)
+        weights = _mapped(entry, offline=offline, listener=listener)
         sha256 = weights.sha256
         prior = building.build_prior(
             entry.architecture,

@@ -25,18 +25,12 @@ from dmps_cli.files.formats import HEAD, checkpoint_kind, is_markup
 from dmps_cli.files.reading import check_regular, decoding, open_regular
 
 EMA_ENTRIES = ("ema", "ema_state_dict", "ema_model", "model_ema")
-
-
 MODEL_ENTRIES = ("state_dict", "model_state_dict", "model")
-
-
 MAX_RATIO = 8
 """Bytes that a checkpoint may hold for each byte of its file; more is meant to fill the memory."""
 
 
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-
-
 _NUMPY_SCALAR = np.float64(0.0).__reduce__()[0]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dmps_cli.errors import WeightsError
 from dmps_cli.files.downloads import Fetched, Hub, Source, cache_dir, fetch, in_hub_cache, is_offline, verify
 from dmps_cli.files.formats import CHECKPOINT, format_of
+from dmps_cli.listener import SILENT, Listener
 from dmps_cli.weights.cards import DIFFUSERS, Card
 
 
@@ -57,8 +58,7 @@ def fetch_card(
     card: Card,
     *,
     offline: bool = False,
-    progress: Callable[[int, int | None], object] = lambda done, total: None,
-    note: Callable[[str], object] = lambda text: None,
+    listener: Listener = SILENT,
 ) -> list[Fetched]:
     """The files of a checkpoint, downloaded where they are not here yet; its warning is said before a download.
 
@@ -69,7 +69,7 @@ def fetch_card(
             raise WeightsError(f"the weights of '{card.name}' are not at {card.location}")
         return []
     if card.warning and state(card) == NOT_HERE and not offline and not is_offline():
-        note(f"{card.name}: {card.warning}")
+        listener.note(f"{card.name}: {card.warning}")
 
     def fetched(name: str, path: Path, *, use_hub_cache: bool) -> Fetched:
         return fetch(
@@ -80,8 +80,8 @@ def fetch_card(
             sha256=card.sha256,
             offline=offline,
             use_hub_cache=use_hub_cache,
-            progress=progress,
-            note=note,
+            listener=listener,
+            label=card.name,
             form=format_of(name) if name else CHECKPOINT,
         )
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
 _PATIENCE = timedelta(days=7)  # for the slowest rank; one that dies is noticed by torchrun, not by a time-out
 
 

@@ -1,4 +1,4 @@
-"""What `dmps eval` makes of its rows: the table on the console; files, contact sheets, plots and a page in --out."""
+"""What an evaluation makes of its rows: a summary; tables, contact sheets, plots and a page in a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__
 from dmps_cli.evaluation.folder import (
-    PAGE,
     Row,
     config_hash,
     mean_file,
@@ -24,17 +23,16 @@ from dmps_cli.files.reading import inside
 from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.metrics.protocol import OF_SAMPLES, Protocol, measured, size_notes
 from dmps_cli.metrics.table import HOTTEST
+from dmps_cli.report.writers import PAGE
 from dmps_cli.tasks.table import shown_size
 
 if TYPE_CHECKING:
-    from dmps_cli.cli.console import Console
+    from dmps_cli.listener import Listener
     from dmps_cli.report.sheets import Case, Shot
     from dmps_cli.report.tables import Row as TableRow
 
 
 GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
-
-
 SHEET_IMAGES, PAGE_IMAGES = 8, 24
 """So many images, the first by name, are on a task's contact sheet and on the page."""
 
@@ -102,6 +100,7 @@ class Results:
         """The rows, with a cap of none said so: an empty cell is what a method does not have."""
         return [row | {"cap": "none"} if row.get("cap", 0) is None else row for row in self.rows]
 
+    @cached_property
     def summary(self) -> list[dict[str, Any]]:
         """Means, standard deviations and intervals by task, noise, method and knobs; the paper's rows if wanted."""
         from dmps_cli.report.paper import beside_paper
@@ -127,26 +126,23 @@ class Results:
             "config": self.config,
         }
 
-    def report(self, console: Console, out: Path | None) -> None:
-        """Prints the table, or with --json all; writes everything to `out`."""
+    @cached_property
+    def remarks(self) -> list[str]:
+        """The notes, and what the paper lacks or has otherwise."""
         from dmps_cli.report.paper import paper_notes
-        from dmps_cli.report.writers import console_report, results_object
 
-        summary = self.summary()
         about = {"operators": self.operators, "side": self.config["image_size"]}
-        notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
-        if out is not None and self.rows:
-            for path, data in self._files(summary, notes):
-                atomic_write(inside(out, path), data, overwrite=True)
-            console.note(f"wrote tables and {out / PAGE}")
-        if console.as_json:
-            for note in self.notes:
-                console.note(note)
-            console.object(results_object(self.named, summary, self.protocol, self.described(), notes=notes))
-        elif self.rows:
-            console.rendered(lambda stream: console_report(summary, self.protocol, stream, notes=notes))
+        return [*self.notes, *paper_notes(self.summary, self.config["lpips_net"], self.config["channels"], **about)]
 
-    def _files(self, summary: Sequence[TableRow], notes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def write(self, out: Path | None, listener: Listener) -> None:
+        """Writes tables, sheets, plots and the page to the folder, where there is one and something to write."""
+        if out is None or not self.rows:
+            return
+        for path, data in self._files():
+            atomic_write(inside(out, path), data, overwrite=True)
+        listener.note(f"wrote tables and {out / PAGE}")
+
+    def _files(self) -> Iterator[tuple[str, bytes]]:
         """(path relative to the folder, content), the tables first."""
         from dmps_cli.files.images import png_bytes
         from dmps_cli.report.page import Section, html_page
@@ -155,7 +151,7 @@ class Results:
         from dmps_cli.report.sheets import task_sheet
         from dmps_cli.report.writers import table_files
 
-        protocol = self.protocol
+        protocol, summary, notes = self.protocol, self.summary, self.remarks
         for name, text in table_files(self.named, summary, protocol, self.described(), notes=notes).items():
             yield name, text.encode(errors="backslashreplace")
         plots = charts(summary, [name for name in ("psnr", "lpips") if name in protocol.metrics])
