@@ -23,7 +23,8 @@ class Prior(Denoiser):
     """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`.
 
     bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size, multiple: of the sides
-    of an image that `predict` takes, px. clips_x0: whether its x0 lies within [-1, 1] by force.
+    of an image that `predict` takes, px. clips_x0: whether its x0 lies within [-1, 1] by force. sampler: the kind of
+    noise levels (`levels.SAMPLERS`) that it is best on, where it has one.
     """
 
     channels: int = 3
@@ -31,6 +32,7 @@ class Prior(Denoiser):
     least_size: int = 1
     multiple: int = 1
     clips_x0: bool = False
+    sampler: str | None = None
 
     def fitting(self, height: int, width: int) -> tuple[int, int]:
         """The smallest sides, px, not below these, that `predict` takes."""
@@ -127,6 +129,8 @@ class FlowPrior(Prior):
 
     network(x, label): x = s x0 + (1 - s) eps, label (B,) = 999 s.
     """
+
+    sampler = "flow"
 
     def __init__(self, network: Callable[[Tensor, Tensor], Tensor], *, channels: int = 3) -> None:
         self.network, self.channels = network, channels

@@ -23,19 +23,16 @@ from dmps_cli.cli.options import (
     checked_task,
     finish,
 )
-from dmps_cli.errors import UsageError
-from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import RESTORATION_KIND
-from dmps_cli.jobs.batch import Batch, open_batch, plan_outputs
-from dmps_cli.jobs.measured import Job, find_reference, plan_input, references, sample_names, unfinished
+from dmps_cli.jobs.batch import Batch, open_batch
+from dmps_cli.jobs.measured import Job
 from dmps_cli.jobs.plan import NoTaskError
+from dmps_cli.jobs.request import Request
 from dmps_cli.jobs.restore import Restorer, Scores
 from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.weights.options import ComputeOptions
-
-MAX_SAMPLES = 10_000
 
 
 @command_options
@@ -66,34 +63,20 @@ def restore(
     """
     console = output.console()
     entry = compute.check()
-    sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
-    noise = checked_sigma_or_auto(sigma)
+    checked_task(task, typed("restore", inputs))
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
+    request = Request(
+        own=entry,
+        task=task,
+        operator=operator,
+        noise=checked_sigma_or_auto(sigma),
+        sampling=sampling,
+        samples=samples,
+        reference=reference,
+        output=output,
+    )
     batch, paths = open_batch(inputs, console, left_out=[RESTORATION_KIND])
-
-    def written(target: Path) -> list[Path]:
-        return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
-
-    kept = [*references(reference), *operator.files()]
-    operator = operator.with_kernel_read()
-    jobs = []
-    for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept, check=console.check_path):
-        with batch.item(path):
-            input_plan = plan_input(path, task, operator, noise, console)
-            names, input_sha256 = enumerate(sample_names(target, samples)), sha256_file(path)
-            if targets := tuple(unfinished(names, input_sha256, output, console)):
-                job = Job(
-                    path=path,
-                    sha256=input_sha256,
-                    targets=targets,
-                    input=input_plan,
-                    sampling=sampling.resolve(entry, input_plan.plan.task),
-                    grey_sampling=sampling.resolve_grey(entry, input_plan.plan.task),
-                    reference=find_reference(reference, path, input_plan),
-                )
-                jobs.append(job)
+    jobs = request.jobs(batch, paths, console.check_path)
     explain_tasks(batch, console)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if len(paths) > 1 and reference is not None and reference.is_file():

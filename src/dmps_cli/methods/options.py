@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 from dmps_cli.checks import checked, numbers, option, split
 from dmps_cli.errors import UsageError
@@ -20,7 +20,16 @@ from dmps_cli.methods.defaults import (
 )
 from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.table import METHODS, takers
-from dmps_cli.weights.cards import DEFAULT_MODEL, Card
+from dmps_cli.weights.cards import DEFAULT_MODEL
+
+
+class HasSampler(Protocol):
+    """A prior, or its card: what has a kind of noise levels of its own, or None."""
+
+    @property
+    def sampler(self) -> str | None:
+        """A name of SAMPLERS."""
+        ...
 
 
 def _of_default_method(name: str) -> str:
@@ -104,33 +113,33 @@ class SamplingOptions(SamplingChoices):
         """The knobs given."""
         return {name: value for name in KNOBS if (value := getattr(self, name)) is not None}
 
-    def resolve(self, entry: Card, task: str | None = None) -> Sampling:
+    def resolve(self, own: HasSampler, task: str | None = None) -> Sampling:
         """The complete choice for a prior and a task, defaults filled in. Raises UsageError."""
         return resolve_sampling(
             task=task,
             method=self.method,
             sampler=self.sampler,
-            own_sampler=entry.sampler,
+            own_sampler=own.sampler,
             nfe=self.nfe,
             spacing=self.spacing,
             preset=self.preset,
             knobs=self.knobs(),
         )
 
-    def resolve_grey(self, entry: Card, task: str) -> Sampling:
+    def resolve_grey(self, own: HasSampler, task: str | None = None) -> Sampling:
         """As `resolve`, for a grey picture and a prior of colour.
 
         A mean over channels leaves most of the noise to two differences that nobody measured: the likelihood at x0
         copes, the one at x_t leaves noise (docs/defaults.md). So where nothing is said of preset and method, all but
         the number of evaluations is that of the preset `fast`.
         """
-        chosen = self.resolve(entry, task)
+        chosen = self.resolve(own, task)
         is_open = self.preset is None and self.method is None and self.score_at is None and not self.knobs()
         if not is_open or chosen.sampler != DEFAULT_SAMPLER or self.spacing is not None:
             return chosen
-        return replace(self, preset="fast", nfe=chosen.nfe).resolve(entry, task)
+        return replace(self, preset="fast", nfe=chosen.nfe).resolve(own, task)
 
-    def compared(self, entry: Card, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
+    def compared(self, own: HasSampler, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
         """One complete choice for each of --methods on each of --samplers where it is defined. Raises UsageError.
 
         A knob goes to the methods that have it, a spacing to the samplers that do.
@@ -152,26 +161,26 @@ class SamplingOptions(SamplingChoices):
             defined = samplers_of(name)
             pairs += [(name, ladder) for ladder in ladders if ladder in defined] or [(name, (ladders or [None])[0])]
         shared = {knob for knob in self.knobs() if len(set(takers(knob)) & set(names)) > 1}
-        return [self._one_of_many(entry, task, *pair, shared=shared, is_alone=len(pairs) == 1) for pair in pairs]
+        return [self._one_of_many(own, task, *pair, shared=shared, is_alone=len(pairs) == 1) for pair in pairs]
 
     def _one_of_many(
-        self, entry: Card, task: str, method: str, sampler: str | None, *, shared: set[str], is_alone: bool
+        self, own: HasSampler, task: str, method: str, sampler: str | None, *, shared: set[str], is_alone: bool
     ) -> Sampling:
         """The choice for one of several methods and samplers, without the options that are for others of them."""
         foreign = dict.fromkeys(name for name in KNOBS if name not in METHODS[method].knobs)
         flags = replace(self, method=method, sampler=sampler or self.sampler, **foreign)
         if is_alone:
-            return flags.resolve(entry, task)
+            return flags.resolve(own, task)
         bare = replace(flags, spacing=None, **dict.fromkeys(KNOBS))
-        levels = SAMPLERS[bare.resolve(entry, task).sampler]
+        levels = SAMPLERS[bare.resolve(own, task).sampler]
         if self.spacing in SPACINGS and self.spacing not in levels.spacings:
             flags = replace(flags, spacing=None)
         if method == DEFAULT_METHOD and "eta" in shared:
             plain = replace(flags, eta=None)
-            if plain.resolve(entry, task).knobs["score_at"] != "x0":  # they are for the other methods
+            if plain.resolve(own, task).knobs["score_at"] != "x0":  # they are for the other methods
                 flags = plain
         try:
-            return flags.resolve(entry, task)
+            return flags.resolve(own, task)
         except UsageError as exc:
             raise UsageError(f"{method}: {exc}") from exc
 
@@ -196,8 +205,8 @@ class SweepOptions(SamplingChoices):
             swept = [{**chosen, name: value} for chosen in swept for value in values]
         return [SamplingOptions(**whole, **chosen) for chosen in swept]
 
-    def compared(self, entry: Card, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
+    def compared(self, own: HasSampler, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
         """One complete choice for each of --methods, --samplers and combination, each once. Raises UsageError."""
-        combinations = [flags.compared(entry, methods, samplers, task) for flags in self.each()]
+        combinations = [flags.compared(own, methods, samplers, task) for flags in self.each()]
         choices = [choice for of_one_method in zip(*combinations, strict=True) for choice in of_one_method]
         return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]

@@ -29,6 +29,10 @@ PINV_DAMPING = {torch.float64: PINV_RCOND, torch.float32: 1e-2}
 """The share of the largest singular value by which an iterated `pinv` damps; float32 cannot resolve less."""
 
 
+TRANSPOSE_RTOL = 1e-4
+"""How far <A u, A u> and <u, A^T A u> may lie apart: far beyond the rounding of float32, and far below any mistake."""
+
+
 CG_MAX_ITER = 1000
 CG_RTOL = {torch.float64: 1e-12, torch.float32: 1e-6}
 
@@ -67,7 +71,13 @@ class LinearOperator(ABC):
     """The name of the task that it was built for, by which methods have their defaults."""
     frame: tuple[int, int, int, int] | None = None
 
-    def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
         self.dtype, self.device = dtype, torch.device(device)
 
@@ -90,6 +100,28 @@ class LinearOperator(ABC):
         start = 1.0 + torch.rand((1, *self.in_shape), generator=torch.Generator().manual_seed(0))
         start = start.to(self.device, self.dtype)
         return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start))
+
+    def check_transpose(self) -> None:
+        """Raises ValueError if A and At do not fit `in_shape` and `out_shape`, or At is not the transpose of A.
+
+        <A u, A u> = <u, A^T A u> for one random u, to TRANSPOSE_RTOL: what an operator of one's own is asked once.
+        """
+        u = torch.randn((1, *self.in_shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        u = u.to(self.device, self.dtype)
+        y = self.A(u)
+        self._check_shape("A", y, self.out_shape)
+        back = self.At(y)
+        self._check_shape("At", back, self.in_shape)
+        energy, through = (float((a.cpu().double() * b.cpu().double()).sum()) for a, b in ((y, y), (u, back)))
+        if not abs(energy - through) <= TRANSPOSE_RTOL * energy:
+            raise ValueError(
+                f"{type(self).__name__}: At is not the transpose of A, for a random u <A u, A u> is {energy:.6g} and "
+                f"<u, At A u> {through:.6g}"
+            )
+
+    def _check_shape(self, name: str, result: Tensor, shape: Shape) -> None:
+        if tuple(result.shape) != (1, *shape):
+            raise ValueError(f"{type(self).__name__}: {name} gives {tuple(result.shape)}, expected {(1, *shape)}")
 
     @property
     def is_iterated(self) -> bool:

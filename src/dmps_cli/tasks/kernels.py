@@ -199,6 +199,11 @@ def described(value: str | Mapping[str, Any]) -> str:
     return value if isinstance(value, str) else f"{value['size'][1]} x {value['size'][0]} px"
 
 
+def of_array(values: np.ndarray) -> dict[str, Any]:
+    """The value of a kernel (kh, kw), its centre at row kh // 2 and column kw // 2. Raises InputError for none."""
+    return _as_value(_checked_values(values, "given"))
+
+
 def _as_value(values: np.ndarray) -> dict[str, Any]:
     """{size: [kh, kw], float64: row by row, little-endian, in base64}."""
     return {"size": list(values.shape), "float64": base64.b64encode(values.astype("<f8").tobytes()).decode()}

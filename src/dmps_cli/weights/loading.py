@@ -7,30 +7,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from dmps_cli.errors import UsageError, WeightsError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.downloads import downloaded_sha256
+from dmps_cli.levels import Level
 from dmps_cli.listener import SILENT, Listener
+from dmps_cli.priors import Prior
 from dmps_cli.weights.cards import DIFFUSERS, Card, card
 from dmps_cli.weights.store import copy_is_enough, copy_of, fetch_card, roots
 
 if TYPE_CHECKING:
-    import torch
-
-    from dmps_cli.priors import Prior
     from dmps_cli.weights.conversion import Weights
 
 
 # Loading
 @dataclass(frozen=True, kw_only=True)
-class LoadedPrior:
-    """A prior ready to run, with what its outputs must record. sha256: of the published file."""
+class LoadedPrior(Prior):
+    """A prior ready to run on its device, with what its outputs must record. sha256: of the published file.
+
+    It is the prior inside in all that a prior does. aligned_faces: whether it knows nothing else.
+    """
 
     name: str
     prior: Prior
     sha256: str
     dtype: str
+    device: torch.device
     aligned_faces: bool = False
+    sampler: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "bytes_per_pixel", "least_size", "multiple", "clips_x0"):
+            object.__setattr__(self, name, getattr(self.prior, name))
+
+    def peak_bytes(self, height: int, width: int) -> float | None:
+        """That of the prior inside."""
+        return self.prior.peak_bytes(height, width)
+
+    def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
+        """Those of the prior inside."""
+        return self.prior.levels(sampler, nfe, spacing, start)
+
+    def time(self, sampler: str, level: Level) -> float:
+        """That of the prior inside."""
+        return self.prior.time(sampler, level)
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """That of the prior inside."""
+        return self.prior.predict(x_t, cur, nxt)
 
 
 def load_prior(
@@ -77,7 +104,7 @@ def load_prior(
         raise WeightsError(f"'{name}': image_size {entry.image_size} is no multiple of its network's {prior.multiple}")
     if entry.image_size is not None:
         prior = WindowedPrior(prior, entry.image_size, batch=batch)
-    return LoadedPrior(name=name, prior=prior, sha256=sha256, dtype=dtype, aligned_faces=entry.aligned_faces)
+    return _loaded(name, entry, prior, sha256, dtype, device)
 
 
 def random_prior(
@@ -109,7 +136,19 @@ def random_prior(
     )
     if entry.image_size is not None:
         prior = WindowedPrior(prior, entry.image_size, batch=batch)
-    return LoadedPrior(name=name, prior=prior, sha256="", dtype=dtype, aligned_faces=entry.aligned_faces)
+    return _loaded(name, entry, prior, "", dtype, device)
+
+
+def _loaded(name: str, entry: Card, prior: Prior, sha256: str, dtype: str, device: torch.device) -> LoadedPrior:
+    return LoadedPrior(
+        name=name,
+        prior=prior,
+        sha256=sha256,
+        dtype=dtype,
+        device=device,
+        aligned_faces=entry.aligned_faces,
+        sampler=entry.sampler,
+    )
 
 
 def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
