@@ -39,6 +39,7 @@ from dmps_cli.tasks import kernels
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.table import build, resolve
+from dmps_cli.units import MAX_SIGMA
 from dmps_cli.weights.cards import DEFAULT_MODEL
 from dmps_cli.weights.loading import LoadedPrior
 from dmps_cli.weights.options import ComputeOptions
@@ -58,11 +59,11 @@ _KNOBS = (*KNOBS, "spacing")
 
 
 def load_image(path: PathLike, *, channels: Literal[1, 3] | None = 3, device: torch.device | str = "cpu") -> Tensor:
-    """Reads a picture file: (1, C, H, W), float32 on [-1, 1].
+    """Reads the picture file at a path: (1, C, H, W), float32 on [-1, 1], on the device.
 
-    channels: 3, a grey picture three times; 1, the grey value of one in colour; None, as the file has it.
-    Orientation by EXIF is applied, transparency is laid over white, a colour profile becomes sRGB. Raises
-    InputError for a file that is missing, damaged, or no picture.
+    channels: 3, a grey picture three times; 1, the grey value of one in colour; None, as the file has it. Orientation
+    by EXIF is applied, transparency is laid over white, a colour profile becomes sRGB. Raises InputError for a file
+    that is missing, damaged, or no picture.
     """
     if channels not in (1, 3, None):
         raise ValueError(f"channels is {channels}; expected 1, 3 or None")
@@ -73,9 +74,9 @@ def load_image(path: PathLike, *, channels: Literal[1, 3] | None = 3, device: to
 def save_image(x: Tensor, path: PathLike, *, overwrite: bool = True) -> Path:
     """Writes one picture, clipped to [-1, 1] and rounded to 8 bits; returns its path.
 
-    x: (1, C, H, W) or (C, H, W), C = 1 or 3. The suffix names the format: PNG, TIFF, BMP and WebP keep the 8-bit
-    picture, JPEG does not. The file is written whole or not at all. Raises ValueError for another shape,
-    OutputError where it cannot be written, NumericsError for NaN.
+    x: (1, C, H, W) or (C, H, W), C = 1 or 3. path: its suffix names the format: PNG, TIFF, BMP and WebP keep the 8-bit
+    picture, JPEG does not. The file is written whole or not at all. overwrite: whether over what is there. Raises
+    ValueError for another shape, OutputError where it cannot be written, NumericsError for NaN.
     """
     picture = x[0] if x.ndim == 4 and len(x) == 1 else x
     if picture.ndim != 3 or picture.shape[0] not in (1, 3):
@@ -93,7 +94,7 @@ def operator(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> LinearOperator:
-    """Builds the operator A of a task for images of shape (C, H, W).
+    """Builds the operator A of a task for images of one shape, (C, H, W), which computes in a dtype on a device.
 
     name: a task of `dmps tasks`, sr4 for one. options: as the command line calls them, with underscores
     (`blur_std=2.0`, `boundary="reflect"`, `fraction=0.7`); a mask may be a file or a tensor (H, W) of bool, True =
@@ -132,7 +133,7 @@ def _check_mask(keep: Tensor, shape: tuple[int, int, int]) -> None:
 def degrade(x: Tensor, op: LinearOperator, sigma_y: float, seed: int = 0) -> Measurement:
     """Measures images: y = A x + n, n ~ N(0, sigma_y^2 I).
 
-    x: (B, *op.in_shape) on [-1, 1]; sigma_y: on that scale, 0.05 is 6.4 grey levels of 255. An image's noise
+    op: A. x: (B, *op.in_shape) on [-1, 1]; sigma_y: on that scale, 0.05 is 6.4 grey levels of 255. An image's noise
     follows from seed and pixels alone, as in `dmps degrade`; of equal images in one batch each has its own. Raises
     ValueError for what does not fit.
     """
@@ -163,8 +164,9 @@ def load_prior(
 
     name: of `dmps models list`, or a path of a checkpoint of one's own. device: cpu, cuda, cuda:1, mps, or auto,
     the first that is there. dtype: of the network alone. tile: side, px, of the windows that it sees of a large
-    picture, for less memory. weights_file: a table of checkpoints. Raises UsageError for an unknown name,
-    WeightsError for a file that is damaged or of another network.
+    picture, for less memory. weights_file: a table of checkpoints. offline: whether nothing is downloaded. listener:
+    is told notes, and the bytes of a download. Raises UsageError for an unknown name, WeightsError for a file that is
+    damaged or of another network.
     """
     compute = ComputeOptions(
         model=os.fspath(name),
@@ -191,12 +193,12 @@ def restore(
     on_step: OnStep | None = None,
     **knobs: Any,
 ) -> Tensor:
-    """Draws from the posterior of x given the measurement, by DMPS unless another method is named.
+    """Draws from the posterior of x given the measurement, by DMPS (Meng & Kabashima 2024) unless a method is named.
 
-    prior: one loaded, one made of a network, or a bare denoiser D(z, s) = E[x0 | x0 + s eps = z]. What is open is the
-    preset's, the task's and the prior's own choice, as for `dmps restore`. nfe: network evaluations for each sample.
-    knobs: of the method, by the names of its class, and `spacing`; cap=None is no cap. on_step(done, total) is told of
-    each evaluation.
+    prior: one loaded, one made of a network, or a bare denoiser D(z, s) = E[x0 | x0 + s eps = z]. method, preset,
+    sampler (ddpm or flow levels), nfe (network evaluations for each sample) and knobs (of the method, by the names of
+    its class, and `spacing`; cap=None is no cap) are chosen as by `dmps restore` where they are open. seed: of all
+    noise. on_step(done, total) is told of each evaluation.
 
     Result: (B K, *op.in_shape), K = samples, not clipped: the K samples of a measurement lie side by side, so that
     `x.unflatten(0, (-1, K))` is (B, K, C, H, W). Sample k is the same in any batch and for any K. Raises ValueError
@@ -240,8 +242,10 @@ def sample(
 
     posterior: a method (`dmps.methods`), or a prior alone, of which it is an unconditional sample. levels: those of
     `prior.levels(sampler, nfe, spacing)`. z: (B, *op.in_shape), sides that the prior takes (`prior.fitting`). eta:
-    stochasticity of the steps, 1 for DDPM levels and 0 for flow levels. Result: like z, not clipped. Raises
-    ValueError for eta outside 0 to 1, NumericsError if a state is no longer finite.
+    stochasticity of the steps, 1 for DDPM levels and 0 for flow levels. seed: of the noise of the steps, each item's
+    its own. on_step(done, total) is told of each evaluation. Result: like z, not clipped.
+
+    Raises ValueError for eta outside 0 to 1, NumericsError if a state is no longer finite.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta is {eta}; expected 0 (flow levels) to 1 (DDPM levels)")
@@ -274,18 +278,26 @@ def restore_file(
 ) -> list[Restored]:
     """Restores a picture file, as `dmps restore` does, to the same bits; returns what was written, sample by sample.
 
-    path: a measurement of `dmps degrade`, whose sidecar says the rest, or any degraded picture; then `task` says
-    how. sigma_y: on [-1, 1]; None: the sidecar's, estimated without one. prior: a name or a path, or one at hand.
-    device: None: that of a loaded prior, cpu for a prior of one's own, else the best one that is there. output: a
-    file, or a folder; None: beside the input. reference: the true picture, by which it is scored. options: those of
-    the operator, as `operator` takes them but for tensors, and the method's knobs.
+    path: a measurement of `dmps degrade`, whose sidecar says the rest, or any degraded picture; then `task` says how.
+    sigma_y: on [-1, 1]; "auto": estimated; None: the sidecar's, estimated without one. prior: a name or a path, or one at
+    hand. device: None: that of a loaded prior, cpu for a prior of one's own, else the best one that is there. output: a
+    file, or a folder; None: beside the input. overwrite: whether over what is there. reference: the true picture, by
+    which it is scored. method, preset, nfe, sampler, samples, seed, on_step: as in `restore`. options: those of the
+    operator, as in `operator` but for tensors, and the method's knobs. listener: is told notes.
 
     Each result has its `path` and `facts`, what the sidecar beside it says: sigma_y, method, fit, scores, versions.
-    listener: is told notes and progress. Raises the DmpsError of what failed, TypeError for an option that there is
-    not.
+    Raises the DmpsError of what failed, TypeError for an option that there is not, ValueError for a sigma_y or seed that
+    cannot be.
     """
     _check_names("restore_file", options, (*_OPERATOR_OPTIONS, *_KNOBS))
     _check_seed(seed)
+    if sigma_y not in (None, "auto") and not (isinstance(sigma_y, float | int) and 0.0 <= sigma_y <= MAX_SIGMA):
+        raise ValueError(
+            f"sigma_y is {sigma_y!r}; expected a number from 0 to {MAX_SIGMA:g} on [-1, 1], 'auto' or None"
+        )
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{source} does not exist, or is no file")
     loaded = _loaded(prior, device, listener)
     request = Request(
         own=loaded,
@@ -297,9 +309,7 @@ def restore_file(
         reference=None if reference is None else Path(reference),
         output=OutputOptions(output=None if output is None else os.fspath(output), overwrite=overwrite),
     )
-    batch, source = Batch(listener=listener), Path(path)
-    if not source.is_file():
-        raise InputError(f"{source} does not exist, or is no file")
+    batch = Batch(listener=listener)
     jobs = request.jobs(batch, [source])
     compute = ComputeOptions(device=str(loaded.device), seed=seed)
     restorer = Restorer(prior=loaded, compute=compute, device=loaded.device, batch=batch)
