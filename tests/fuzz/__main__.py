@@ -1,0 +1,157 @@
+"""`python -m tests.fuzz --minutes 30 --seed 0`: spoils inputs until the time is up, and says what it found."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from tests.fuzz import findings
+from tests.fuzz.readers import READERS
+from tests.fuzz.server import serve
+from tests.fuzz.trials import HANG_SECONDS, MORE_SECONDS, Laboratory, Outcome, Reader, Trial, freeze, judge
+
+AGAIN = 2
+"""Times that a command which was slow by the clock alone is run again: the machine may have been busy."""
+
+
+def main() -> int:
+    """Fuzzes, or runs the recorded findings again. Exit code 1 if anything was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reader", action="append", choices=sorted(READERS), help="only this kind of input")
+    parser.add_argument("--trial", type=int, action="append", help="only this number of trial, with all that it says")
+    parser.add_argument("--replay", type=Path, nargs="*", help="run recorded findings again; none named: all")
+    parser.add_argument("--record", type=Path, default=Path("fuzz-findings"), help="folder of what is found")
+    asked = parser.parse_args()
+    with laboratory() as found:
+        if asked.replay is not None:
+            return replay(found, asked.replay or sorted(findings.FOLDER.glob("*.json")))
+        return fuzz(found, asked)
+
+
+@contextmanager
+def laboratory() -> Iterator[Laboratory]:
+    """A place to work in, with everything imported that the commands import, and a host."""
+    root = Path(tempfile.mkdtemp(prefix="dmps-fuzz-")).resolve()
+    found = Laboratory(root=root, prepare=_hasten)
+    host, port = serve()
+    os.environ |= {**found.environment(), "FUZZ_PORT": str(port)}
+    try:
+        _import_all()
+        yield found
+    finally:
+        os.kill(host, signal.SIGKILL)
+        os.waitpid(host, 0)
+        os.chdir(root.parent)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _import_all() -> None:
+    import diffusers  # noqa: F401
+    import huggingface_hub.file_download  # noqa: F401
+    import httpx2  # noqa: F401
+    import lpips  # noqa: F401
+    import piq  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import torch
+    from PIL import Image
+
+    import dmps_cli.cli.main
+    import dmps_cli.evaluation
+    import dmps_cli.pipeline
+    import dmps_cli.report
+    import dmps_cli.training
+    import dmps_cli.windows  # noqa: F401
+
+    torch.set_num_threads(1)
+    Image.init()
+    freeze()
+
+
+def _hasten() -> None:
+    """In the process of a command: a download gives up early."""
+    from dmps_cli import downloads
+
+    quick = {"tries": 2, "first_wait": 0.01, "longest_wait": 0.05, "read": 0.3, "window": 0.5, "connect": 0.3}
+    downloads.Patience = functools.partial(downloads.Patience, **quick, unreachable=0.5)  # type: ignore[misc,assignment]
+
+
+def fuzz(place: Laboratory, asked: argparse.Namespace) -> int:
+    """Trial after trial; each follows from seed and number alone."""
+    readers = [READERS[name] for name in asked.reader or READERS]
+    counts: Counter[str] = Counter()
+    known: Counter[str] = Counter()
+    end, number = time.monotonic() + 60 * asked.minutes, 0
+    numbers = iter(asked.trial) if asked.trial else iter(range(10**9))
+    for number in numbers:
+        if time.monotonic() > end:
+            break
+        rng = Random(f"{asked.seed}:{number}")
+        reader = rng.choices(readers, [each.weight for each in readers])[0]
+        command = rng.choice(reader.commands)
+        base = place.base(reader, command)
+        trial = place.trial(reader, command)
+        reader.spoil(trial, rng)
+        os.chdir(place.root)
+        origin = f"seed {asked.seed}, trial {number}"
+        record = findings.recorded(place, reader, trial, ["?"], origin)
+        outcome, faults = tried(place, reader, trial, base, record)
+        counts[reader.name] += 1
+        if asked.trial:
+            print(trial.arguments, outcome.code, faults, outcome.out.decode(errors="replace"), outcome.err.decode(errors="replace"), sep="\n")
+        for fault in faults:
+            known[f"{reader.name}: {fault}"] += 1
+        if new := [fault for fault in faults if known[f"{reader.name}: {fault}"] == 1]:
+            path = findings.write({**record, "found": [*new, *(f for f in faults if f not in new)]}, asked.record)
+            print(f"{origin}: {reader.name}: {'; '.join(faults)}; dmps {' '.join(trial.arguments)!a}; {path}", flush=True)
+    print(f"{sum(counts.values())} inputs: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}")
+    print(f"{len(known)} kinds of faults" + "".join(f"\n{count:6d}  {fault}" for fault, count in known.most_common()))
+    return int(bool(known))
+
+
+def tried(place: Laboratory, reader: Reader, trial: Trial, base: Outcome, record: dict[str, object]) -> tuple[Outcome, list[str]]:
+    """(what came of a trial, what is wrong with it); a trial that only the clock finds slow is run again."""
+    outcome = place.run(trial, reader.writes, base.wall + HANG_SECONDS)
+    for _ in range(AGAIN):
+        faults = judge(outcome, base)
+        if outcome.wall <= base.wall + MORE_SECONDS or "slow" in faults:
+            return outcome, faults
+        again = findings.restored(place, reader, record)
+        outcome = place.run(again, reader.writes, base.wall + HANG_SECONDS)
+    faults = judge(outcome, base)
+    return outcome, faults + ["waits"] * (outcome.wall > base.wall + MORE_SECONDS and "hangs" not in faults)
+
+
+def replay(place: Laboratory, paths: list[Path]) -> int:
+    """Runs recorded findings; says of each whether it is still one."""
+    held = Path("/proc/self/statm").read_text().split()
+    allowed = Outcome(code=0, seconds=4.0, wall=10.0, mib=int(held[1]) * 4096 / 2**20 + 400.0)
+    failures = 0
+    for path in paths:
+        finding = json.loads(path.read_text())
+        reader = READERS[finding["reader"]]
+        trial = findings.restored(place, reader, finding)
+        os.chdir(place.root)
+        outcome = place.run(trial, reader.writes, allowed.wall)
+        if faults := judge(outcome, allowed):
+            failures += 1
+            print(f"{path.stem}: {'; '.join(faults)}\n{outcome.err.decode(errors='replace')}", flush=True)
+    print(f"{len(paths)} recorded findings, {failures} of them faults")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
