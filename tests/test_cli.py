@@ -516,7 +516,7 @@ def test_a_damaged_sidecar_is_said(dmps: Dmps, tmp_path: Path) -> None:
     result = dmps("restore", "a.png")
     assert result.code == 2
     assert "a.json is damaged, for it is not JSON; ignored" in result.err
-    assert "a.png has no readable sidecar" in result.err
+    assert "a.png: nothing says how it was degraded" in result.err
 
 
 def test_one_reference_of_several_inputs_is_said(dmps: Dmps, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_another_task_takes_the_exact_pixels(dmps: Dmps, tmp_path: Path) -> None
     photo(tmp_path / "p.png")
     dmps("degrade", "p.png", "--task", "denoise", "--sigma", "0.1", "-o", "y.png")
     refused = dmps("restore", "y.png", "--task", "inpaint", "-o", "x.png", *FAST)
-    assert (refused.code, "which pixels are missing" in refused.err) == (2, True)
+    assert (refused.code, "--mask or --box or --fraction" in refused.err) == (2, True)
     result = dmps("restore", "y.png", "--task", "inpaint", "--box", "3,3,9,9", "-o", "x.png", *FAST)
     assert result.code == 0, result.err
     assert "--task inpaint overrides the sidecar's denoise" in result.err
@@ -90,7 +90,7 @@ def test_a_compressed_measurement_is_no_other_tasks(dmps: Dmps, tmp_path: Path) 
 def test_a_picture_is_not_inpainted_by_invention(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
     result = dmps("restore", "p.png", "--task", "inpaint")
-    assert (result.code, "--mask, --box, --fraction" in result.err) == (2, True)
+    assert (result.code, "--mask or --box or --fraction" in result.err) == (2, True)
 
 
 def test_a_flag_that_repeats_the_sidecar_changes_nothing(dmps: Dmps, tmp_path: Path) -> None:

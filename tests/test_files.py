@@ -456,6 +456,6 @@ def test_sha256() -> None:
 
 
 def test_sha256_of_what_cannot_be_read() -> None:
-    for name, reason in (("gone", "No such file"), (".", "Is a directory")):
+    for name, reason in (("gone", "No such file"), (".", "it is a folder")):
         with pytest.raises(InputError, match=reason):
             sha256_file(Path(name))

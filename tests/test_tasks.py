@@ -50,7 +50,7 @@ def test_defaults_are_the_stated_ones() -> None:
         ("sr", {"scale": 1}, "--scale is 1"),
         ("deblur", {"width": 8}, "--width is 8; it must be an odd number"),
         ("deblur", {"width": -3}, "--width is -3"),
-        ("deblur", {"boundary": "wrap"}, "zero, reflect, circular"),
+        ("deblur", {"boundary": "wrap"}, "valid, zero, reflect, replicate, circular"),
         ("deblur", {"svd_cutoff": -0.1}, "--svd-cutoff is -0.1"),
         ("deblur-gauss", {"blur_std": 0.0}, "--blur-std is 0"),
         ("deblur-gauss", {"blur_std": float("inf")}, "--blur-std is inf"),
@@ -91,7 +91,7 @@ def test_source_shape_inverts_the_measurement(name: str) -> None:
     params = resolve(name, OperatorOptions())
     op = build(name, params, (3, 16, 24), dtype=torch.float32)
     picture = op.to_image(op.A(torch.zeros(1, 3, 16, 24)))
-    assert source_shape(params, (picture.shape[2], picture.shape[3])) == (3, 16, 24)
+    assert source_shape(name, params, (picture.shape[2], picture.shape[3])) == (3, 16, 24)
 
 
 def test_masks() -> None:

@@ -17,7 +17,7 @@ from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
-from dmps_cli.sampling import OwnStep
+from dmps_cli.sampling import Fresh, OwnStep
 from dmps_cli.schedules import Level
 
 T = TypeVar("T")
@@ -100,11 +100,11 @@ class TimedPosterior(Posterior):
 class TimedOwnStep(TimedPosterior):
     """A method that makes its steps itself: they count as its own, since they cannot be told from the likelihood."""
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """That of the method inside, timed."""
         inner = self.inner
         assert isinstance(inner, OwnStep)
-        return self._timed(lambda: inner.step(x_t, x0, eps, z, cur, nxt))
+        return self._timed(lambda: inner.step(x_t, x0, eps, fresh, cur, nxt))
 
 
 class Unconditional(Posterior):

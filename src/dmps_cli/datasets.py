@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError, UsageError
-from dmps_cli.files import IMAGE_SUFFIXES, is_picture
+from dmps_cli.files import IMAGE_SUFFIXES, STDIN, is_picture, stdin_names
 from dmps_cli.hub_datasets import DataCard, Link, data_cards, row_origin, row_pictures
 from dmps_cli.measurements import is_evaluation, sidecar_kind
+from dmps_cli.reading import read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,10 +97,10 @@ def _below(root: Path, names: Iterable[str]) -> dict[str, Path]:
 
 def _names(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        lines = stdin_names() if str(path) == STDIN else read_bytes(path).decode(errors="surrogateescape").splitlines()
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    names = [*dict.fromkeys(Path(line.strip()).as_posix() for line in text.splitlines() if line.strip())]
+    names = [*dict.fromkeys(Path(line.strip()).as_posix() for line in lines if line.strip())]
     if not names:
         raise InputError(f"{path} names no picture; write one name a line")
     return names

@@ -141,6 +141,7 @@ def _solve(
     x = cropped(picture, problem.crop((picture.shape[-2], picture.shape[-1])))
     op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
     y = degrade(x, op, problem.sigma_y, seed=plan.seed, keys=[(image_key(name), 0)])
+    truth = op.picture(x)
     for sampling in problem.samplings:
         rows, samples = [], []
         try:
@@ -149,15 +150,16 @@ def _solve(
                 elapsed = stopwatch(op.device)
                 sample = restore(y, op, prior, problem.sigma_y, sampling, seed=plan.seed, keys=[key], on_step=on_step)
                 seconds = elapsed()
-                rows.append({**head, **scorer.score(sample, x)[0], "seconds": seconds})
-                samples.append(sample)
+                shown = op.picture(sample)
+                rows.append({**head, **scorer.score(shown, truth)[0], "seconds": seconds})
+                samples.append(shown)
         except DmpsError as exc:  # of one method; the others go on
             on_failure(name, exc)
             continue
         restored = torch.cat(samples)
-        over_all = of_samples(restored, x, scorer) if plan.num_samples > 1 else {}
+        over_all = of_samples(restored, truth, scorer) if plan.num_samples > 1 else {}
         yield Outcome(
-            rows=[{**row, **over_all} for row in rows], truth=x[0], measurement=op.to_image(y)[0], restored=restored
+            rows=[{**row, **over_all} for row in rows], truth=truth[0], measurement=op.to_image(y)[0], restored=restored
         )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dmps_cli.errors import DmpsError, InputError, OutputError
+from dmps_cli.reading import open_regular
 
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 IMAGE_SUFFIXES = (*OUTPUT_SUFFIXES, ".gif", ".ppm", ".pgm")
@@ -46,12 +47,13 @@ def expand_inputs(
 def _with_stdin(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == STDIN:
-            yield from _stdin_names() or [STDIN]
+            yield from stdin_names() or [STDIN]
         else:
             yield argument
 
 
-def _stdin_names() -> list[str]:
+def stdin_names() -> list[str]:
+    """The names on standard input, one a line; none where it is closed."""
     if isinstance(sys.stdin, io.TextIOWrapper):  # names are bytes; read them as the shell's arguments are
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     return [line.rstrip("\r\n") for line in sys.stdin or () if line.strip()]  # None where it is closed
@@ -310,7 +312,7 @@ def _reason(target: Path, exc: OSError) -> str:
 def sha256_file(path: Path) -> str:
     """Hexadecimal sha256 of a file. Raises InputError if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import math
 import os
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +19,13 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
+from dmps_cli.reading import decoding, open_regular
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Pictures with more pixels are refused as decompression bombs (Pillow's own limit); DMPS_MAX_PIXELS says otherwise."""
 
 _MAX_PIXELS_VARIABLE = "DMPS_MAX_PIXELS"
+_DIGITS = 15  # more pixels than any memory holds
 
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """Not all that Pillow opens: its EPS reader, for one, starts another program."""
@@ -45,9 +46,6 @@ _PROFILE_TOLERANCE = 2
 
 _MASK_SURE, _MASK_SOFT_SHARE = 0.8, 0.2
 """A mask's pixels beyond +-0.8 are black or white; scaled or compressed masks have some between, photographs most."""
-
-_DAMAGE = (SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error)
-"""What Pillow's decoders raise for a damaged file, beside OSError."""
 
 
 class _WriteFormat(NamedTuple):
@@ -134,10 +132,16 @@ def load_uint8(path: Path, channels: int) -> np.ndarray:
 def size_of(path: Path) -> tuple[int, int] | None:
     """(width, height) px by a file's header, before any turning; None where none can be read."""
     try:
-        with _pillow_limit(_pixel_limit()), Image.open(path, formats=_READ_FORMATS) as image:
+        with decoding(path), open_regular(path) as file, opened(file, path) as image:
             return image.size
-    except (OSError, Image.DecompressionBombError, *_DAMAGE):
+    except InputError:
         return None
+
+
+def opacity(path: Path) -> Tensor | None:
+    """(H, W), float32, 0 (transparent) to 1, of a picture file; None if it is opaque everywhere. Raises InputError."""
+    alpha = _plain(path).alpha
+    return None if alpha is None else torch.from_numpy(alpha / 255.0).to(torch.float32)
 
 
 def load_mask(path: Path) -> Tensor:
@@ -217,34 +221,40 @@ def photo_paths() -> list[Path]:
 
 def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
     """(the first frame with its pixels, upright; notes). Raises InputError, naming the file and what is wrong."""
-    limit = _pixel_limit()
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
-        if path.stat().st_size == 0:
+    with decoding(path), open_regular(path) as file:
+        if not os.fstat(file.fileno()).st_size:
             raise InputError(f"{path} is empty")
-        with _pillow_limit(limit), Image.open(path, formats=_READ_FORMATS) as image:
-            if image.width * image.height > limit:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+        with opened(file, path) as image:
             if image.format == "PNG":
                 _check_png(path)
             return _first_frame(image)
-    except Image.DecompressionBombError as exc:
-        raise InputError(
-            f"{path} is too large ({exc}); at most {limit} pixels are read: set {_MAX_PIXELS_VARIABLE} if it is genuine"
-        ) from exc
-    except UnidentifiedImageError as exc:
-        raise InputError(f"{path} is not a picture in a known format ({', '.join(_READ_FORMATS)}), or damaged") from exc
-    except OSError as exc:
-        reason = exc.strerror if exc.errno else f"the file is damaged ({exc})"
-        raise InputError(f"cannot read {path}: {reason}") from exc
-    except _DAMAGE as exc:
-        raise InputError(f"cannot read {path}: the file is damaged ({exc})") from exc
+
+
+@contextmanager
+def opened(file: IO[bytes], what: object, formats: tuple[str, ...] = _READ_FORMATS) -> Iterator[Image.Image]:
+    """A picture of which the header is read and no more. what: its name in messages.
+
+    Raises InputError, on opening or as it is decoded: no picture, damaged, more pixels than the limit.
+    """
+    limit = _pixel_limit()
+    with decoding(what):
+        try:
+            with _pillow_limit(limit), Image.open(file, formats=formats) as image:
+                if image.width * image.height > limit:
+                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                yield image
+        except Image.DecompressionBombError as exc:
+            raise InputError(
+                f"{what} is too large ({exc}); at most {limit} pixels are read: set {_MAX_PIXELS_VARIABLE} if it is "
+                "genuine"
+            ) from exc
+        except UnidentifiedImageError as exc:
+            raise InputError(f"{what} is not a picture in a known format ({', '.join(formats)}), or damaged") from exc
 
 
 def _check_png(path: Path) -> None:
     """Raises SyntaxError or OSError for a wrong checksum; Pillow's decoder passes over those of the pixels."""
-    with Image.open(path, formats=("PNG",)) as image:
+    with open_regular(path) as file, Image.open(file, formats=("PNG",)) as image:
         image.verify()
 
 
@@ -275,13 +285,13 @@ def _orientation(image: Image.Image) -> int:
     """1..8, 1 for upright; damaged EXIF is no reason to refuse the picture."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, *_DAMAGE):
+    except Exception:  # noqa: BLE001 - whatever Pillow's reader raises
         return 1
 
 
 def _pixel_limit() -> int:
     text = os.environ.get(_MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) > 0):
         raise UsageError(f"{_MAX_PIXELS_VARIABLE} is '{text}'; it must be a number of pixels, such as {MAX_PIXELS}")
     return int(text)
 

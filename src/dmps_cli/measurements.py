@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files import refuse_existing, sha256_bytes, sha256_file, write_together
 from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.reading import decoding, load_array, read_bytes
 from dmps_cli.records import FileName, RecordError, as_builtins, as_record, parse_json
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def is_of(picture: Path, made_of: Mapping[str, Any]) -> bool:
 def _neighbour(path: Path) -> dict[str, Any]:
     """The object in the .json beside a file; empty if there is none."""
     try:
-        content = parse_json(path.with_suffix(".json").read_bytes())
+        content = parse_json(read_bytes(path.with_suffix(".json")))
     except (OSError, RecordError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -171,10 +171,10 @@ def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
     or of a later format.
     """
     sidecar_path = path.with_suffix(".json")
-    if not os.path.isfile(sidecar_path):  # noqa: PTH113 - False for any odd name
-        return None, []
     try:
-        content = parse_json(sidecar_path.read_bytes())
+        content = parse_json(read_bytes(sidecar_path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None, []
     except OSError as exc:
         raise InputError(f"cannot read {sidecar_path}: {exc.strerror}") from exc
     except RecordError:
@@ -242,23 +242,22 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
     import numpy as np
     import torch
 
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as exc:
-        raise InputError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    except (ValueError, EOFError) as exc:
-        raise InputError(f"cannot read {path}: it is not a NumPy array file ({exc})") from exc
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.size:
-        held = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+    array = load_array(path)
+    if array.dtype.kind != "f" or not array.size:
+        held = f"{array.dtype} of shape {array.shape}"
         raise InputError(f"{path} holds {held}; it must be one array of floats on [-1, 1]: v / 127.5 - 1 for 0..255")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it or take a measurement without")
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32)
+    if not np.isfinite(floats).all():
+        raise InputError(f"{path} holds {abs(array).max():g}, too large for float32, in which dmps works; rescale it")
     notes: tuple[str, ...] = ()
     if sidecar is not None and sha256_file(path) != sidecar.measurement_sha256:
         notes = (f"{path} was changed since it was written (its hash differs from the sidecar's)",)
     if sidecar is None and float(abs(array).max()) > FAR_OFF_SCALE:
         notes = (f"{path} holds values up to {abs(array).max():g}; they are taken on the [-1, 1] scale as they are",)
-    return Reading(pixels=torch.from_numpy(array.astype(np.float32))[None], is_exact=True, notes=notes)
+    return Reading(pixels=torch.from_numpy(floats)[None], is_exact=True, notes=notes)
 
 
 def _read_picture(path: Path, *notes: str) -> Reading:
@@ -276,14 +275,18 @@ def _encode_mask(mask: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def decode_mask(text: str) -> Tensor:
-    """The (H, W) bool mask of a sidecar, True = kept. Raises InputError."""
+def decode_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
+    """The (H, W) bool mask of a sidecar, True = kept. size: what it must have. Raises InputError."""
     import numpy as np
     import torch
-    from PIL import Image
 
+    from dmps_cli.images import opened
+
+    what = "the mask in the sidecar"
     try:
-        with Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
+        with decoding(what), opened(BytesIO(base64.b64decode(text, validate=True)), what, ("PNG",)) as picture:
+            if size is not None and picture.size != size[::-1]:
+                raise InputError(f"it is {picture.width} x {picture.height} px, the picture {size[1]} x {size[0]}")
             return torch.from_numpy(np.array(picture.convert("1")))
-    except (ValueError, OSError, SyntaxError) as exc:
-        raise InputError(f"the mask in the sidecar is damaged ({exc}); name the mask's file with --mask") from exc
+    except InputError as exc:
+        raise InputError(f"{what} is damaged ({exc}); name the mask's file with --mask") from exc

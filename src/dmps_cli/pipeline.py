@@ -59,6 +59,7 @@ def restore(
     keys: Sequence[Key],
     on_step: Callable[[], None] = lambda: None,
     instrument: Callable[[Posterior], Posterior] = lambda method: method,
+    on_iterations: Callable[[list[list[int]]], None] = lambda iterations: None,
 ) -> Tensor:
     """A posterior sample x given y = A x + n for each item of the batch.
 
@@ -66,8 +67,9 @@ def restore(
 
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
-    network evaluation; instrument wraps the method, to watch it or to put another in its place. Raises NumericsError if
-    a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
+    network evaluation; instrument wraps the method, to watch it or to put another in its place; on_iterations is given,
+    part by part, the iterations in each step of each item, if the operator's solves are iterated. Raises NumericsError
+    if a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
     operator, MemoryShortageError.
     """
     size = micro_batch(op.device, len(y))
@@ -79,7 +81,16 @@ def restore(
     with memory_errors():
         parts = [
             _restore_together(
-                y[i : i + size], op, prior, sigma_y, sampling, seed, keys[i : i + size], on_step, instrument
+                y[i : i + size],
+                op,
+                prior,
+                sigma_y,
+                sampling,
+                seed,
+                keys[i : i + size],
+                on_step,
+                instrument,
+                on_iterations,
             )
             for i in range(0, len(y), size)
         ]
@@ -96,6 +107,7 @@ def _restore_together(
     keys: Sequence[Key],
     on_step: Callable[[], None],
     instrument: Callable[[Posterior], Posterior],
+    on_iterations: Callable[[list[list[int]]], None],
 ) -> Tensor:
     inside = Inside(op, (op.in_shape[0], *prior.fitting(*op.in_shape[1:])))
     chosen = build_posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
@@ -103,7 +115,11 @@ def _restore_together(
     levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
     z = Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape)))
 
+    totals = [torch.zeros(len(y), dtype=torch.long, device=y.device)]
+
     def steps_of_every_item() -> None:
+        if op.is_iterated:
+            totals.append(chosen.solver.total)
         for _ in keys:
             on_step()
 
@@ -115,4 +131,6 @@ def _restore_together(
         noise=Noise(seed, Noise.STEP, keys),
         on_step=steps_of_every_item,
     )
+    if int(totals[-1].sum()) > 0:
+        on_iterations(torch.stack(totals, dim=1).diff().tolist())
     return inside.crop(x)

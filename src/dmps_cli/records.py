@@ -24,7 +24,8 @@ MAX_DEPTH = 32
 
 _SHOWN = 60  # characters of a value in a message
 
-_NAME = r"(?!\.{1,2}(?:/|\Z))[^/\0\ud800-\udc7f\udd00-\udfff]{1,255}"  # the other surrogates stand for bytes
+_HALF_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of the surrogates; the others stand for bytes
+_NAME = rf"(?!\.{{1,2}}(?:/|\Z))[^/\0{_HALF_CHARACTER.pattern[1:-1]}]{{1,255}}"
 
 
 def form(words: str, pattern: str) -> Meta:
@@ -97,7 +98,7 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _shallow(content: Any) -> Any:
-    """The content as it is. Raises RecordError if it is nested too deeply to be worked on."""
+    """The content as it is. Raises RecordError if it is nested too deeply to be worked on, or its texts are none."""
     layer = [content]
     for _ in range(MAX_DEPTH):
         layer = [inner for value in layer for inner in _inner(value)]
@@ -106,9 +107,11 @@ def _shallow(content: Any) -> Any:
     raise RecordError("nested too deeply")
 
 
-def _inner(value: Any) -> Any:
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, str) and _HALF_CHARACTER.search(value):
+        raise RecordError(f"half a character stands in the text {_shortened(ascii(value))}")
     if isinstance(value, dict):
-        return value.values()
+        return [*value, *value.values()]
     return value if isinstance(value, list) else ()
 
 
@@ -121,6 +124,8 @@ def as_record(content: Any, kind: type[T]) -> T:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as exc:
         raise RecordError(_phrase(str(exc), content)) from exc
+    except UnicodeEncodeError as exc:  # a lone surrogate where msgspec compares
+        raise RecordError(f"{_shortened(ascii(exc.object))} is no text") from exc
 
 
 def as_builtins(record: msgspec.Struct) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dmps_cli.files import atomic_write, check_writable, remove_left_overs, remo
 from dmps_cli.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
 from dmps_cli.methods import KNOBS, METHODS, as_typed
 from dmps_cli.metrics import LPIPS_NETS, MAX_SIGMA, METRICS, OF_SAMPLES
+from dmps_cli.reading import MAX_LOG, check_regular, inside, read_bytes
 from dmps_cli.records import Label, RecordError, RelativePath, as_builtins, as_record, one_of, parse_json
 from dmps_cli.schedules import SAMPLERS, SPACINGS
 from dmps_cli.tasks import TASKS, OperatorOptions, resolve
@@ -185,7 +186,7 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
     notes: list[str] = []
     for path in _row_files(folder):
         try:
-            *lines, rest = path.read_bytes().split(b"\n")
+            *lines, rest = read_bytes(path, MAX_LOG).split(b"\n")
         except OSError as exc:
             raise InputError(f"cannot read {path}: {exc.strerror}") from exc
         if rest:
@@ -206,7 +207,7 @@ def _parsed_row(line: bytes) -> Row:
 
 
 def _row_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("rows*.jsonl") if _ROWS_NAME.fullmatch(path.name) and path.is_file())
+    return sorted(path for path in folder.glob("rows*.jsonl") if _ROWS_NAME.fullmatch(path.name))
 
 
 _ROWS_NAME = re.compile(r"rows(\.\d+of\d+)?(\.\d+)?\.jsonl")  # as `rows_file` names them
@@ -215,7 +216,7 @@ _ROWS_NAME = re.compile(r"rows(\.\d+of\d+)?(\.\d+)?\.jsonl")  # as `rows_file` n
 def rows_file(folder: Path, rank: int, shard: tuple[int, int]) -> Path:
     """The file that this process appends to: rows.jsonl for a process alone."""
     part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
-    return folder / f"rows{part}{f'.{rank}' if rank else ''}.jsonl"
+    return inside(folder, f"rows{part}{f'.{rank}' if rank else ''}.jsonl")
 
 
 class RowLog:
@@ -228,6 +229,8 @@ class RowLog:
     def opened(self) -> Iterator[RowLog]:
         """Raises OutputError if it cannot be written, or another process does so."""
         try:
+            with suppress(FileNotFoundError):
+                check_regular(self.path)
             with self.path.open("a+b") as file:
                 _lock(file, self.path)
                 _cut_torn_line(file)
@@ -300,7 +303,7 @@ def read_config(folder: Path) -> RunFile | None:
     """What config.json of a folder says; None if there is none. Raises InputError if it is not ours."""
     path = folder / CONFIG
     try:
-        content = as_record(parse_json(path.read_bytes()), RunFile)
+        content = as_record(parse_json(read_bytes(path)), RunFile)
         if content.format != FORMAT:
             raise InputError(f"{path} has format {content.format}; this version reads format {FORMAT}: upgrade dmps")
         if content.config_sha256 != config_hash(content.config):
@@ -371,31 +374,58 @@ def open_run(
     if content is not None:
         _remove_pictures(folder, content.config)
     for path in (*_row_files(folder), *(folder / name for name in (*TABLES, *REPORTS))):
-        path.unlink(missing_ok=True)
+        _remove(path)
     head = {"kind": EVALUATION_KIND, "format": FORMAT, "config_sha256": config_hash(config)}
     written = {**head, "config": dict(config), "facts": dict(facts), "versions": versions()}
     atomic_write(folder / CONFIG, json_bytes(written), overwrite=True)
 
 
 def _remove_pictures(folder: Path, config: Mapping[str, Any]) -> None:
-    """Removes what an evaluation of this configuration wrote there, and the folders that are empty then."""
+    """Removes what an evaluation of this configuration wrote there, and the folders that are empty then.
+
+    What a row names, and reports by their names; nothing that a link leads to. Raises OutputError.
+    """
     try:
         rows, _ = read_rows(folder)
     except InputError:  # damaged; what it tells of nobody knows
         rows = []
-    for row in rows:
-        for file_of in (truth_file, measurement_file, restored_file, mean_file, spread_file):
-            (folder / file_of(row)).unlink(missing_ok=True)
-    tasks = {problem["task"] for problem in config["problems"]}
-    for name in REPORT_FOLDERS:
-        for path in (folder / name).glob("*.*"):
-            if re.split(r"[._]", path.name)[0] in tasks and path.suffix in (".svg", ".png"):
-                path.unlink()
-    for name in (*PICTURES, *REPORT_FOLDERS):
-        places = sorted((path for path in (folder / name).rglob("*") if path.is_dir()), reverse=True)
-        for place in (*places, folder / name):
+    names = {*_picture_files(rows), *_report_files(folder, config)}
+    places = {place for name in names for place in name.parents if place.name}
+    for name in (*sorted(names), *sorted(places, reverse=True)):
+        with suppress(InputError):  # behind a link: not of this folder
+            _remove(inside(folder, name))
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a folder that is empty, if there is one. Raises OutputError."""
+    try:
+        if path.is_dir():
             with suppress(OSError):  # not empty
-                place.rmdir()
+                path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        pass
+    except OSError as exc:
+        raise OutputError(f"cannot remove {path}: {exc.strerror}") from exc
+
+
+def _picture_files(rows: Iterable[Row]) -> Iterator[Path]:
+    """Whatever pictures rows may have, relative to the folder."""
+    for row in rows:
+        yield from (file_of(row) for file_of in (truth_file, measurement_file, restored_file, mean_file, spread_file))
+
+
+def _report_files(folder: Path, config: Mapping[str, Any]) -> Iterator[Path]:
+    """The sheets and plots of the configuration's tasks that are there, relative to the folder."""
+    tasks, number = "|".join(map(re.escape, {problem["task"] for problem in config["problems"]})), r"\d[\d.e-]*"
+    against = "|".join(["nfe", "seconds", "sigma_y", *(re.escape(knob.label) for knob in KNOBS.values())])
+    forms = {
+        "sheets": rf"({tasks})(_{number})?\.png",
+        "plots": rf"({tasks})(_{number})?_({'|'.join(METRICS)})_({against})\.svg",
+    }
+    for name, form in forms.items():
+        yield from (Path(name, path.name) for path in (folder / name).glob("*") if re.fullmatch(form, path.name))
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[RunFile, list[Row], list[str]]:
@@ -426,7 +456,7 @@ def read_failures(folders: Sequence[Path]) -> tuple[list[dict[str, str]], list[s
     notes: list[str] = []
     for folder in folders:
         try:
-            content = as_record(parse_json((folder / RESULTS).read_bytes()), Report)
+            content = as_record(parse_json(read_bytes(folder / RESULTS, MAX_LOG)), Report)
         except FileNotFoundError:  # interrupted before its report
             continue
         except (OSError, RecordError) as exc:
@@ -436,17 +466,21 @@ def read_failures(folders: Sequence[Path]) -> tuple[list[dict[str, str]], list[s
     return found, notes
 
 
-def copy_pictures(folders: Sequence[Path], target: Path) -> None:
-    """Copies what the folders have of pictures into the target. Raises OutputError, InputError."""
+def copy_pictures(folders: Sequence[Path], rows: Sequence[Row], target: Path) -> None:
+    """Copies what the folders have of the rows' pictures into the target. Raises OutputError, InputError."""
+    names = sorted({*_picture_files(rows)})
     for folder in folders:
         if folder.resolve() == target.resolve():
             continue
-        for path in (path for name in PICTURES for path in (folder / name).rglob("*.png")):
+        for name in names:
+            path = inside(folder, name)
             try:
-                data = path.read_bytes()
+                data = read_bytes(path, MAX_LOG)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             except OSError as exc:
                 raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-            atomic_write(target / path.relative_to(folder), data, overwrite=True)
+            atomic_write(inside(target, name), data, overwrite=True)
 
 
 # --- Pictures

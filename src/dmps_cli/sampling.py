@@ -14,6 +14,9 @@ from torch import Tensor
 from dmps_cli.errors import NumericsError
 from dmps_cli.schedules import Level
 
+Fresh = Callable[[Tensor], Tensor]
+"""Standard normal noise like a tensor (B, ..), fresh in every call."""
+
 
 class Denoiser(Protocol):
     """What the loop needs: a prior alone, or a method wrapped around one."""
@@ -31,8 +34,8 @@ class Denoiser(Protocol):
 class OwnStep(Denoiser, Protocol):
     """A denoiser that makes the step itself, in place of `reverse_step`: it chooses the noise of each mode."""
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; z: fresh noise, also on an ODE."""
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; fresh noise, also on an ODE."""
         ...
 
 
@@ -101,8 +104,8 @@ def sample(
     for cur, nxt in pairwise(levels):
         x0, std = denoiser.predict(x, cur, nxt)
         if isinstance(denoiser, OwnStep):
-            z = noise.like(x) if nxt.sigma > 0.0 else torch.zeros_like(x)
-            moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, z, cur, nxt)
+            fresh = noise.like if nxt.sigma > 0.0 else torch.zeros_like
+            moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, fresh, cur, nxt)
         else:
             drawn = noise.like(x) if eta > 0.0 and nxt.sigma > 0.0 else None
             moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)

@@ -6,29 +6,38 @@ To add a task: a row of TASKS (and a class in `operators/`). Options that are ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli import kernels
 from dmps_cli.errors import InputError, UsageError, unknown_name
+from dmps_cli.purposes import Purpose, meant_by
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.operators.kernels import Kernel
 
     Build = Callable[["Site"], LinearOperator]
 
 Shape3 = tuple[int, int, int]
 Params = Mapping[str, Any]
 
-BOUNDARIES = ("zero", "reflect", "circular")
+PATTERNS = ("mask", "box", "fraction")
+"""Ways to say which pixels are missing."""
+
+BOUNDARIES = ("valid", "zero", "reflect", "replicate", "circular")
 
 
-def _option(help: str, metavar: str) -> Any:
-    """A field of OperatorOptions: open by default, with its unit and help for the command line."""
-    return field(default=None, metadata={"help": help, "metavar": metavar})
+def _option(help: str, metavar: str | None = None, complete: str = "") -> Any:
+    """A field of OperatorOptions: open by default, with its unit and help for the command line.
+
+    metavar: None for a flag. complete: which completion its values have, a name of `cli.options.COMPLETIONS`.
+    """
+    return field(default=None, metadata={"help": help, "metavar": metavar, "complete": complete})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +52,20 @@ class OperatorOptions:
     taps: int | None = _option("Width of the sampled Gaussian, px, odd.", "PX")
     length: float | None = _option("Length of the motion, px.", "PX")
     angle: float | None = _option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
-    boundary: str | None = _option("What lies beyond the border of a blurred picture.", "|".join(BOUNDARIES))
+    kernel: str | None = _option(
+        "What the picture was blurred by: a file (PNG, NPY, MAT; FILE:NAME for one array of several), or gauss:3, "
+        "uniform:9, aniso:20,1, motion:15,30, defocus:4.5 (px, degrees).",
+        "KERNEL",
+        complete="kernel",
+    )
+    kernel_as_is: bool | None = _option("Take the kernel's values as they are: they are not made to sum to 1.")
+    boundary: str | None = _option(
+        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), black "
+        "(zero: the middle of the [-1, 1] scale), its mirror image, its edge, its other side. Default: valid for a "
+        "picture without a sidecar, else the task's.",
+        "|".join(BOUNDARIES),
+        complete="boundary",
+    )
     svd_cutoff: float | None = _option(
         "Singular values of the 1-D factors below this are set to zero in A itself; the authors' code has 0.03. "
         "Default: 0, the true A.",
@@ -63,24 +85,31 @@ class OperatorOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where an operator is built: image shape (C, H, W), complete parameters, the mask if there is one."""
+    """Where an operator is built: image shape (C, H, W), complete parameters, the mask or the kernel that it has."""
 
     in_shape: Shape3
     params: Params
     dtype: torch.dtype
     device: torch.device | str
     mask: Tensor | None = None
+    kernel: Kernel | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A row of TASKS. params: its options with their defaults; fixed: those that its name already says."""
+    """A row of TASKS. params: its options with their defaults; fixed: those that its name already says.
+
+    told: options of which one must be given for a picture that was not degraded here: a default would be an invention.
+    kernel: of a blur, the value of its kernel (`kernels.read`) by its parameters.
+    """
 
     help: str
     sigma_y: float
     params: Params
     build: Build
     fixed: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    kernel: Callable[[Params], Any] | None = None
     is_picture: bool = True  # whether a picture file can hold the measurement
     needs_colour: bool = False  # whether x cannot be grey
 
@@ -99,46 +128,23 @@ def _average(site: Site) -> LinearOperator:
     return average_pooling(site.in_shape, site.params["scale"], dtype=site.dtype, device=site.device)
 
 
-def _uniform_blur(site: Site) -> LinearOperator:
-    from dmps_cli.operators.separable import uniform_taps
+def _blurred(site: Site) -> LinearOperator:
+    from dmps_cli.operators.convolution import convolution
 
-    taps = uniform_taps(site.params["width"])
-    return _blur(site, taps, taps)
-
-
-def _gaussian_blur(site: Site) -> LinearOperator:
-    from dmps_cli.operators.separable import gaussian_taps
-
-    taps = gaussian_taps(site.params["blur_std"], site.params["taps"])
-    return _blur(site, taps, taps)
-
-
-def _anisotropic_blur(site: Site) -> LinearOperator:
-    from dmps_cli.operators.separable import gaussian_taps
-
-    vertical, horizontal = (gaussian_taps(site.params[f"blur_std_{axis}"], site.params["taps"]) for axis in "yx")
-    return _blur(site, vertical, horizontal)
-
-
-def _blur(site: Site, row_taps: Sequence[float], col_taps: Sequence[float]) -> LinearOperator:
-    from dmps_cli.operators.separable import separable_blur
-
-    return separable_blur(
+    assert site.kernel is not None
+    return convolution(
         site.in_shape,
-        row_taps,
-        col_taps,
-        boundary=site.params["boundary"],
-        svd_cutoff=site.params["svd_cutoff"],
+        site.kernel,
+        site.params["boundary"],
+        svd_cutoff=site.params.get("svd_cutoff", 0.0),
         dtype=site.dtype,
         device=site.device,
     )
 
 
-def _motion_blur(site: Site) -> LinearOperator:
-    from dmps_cli.operators.circular import CircularConvolution, line_kernel
-
-    kernel = line_kernel(site.params["length"], site.params["angle"])
-    return CircularConvolution(site.in_shape, kernel, dtype=site.dtype, device=site.device)
+def _blur(help: str, kernel: Callable[[Params], Any], params: Params, told: tuple[str, ...] = ()) -> Task:
+    """A row for a blur: the convolution with its kernel."""
+    return Task(help=help, sigma_y=0.05, params=params, build=_blurred, told=told, kernel=kernel)
 
 
 def _identity(site: Site) -> LinearOperator:
@@ -198,29 +204,31 @@ TASKS: dict[str, Task] = {
         build=_average,
         fixed=("scale",),
     ),
-    "deblur": Task(
-        help="uniform blur, 9 x 9 (the paper's DDPM rows)",
-        sigma_y=0.05,
-        params={"width": 9, "boundary": "zero", "svd_cutoff": 0.0},
-        build=_uniform_blur,
+    "deblur": _blur(
+        "uniform blur, 9 x 9 (the paper's DDPM rows)",
+        lambda params: f"uniform:{params['width']}",
+        {"width": 9, "boundary": "zero", "svd_cutoff": 0.0},
     ),
-    "deblur-gauss": Task(
-        help="Gaussian blur, std 3 px (the paper's flow rows)",
-        sigma_y=0.05,
-        params={"blur_std": 3.0, "taps": None, "boundary": "zero", "svd_cutoff": 0.0},
-        build=_gaussian_blur,
+    "deblur-gauss": _blur(
+        "Gaussian blur, std 3 px (the paper's flow rows)",
+        lambda params: f"gauss:{params['blur_std']},{params['taps']}",
+        {"blur_std": 3.0, "taps": None, "boundary": "zero", "svd_cutoff": 0.0},
     ),
-    "deblur-aniso": Task(
-        help="anisotropic Gaussian blur, std 20 px horizontally and 1 px vertically, 9 taps",
-        sigma_y=0.05,
-        params={"blur_std_x": 20.0, "blur_std_y": 1.0, "taps": 9, "boundary": "zero", "svd_cutoff": 0.0},
-        build=_anisotropic_blur,
+    "deblur-aniso": _blur(
+        "anisotropic Gaussian blur, std 20 px horizontally and 1 px vertically, 9 taps",
+        lambda params: f"aniso:{params['blur_std_x']},{params['blur_std_y']},{params['taps']}",
+        {"blur_std_x": 20.0, "blur_std_y": 1.0, "taps": 9, "boundary": "zero", "svd_cutoff": 0.0},
     ),
-    "motion": Task(
-        help="motion blur along a line, the picture periodic",
-        sigma_y=0.05,
-        params={"length": 15.0, "angle": 45.0},
-        build=_motion_blur,
+    "motion": _blur(
+        "motion blur along a line",
+        lambda params: f"motion:{params['length']},{params['angle']}",
+        {"length": 15.0, "angle": 45.0, "boundary": "circular"},
+    ),
+    "blur": _blur(
+        "blur by any kernel: a file, or gauss:3, uniform:9, aniso:20,1, motion:15,30, defocus:4.5",
+        lambda params: params["kernel"],
+        {"kernel": "defocus:4.5", "kernel_as_is": False, "boundary": "circular"},
+        told=("kernel",),
     ),
     "denoise": Task(help="noise alone", sigma_y=0.5, params={}, build=_identity),
     "colorize": Task(
@@ -235,6 +243,7 @@ TASKS: dict[str, Task] = {
         sigma_y=0.05,
         params={"mask": None, "box": None, "fraction": 0.5, "operator_seed": 0},
         build=_mask,
+        told=PATTERNS,
     ),
     "cs": Task(
         help="compressed sensing: random Walsh-Hadamard rows",
@@ -246,18 +255,32 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task(name: str) -> Task:
-    """The row of that name. Raises UsageError with the nearest name otherwise."""
-    if name not in TASKS:
+def task(name: str, command: str | None = None) -> Task:
+    """The row of that name. Raises UsageError otherwise, with what such a name stands for.
+
+    command: as it was typed, without the task; then the error says what to type.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    purposes = meant_by(name, TASKS)
+    if not purposes:
         raise unknown_name("task", name, TASKS)
-    return TASKS[name]
+    likely = " or ".join(f"'{each.task}'{_explained(each, command)}" for each in purposes)
+    raise UsageError(f"unknown task '{name}'; did you mean {likely}?")
+
+
+def _explained(purpose: Purpose, command: str | None) -> str:
+    """For a name that was not known: what its task is for, and what to type."""
+    typed = None if command is None else f"{command} {purpose.arguments}"
+    text = ": ".join(part for part in (purpose.fault, typed) if part)
+    return f" ({text})" if text else ""
 
 
 def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
     """The complete parameters of a task, JSON-able: its defaults, with the options given.
 
-    Raises UsageError for an unknown task, an option that it does not take or that its name contradicts, and a value out
-    of range.
+    A kernel's file is read. Raises UsageError for an unknown task, an option that it does not take or that its name
+    contradicts, and a value out of range; InputError for a kernel that cannot be one.
     """
     row, given = task(name), options.given()
     params = dict(row.params)
@@ -274,10 +297,9 @@ def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
         params[option] = checked
     if "taps" in params and params["taps"] is None:
         params["taps"] = 2 * math.ceil(5 * params["blur_std"]) + 1  # 31 at std 3, as in the authors' code
+    if "kernel" in params:
+        kernels.check_sum(params["kernel"], as_is=params["kernel_as_is"])
     return _one_pattern(params, given) if name == "inpaint" else params
-
-
-PATTERNS = ("mask", "box", "fraction")
 
 
 def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
@@ -294,13 +316,18 @@ def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
     return params
 
 
-def check_pattern_given(name: str, options: OperatorOptions) -> None:
-    """Raises UsageError if missing pixels are to be filled in, and nothing says which they are.
+def check_told(name: str, options: OperatorOptions) -> None:
+    """Raises UsageError if nothing says what a picture that was not degraded here went through (`Task.told`)."""
+    told = task(name).told
+    if told and not set(told) & options.given().keys():
+        raise UsageError(f"task '{name}': say what was done to the picture with {' or '.join(map(flag, told))}")
 
-    For pictures that were not degraded here: drawing a random pattern, as `resolve` does, would be an invention.
-    """
-    if set(PATTERNS) <= task(name).params.keys() and not set(PATTERNS) & options.given().keys():
-        raise UsageError(f"task '{name}': say which pixels are missing with {', '.join(map(flag, PATTERNS))}")
+
+def of_found_picture(name: str, options: OperatorOptions) -> OperatorOptions:
+    """The options for a picture that was not degraded here: its scene goes on beyond the frame, unless they say not."""
+    if options.boundary is None and "boundary" in task(name).params:
+        return replace(options, boundary="valid")
+    return options
 
 
 def build(
@@ -320,12 +347,14 @@ def build(
     if params.get("mask") is not None and mask is None:
         raise ValueError(f"task '{name}' was resolved with the mask {params['mask']}, which was not given")
     check_channels(name, in_shape[0])
+    check_kernel(name, params, in_shape[1:])
     scale = factor(params)
     if in_shape[1] % scale or in_shape[2] % scale:
         raise InputError(
             f"the picture is {in_shape[2]} x {in_shape[1]} px, not a multiple of the scale {scale}; crop it first"
         )
-    return task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask))
+    blur = kernel_of(name, params)
+    return task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask, kernel=blur))
 
 
 def check_channels(name: str, channels: int) -> None:
@@ -339,10 +368,38 @@ def factor(params: Params) -> int:
     return int(params.get("scale", 1))
 
 
-def source_shape(params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
-    """(channels, H, W) of x that a degraded picture of (h, w) implies."""
+def kernel_of(name: str, params: Params) -> Kernel | None:
+    """What a blur convolves with; None for other tasks. Raises InputError for numbers that make no kernel."""
+    value = task(name).kernel
+    return None if value is None else kernels.build(value(params), as_is=params.get("kernel_as_is", False))
+
+
+def margin(name: str, params: Params) -> tuple[int, int]:
+    """(rows, columns) px by which x is larger than the picture that is restored: of a scene that goes on around it."""
+    kernel = kernel_of(name, params)
+    if kernel is None or params["boundary"] != "valid":
+        return 0, 0
+    kh, kw = kernel.size
+    return kh - 1, kw - 1
+
+
+def check_kernel(name: str, params: Params, size: tuple[int, int]) -> None:
+    """Raises InputError if a picture of (h, w) is smaller than the kernel that was given for it."""
+    if "kernel" in params and (kernel := kernel_of(name, params)):
+        kernel.check_fits(size)
+
+
+def source_shape(name: str, params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
+    """(channels, H, W) of x that a degraded picture of (h, w) implies. Raises InputError if the kernel is larger."""
+    check_kernel(name, params, picture_size)
     h, w = picture_size
-    return channels, h * factor(params), w * factor(params)
+    return scene_shape(name, params, (h * factor(params), w * factor(params)), channels)
+
+
+def scene_shape(name: str, params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
+    """(channels, H, W) of x of which a restored picture of (h, w) is all, or the part within the frame."""
+    (h, w), (rows, cols) = picture_size, margin(name, params)
+    return channels, h + rows, w + cols
 
 
 def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -356,6 +413,12 @@ def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]
     if not height or not width:
         raise InputError(f"the picture is {size[1]} x {size[0]} px, smaller than the scale {scale}")
     return (size[1] - width) // 2, (size[0] - height) // 2, width, height
+
+
+def shown_size(name: str, params: Params, size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) px that are restored of an image of (H, W): less than `crop_box` where x is a scene around them."""
+    (_, _, width, height), (rows, cols) = crop_box(params, size), margin(name, params)
+    return height - rows, width - cols
 
 
 def flag(option: str) -> str:
@@ -411,16 +474,23 @@ def _box(option: str, value: Any) -> list[int]:
     return [int(number) for number in check(option, value)]
 
 
+def _flag(option: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{flag(option)} is {value}; it must be true or false")
+    return value
+
+
 def _boundary(option: str, value: Any) -> str:
     if value not in BOUNDARIES:
         raise UsageError(f"{flag(option)} is '{value}'; choose one of {', '.join(BOUNDARIES)}")
     return str(value)
 
 
-MAX_KERNEL = 9999  # px; more than any picture's blur, and still a table that fits in memory
 MAX_SEED = 2**63 - 1
 
-_odd = _integer(f"an odd number of px from 1 to {MAX_KERNEL}", lambda n: 1 <= n <= MAX_KERNEL and n % 2 == 1)
+_odd = _integer(
+    f"an odd number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE and n % 2 == 1
+)
 _std = _real("a number of px from 0.05 to 900", lambda n: 0.05 <= n <= 900.0)
 _seed = _integer("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n <= MAX_SEED)
 
@@ -431,8 +501,10 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blur_std_x": _std,
     "blur_std_y": _std,
     "taps": _odd,
-    "length": _real(f"a number of px from 1 to {MAX_KERNEL}", lambda n: 1 <= n <= MAX_KERNEL),
+    "length": _real(f"a number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE),
     "angle": _real("a number of degrees from -360 to 360", lambda n: abs(n) <= 360),
+    "kernel": lambda option, value: kernels.read(value),
+    "kernel_as_is": _flag,
     "boundary": _boundary,
     "svd_cutoff": _real("a number from 0 up to 1", lambda n: 0 <= n < 1),
     "weights": _numbers(

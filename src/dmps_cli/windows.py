@@ -154,6 +154,19 @@ class Inside(LinearOperator):
         """A^T y in the middle, zeros around."""
         return self.fill(self.inner.At(y))
 
+    @property
+    def is_iterated(self) -> bool:
+        """As inside."""
+        return self.inner.is_iterated
+
+    def gram(self, r: Tensor) -> Tensor:
+        """As inside."""
+        return self.inner.gram(r)
+
+    def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
+        """As inside."""
+        return self.inner.precondition(r, noise_var, scale)
+
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
         """As inside: A A^T is the same."""
         return self.inner.solve(r, noise_var, scale)

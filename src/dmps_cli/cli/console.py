@@ -73,10 +73,11 @@ class Console:
     quiet: bool = False
     as_json: bool = False
 
-    def note(self, text: str) -> None:
-        """Something worth knowing."""
+    def note(self, text: str, *more: str) -> None:
+        """Something worth knowing; more: lines that belong under it."""
         if not self.quiet and not dist.rank():
-            _say(f"dmps: {text}")
+            for line in (f"dmps: {text}", *more):
+                _say(line)
 
     def missing_metrics(self, reasons: Mapping[str, str]) -> None:
         """Says which metrics have no column, and why."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
+from dmps_cli.cli.guide import typed
 from dmps_cli.cli.operators import OperatorPlan, check_mask
 from dmps_cli.cli.options import (
     Inputs,
@@ -47,7 +48,7 @@ def degrade(
 
     Example: dmps degrade photo.jpg --task sr4 --sigma 0.05 --seed 0 -o y.png
     """
-    if checked_task(task) is None:
+    if checked_task(task, typed("degrade", inputs)) is None:
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
     check_seed(seed)
     checked_sigma(sigma)
@@ -111,6 +112,9 @@ class Worker:
         if (w, h) != (width, height):
             self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
         op = self.operator((channels, h, w))
+        if op.frame is not None:
+            shown = "{2} x {3} px from ({0}, {1})".format(*op.frame)
+            self.batch.console.note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
         y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
         sidecar = write_measurement(
             target,

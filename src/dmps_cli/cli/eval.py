@@ -38,6 +38,7 @@ from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import atomic_write, sha256_file
 from dmps_cli.hub_datasets import Link
 from dmps_cli.metrics import DEFAULT_LPIPS_NET, LPIPS_NETS, list_hash
+from dmps_cli.reading import inside
 from dmps_cli.runs import (
     Row,
     RowLog,
@@ -466,7 +467,7 @@ class Worker:
             pictures[mean_file(first)] = outcome.restored.mean(0)
             pictures[spread_file(first)] = heat_map(outcome.restored)
         for name, x in pictures.items():
-            path = self.target.out / name
+            path = inside(self.target.out, name)
             atomic_write(path, encode(x, path), overwrite=True)
 
 
@@ -497,7 +498,7 @@ def merge_folders(folders: Sequence[Path], target: FolderFlags, console: Console
         with RowLog(rows_file(target.out, 0, (1, 1))).opened() as log:
             log.append([row for row in rows if row_key(row) not in there])
         if not target.no_images:
-            copy_pictures(folders, target.out)
+            copy_pictures(folders, rows, target.out)
     facts = {**content.facts, "merged": [str(path) for path in folders], "failures": failures}
     places = folders if target.out is None else [target.out, *folders]
     results = Results(rows=rows, config=config, facts=facts, folders=places, compare=compare)

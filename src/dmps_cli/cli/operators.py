@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli import kernels
+from dmps_cli.cli.guide import NoTaskError
 from dmps_cli.errors import InputError, UsageError, memory_errors
 from dmps_cli.measurements import Sidecar, decode_mask, pattern_hash
 from dmps_cli.metrics import both_scales
@@ -18,8 +20,9 @@ from dmps_cli.tasks import (
     OperatorOptions,
     Shape3,
     build,
-    check_pattern_given,
+    check_told,
     flag,
+    of_found_picture,
     resolve,
     source_shape,
 )
@@ -57,7 +60,7 @@ class OperatorPlan:
         if self.params.get("mask") is None:
             return None
         if self.mask_png is not None:
-            return decode_mask(self.mask_png)
+            return decode_mask(self.mask_png, self.image_shape and self.image_shape[1:])
         from dmps_cli.images import load_mask
 
         return load_mask(Path(self.params["mask"]))
@@ -85,6 +88,8 @@ def _short(value: object) -> str:
     """A parameter's value for a note: 1/3 as 0.3333."""
     if isinstance(value, list | tuple):
         return ",".join(map(_short, value))
+    if isinstance(value, Mapping):
+        return kernels.described(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -105,12 +110,11 @@ def plan_operator(
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
     if task is None:
-        choices = ", ".join(TASKS)
-        raise UsageError(f"{path} has no readable sidecar that says how it was degraded; name a --task: {choices}")
+        raise NoTaskError(path)
     if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
         raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
-    params = resolve(task, options)
-    check_pattern_given(task, options)
+    check_told(task, options)
+    params = resolve(task, of_found_picture(task, options))
     check_mask(params)
     sigma_y = TASKS[task].sigma_y if sigma is None else sigma
     guess = (f"{path}: its noise is taken to be {both_scales(sigma_y)}; give --sigma if it is not",)
@@ -126,7 +130,7 @@ def _plan_from_sidecar(
     recorded = measured.params if task == measured.task else {}
     if task != measured.task:
         notes.append(f"{path}: --task {task} overrides the sidecar's {measured.task}")
-        check_pattern_given(task, options)
+        check_told(task, options)
     params = resolve(task, OperatorOptions(**{**_open_patterns(recorded, given), **given}))
     if "mask" in given:
         check_mask(params)
@@ -160,7 +164,7 @@ def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
     recorded = {name: value for name, value in sidecar.operator.items() if value is not None}
     try:
         params = resolve(sidecar.task, OperatorOptions(**recorded))
-    except (UsageError, TypeError) as exc:
+    except (UsageError, InputError, TypeError) as exc:
         raise InputError(f"the sidecar of {path} is damaged ({exc}); restore with it moved away") from exc
     return OperatorPlan(
         task=sidecar.task,
@@ -199,7 +203,7 @@ def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int], channels: i
     a sidecar of another number of channels.
     """
     if plan.image_shape is None:
-        return source_shape(plan.params, picture_size, channels)
+        return source_shape(plan.task, plan.params, picture_size, channels)
     measured, height, width = plan.image_shape
     if measured != channels and (measured, channels) != (3, 1):
         raise InputError(f"the sidecar says {measured} channels, and the prior has {channels}; choose another --model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import glob
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
@@ -14,6 +15,7 @@ import typer
 
 from dmps_cli.cli.console import Console
 from dmps_cli.errors import DmpsError, UsageError, unknown_name
+from dmps_cli.kernels import FORMS
 from dmps_cli.methods import (
     BY_NFE,
     DEFAULT_METHOD,
@@ -31,7 +33,7 @@ from dmps_cli.methods import (
 )
 from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
-from dmps_cli.tasks import MAX_SEED, TASKS
+from dmps_cli.tasks import BOUNDARIES, MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
 from dmps_cli.weights import DEFAULT_MODEL, Card, card, cards
 
@@ -95,8 +97,11 @@ def _group_parameters(group: Any) -> list[inspect.Parameter]:
         hint = hints[field.name]
         if field.metadata:  # a group that lives below the command line describes its options there
             names = [field.metadata["option"]] if "option" in field.metadata else []
+            if hint == bool | None:
+                names = [f"--{field.name.replace('_', '-')}"]  # without its --no- form
             help, metavar = field.metadata["help"], field.metadata["metavar"]
-            hint = Annotated[hint, typer.Option(*names, help=help, metavar=metavar)]
+            completion = COMPLETIONS.get(field.metadata.get("complete", ""))
+            hint = Annotated[hint, typer.Option(*names, help=help, metavar=metavar, autocompletion=completion)]
         option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
         option.rich_help_panel = PANELS[group.__name__]
         hint = Annotated[hint.__origin__, option]
@@ -122,6 +127,15 @@ complete_model = complete(lambda: [*cards()])
 complete_sampler = complete(lambda: [*SAMPLERS])
 complete_method = complete(lambda: [*METHODS])
 complete_preset = complete(lambda: [*PRESETS])
+
+
+def complete_kernel(incomplete: str) -> list[str]:
+    """Formulas up to their numbers, and files and folders of that beginning."""
+    files = sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - the beginning of a name
+    return [*(f"{name}:" for name in FORMS if name.startswith(incomplete)), *files]
+
+
+COMPLETIONS = {"kernel": complete_kernel, "boundary": complete(lambda: [*BOUNDARIES])}
 
 
 def checked(kind: str, name: str, choices: Collection[str]) -> str:
@@ -182,10 +196,10 @@ def split(names: str | None) -> list[str]:
     return [*dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip())]
 
 
-def checked_task(name: str | None) -> str | None:
-    """The name, if it is a task's or open. Raises UsageError with the nearest one otherwise."""
+def checked_task(name: str | None, command: str | None = None) -> str | None:
+    """The name, if it is a task's or open. Raises UsageError with what it stands for otherwise, `tasks.task`."""
     if name is not None:
-        task_row(name)
+        task_row(name, command)
     return name
 
 

@@ -13,6 +13,7 @@ import typer
 from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
+from dmps_cli.cli.guide import NoTaskError, guide, typed
 from dmps_cli.cli.operators import InputPlan, OperatorPlan, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
@@ -75,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A job with its measurement (1, *out_shape) read, its operator built, its reference (1, C, H, W) at hand.
+    """A job with its measurement (1, *out_shape) read, its operator built, its reference, as `op.picture`, at hand.
 
     sigma_y: of the noise in y; less than the plan's where y is the grey value of a measurement in colour.
     """
@@ -123,7 +124,7 @@ def restore(
     """
     console = output.console()
     entry = compute.check()
-    sampling.resolve(entry, checked_task(task))
+    sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
     checked_sigma(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
@@ -149,12 +150,21 @@ def restore(
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
+    explain_tasks(batch)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if len(paths) > 1 and reference is not None and reference.is_file():
         console.note(f"{reference} is the reference of all {len(paths)} inputs; a folder gives each its own")
     if jobs:
         run_jobs(jobs, batch, compute, lpips_net, facts)
     batch.finish(facts)
+
+
+def explain_tasks(batch: Batch) -> None:
+    """Says, once in a call, what to add for a picture that nothing describes."""
+    undescribed = [error.path for _, error in batch.failures if isinstance(error, NoTaskError)]
+    if undescribed and not batch.console.quiet:
+        with batch.item(undescribed[0]):
+            batch.console.note(*guide(undescribed[0]))
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
@@ -254,12 +264,12 @@ def draw_all(
     for units in unit_groups(jobs, batch, prior, writer.device, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
-        for unit, image, seconds in drawn(units, writer, advance):
+        for unit, image, effort in drawn(units, writer, advance):
             metrics: dict[str, float] = {}
             with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
                 metrics = scores.of(unit, image, batch.console) if scores else metrics
             with batch.item(unit.ready.job.path):
-                writer.write(unit, image, seconds, metrics)
+                writer.write(unit, image, effort, metrics)
 
 
 def unit_groups(
@@ -306,12 +316,12 @@ def read(
     if shape[0] == 1 and pixels.shape[1] == 3:
         pixels, share = grey_measurement(pixels, sigma_y, job.path, console)
         sigma_y *= share
-    truth = load_truth(job, shape)
     key = (job.plan.key, shape)
     if key not in operators:
         operators.clear()
         operators[key] = job.plan.build(shape, device)
     op = operators[key]
+    truth = load_truth(job, op)
     y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
     if tuple(y.shape[1:]) != op.out_shape:
         raise InputError(
@@ -360,29 +370,32 @@ def fit_channels(picture: Tensor, op: LinearOperator, path: Path, console: Conso
     return picture
 
 
-def load_truth(job: Job, shape: tuple[int, int, int]) -> Tensor | None:
-    """The reference as (1, C, H, W), cropped as the sidecar says the photograph was; None without one.
+def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
+    """The reference of what is written, (1, C, H, W), cropped as the sidecar says the photograph was; None without one.
 
-    Raises InputError if it has not the size of the restoration, (C, H, W).
+    Of a scene that goes on beyond the picture it may be the whole. Raises InputError if it has another size.
     """
     if job.reference is None:
         return None
     from dmps_cli.images import cropped, load_channels
 
-    truth = load_channels(job.reference, shape[0]).pixels[None]
+    truth = load_channels(job.reference, op.in_shape[0]).pixels[None]
     source = job.input.sidecar.source if job.input.sidecar else None
     if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
         truth = cropped(truth, source.crop)
-    if truth.shape[2:] != shape[1:]:
+    if truth.shape[2:] == op.in_shape[1:]:
+        truth = op.picture(truth)
+    height, width = op.picture_size
+    if truth.shape[2:] != (height, width):
         raise InputError(
             f"{job.path}: the reference {job.reference} is {truth.shape[-1]} x {truth.shape[-2]} px, the restoration "
-            f"would be {shape[2]} x {shape[1]}"
+            f"would be {width} x {height}"
         )
     return truth
 
 
-def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, float]]:
-    """Yields (unit, sample (C, H, W), seconds per sample) for units computed together; a failure is all of theirs."""
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, Effort]]:
+    """Yields (unit, picture (C, H, W), what it took) for units computed together; a failure is all of theirs."""
     import torch
 
     from dmps_cli.device import stopwatch
@@ -390,6 +403,7 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
 
     first = units[0].ready
     elapsed = stopwatch(first.op.device)
+    iterations: list[list[int]] = []
     try:
         x = restore(
             torch.cat([unit.ready.y for unit in units]),
@@ -400,13 +414,27 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
+            on_iterations=iterations.extend,
         )
     except DmpsError as exc:
         for path in dict.fromkeys(unit.ready.job.path for unit in units):
             writer.batch.fail(str(path), exc)
         return
     seconds = elapsed() / len(units)
-    yield from ((unit, image, seconds) for unit, image in zip(units, x, strict=True))
+    for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
+        yield unit, image, Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a sample took. iterations: of conjugate gradients in each step, where solves are iterated."""
+
+    seconds: float
+    iterations: list[int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,20 +446,20 @@ class Writer:
     device: torch.device
     batch: Batch
 
-    def write(self, unit: Unit, image: Tensor, seconds: float, scores: dict[str, float]) -> None:
+    def write(self, unit: Unit, image: Tensor, effort: Effort, scores: dict[str, float]) -> None:
         """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
         from dmps_cli.images import encode
 
         target = unit.target
         encoded = encode(image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
-        facts = self.facts(unit, seconds) | shown | scores
+        facts = self.facts(unit, effort) | shown | scores
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.path(target.path)
 
-    def facts(self, unit: Unit, seconds: float) -> dict[str, Any]:
+    def facts(self, unit: Unit, effort: Effort) -> dict[str, Any]:
         """Everything that made a restoration."""
         job = unit.ready.job
         return {
@@ -449,7 +477,7 @@ class Writer:
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
             "device": str(unit.ready.op.device),
-            "seconds": seconds,
+            **effort.as_dict(),
             "versions": versions(),
         }
 

@@ -12,6 +12,7 @@ from dmps_cli import __version__
 from dmps_cli.files import atomic_write
 from dmps_cli.methods import KNOBS
 from dmps_cli.metrics import HOTTEST, OF_SAMPLES, Protocol, measured, size_notes
+from dmps_cli.reading import inside
 from dmps_cli.runs import (
     PAGE,
     Row,
@@ -22,7 +23,7 @@ from dmps_cli.runs import (
     spread_file,
     truth_file,
 )
-from dmps_cli.tasks import crop_box
+from dmps_cli.tasks import shown_size
 
 if TYPE_CHECKING:
     from dmps_cli.cli.console import Console
@@ -66,8 +67,8 @@ class Results:
     def _prepared(self, problems: Sequence[Mapping[str, Any]]) -> str:
         """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
         side = self.config["image_size"]
-        boxes = {p["task"]: crop_box(p["operator"], (side, side)) for p in problems if side is not None}
-        less = [f"{name}: {width} x {height}" for name, (_, _, width, height) in boxes.items() if width < side]
+        sizes = {p["task"]: shown_size(p["task"], p["operator"], (side, side)) for p in problems if side is not None}
+        less = [f"{name}: {width} x {height}" for name, (height, width) in sizes.items() if min(height, width) < side]
         return str(self.config["prepared"]) + (f" ({', '.join(less)})" if less else "")
 
     @cached_property
@@ -128,7 +129,7 @@ class Results:
         notes = [*self.notes, *paper_notes(summary, self.config["lpips_net"], self.config["channels"], **about)]
         if out is not None and self.rows:
             for path, data in self._files(summary, notes):
-                atomic_write(out / path, data, overwrite=True)
+                atomic_write(inside(out, path), data, overwrite=True)
             console.note(f"wrote tables and {out / PAGE}")
         if console.as_json:
             for note in self.notes:
@@ -211,5 +212,5 @@ class Results:
         """The picture of that name, in the first of the folders that has it."""
         from dmps_cli.report import Shot
 
-        paths = (folder / name for folder in self.folders)
+        paths = (inside(folder, name) for folder in self.folders)
         return next((Shot(picture=path, row=row or {}, note=note) for path in paths if path.is_file()), None)

@@ -17,7 +17,7 @@ def _text(default: Any) -> str:
         return ",".join(map(_text, default))
     if isinstance(default, float):
         return f"{default:.4g}"
-    return "" if default is None else str(default)
+    return "" if default in (None, False) else str(default)
 
 
 def tasks(

@@ -26,7 +26,7 @@ from dmps_cli.cli.options import (
 from dmps_cli.errors import UsageError
 from dmps_cli.methods import DEFAULT_METHOD, Sampling, resolve_sampling
 from dmps_cli.metrics import GREY_LEVELS
-from dmps_cli.tasks import OperatorOptions, Params, factor
+from dmps_cli.tasks import OperatorOptions, Params, factor, scene_shape
 
 if TYPE_CHECKING:
     import torch
@@ -185,7 +185,8 @@ class Bench:
         from dmps_cli.benchmark import Job
         from dmps_cli.pipeline import FILE_KEY, degrade
 
-        op = self.plan.build((prior.prior.channels, *self.size), device)
+        scene = scene_shape(self.plan.task, self.plan.params, self.size, prior.prior.channels)
+        op = self.plan.build(scene, device)
         x = torch.zeros((self.compute.batch_size, *op.in_shape), device=device)
         y = degrade(x, op, self.plan.sigma_y, seed=self.compute.seed, keys=[FILE_KEY] * len(x))
         return [

@@ -153,14 +153,10 @@ def _dmps(
     prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, knobs: Mapping[str, Any]
 ) -> Posterior:
     if knobs["score_at"] == "x0":
-        from dmps_cli.methods.counted import CountedDmps
+        from dmps_cli.methods.counted import CountedDmps, ReflectedDmps
 
-        if op.modes is None:
-            raise UsageError(
-                "dmps at x0 needs a singular value decomposition, which this operator has not; take --score-at x_t "
-                "(--preset default)"
-            )
-        return CountedDmps(prior, op, y, sigma_y, weight=knobs["weight"], eta=knobs["eta"], eta_y=knobs["eta_y"])
+        kind = ReflectedDmps if op.modes is None else CountedDmps
+        return kind(prior, op, y, sigma_y, weight=knobs["weight"], eta=knobs["eta"], eta_y=knobs["eta_y"])
     from dmps_cli.methods.dmps import Dmps, DmpsOptions
 
     options = DmpsOptions(weight=knobs["weight"], score_at=knobs["score_at"], cap=knobs["cap"])
@@ -247,7 +243,7 @@ DEFAULTS: dict[tuple[str, str], Values] = {
     ("diffpir", "ddpm"): _DDPM | {"zeta": 1.0},
     ("diffpir", "flow"): _FLOW | {"zeta": 1.0},
 }
-BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion")
+BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion", "blur")
 TASK_DEFAULTS: dict[tuple[str, str], Values] = {
     **{("dmps", blur): {"weight": 1.0} for blur in BLURS},
 }

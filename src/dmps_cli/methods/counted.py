@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from dmps_cli.methods.posterior import ModewisePosterior
+from dmps_cli.methods.posterior import ModewisePosterior, Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
+from dmps_cli.sampling import Fresh
 from dmps_cli.schedules import Level
+
+Solve = Callable[[Tensor, float, float], Tensor]
 
 
 class CountedDmps(ModewisePosterior):
@@ -46,9 +50,10 @@ class CountedDmps(ModewisePosterior):
         """The state at the first level: the measurement where it is less noisy than the level."""
         return self.informed_start(z, level)
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """The formula above; k (yh - c) as k / s (U^T y - s c), so that a small s divides nothing."""
         del x_t
+        z = fresh(x0)
         variance = self.weight * (cur.sigma / cur.alpha) ** 2
         q = nxt.sigma / nxt.alpha
         share = variance / (variance + self.spread**2)
@@ -60,3 +65,61 @@ class CountedDmps(ModewisePosterior):
         drawn = math.sqrt(1.0 - self.eta_y**2) * self.modes.Vt(eps) + self.eta_y * self.modes.Vt(z)
         unknown = x0 + q * (math.sqrt(1.0 - self.eta**2) * eps + self.eta * z)
         return nxt.alpha * self.replaced(unknown, c + pull + left * drawn)
+
+
+class ReflectedDmps(Posterior):
+    """The same account of the noise for any A, with solves alone: no singular values, no square root of a matrix.
+
+    x / alpha in units of q = sigma / alpha, primes for the next level; K = v A^T (s2 I + v A A^T)^-1:
+
+        x' = x0 + q' m + K (y - A x0 - q' A (m - m_y) + d n'),    n' fresh, like y
+        m = sqrt(1 - eta^2) w + eta z,    m_y = +- sqrt(1 - eta_y^2) eps - eta_y z,    w = eps - K_q (y - A x0) / q
+        v = min(weight q^2, D q'^2),    d^2 = D q'^2 s2 / v - sigma_y^2
+        D = (eta + eta_y)^2 + (sqrt(1 - eta^2) -+ sqrt(1 - eta_y^2))^2
+
+    A mode of singular value s has k = s K = v s^2 / (s2 + v s^2). It is pulled towards the data by k and given the
+    noise q' ((1 - k) m + k m_y): m where nothing is measured, m_y where all is. In between that point cuts across the
+    circle of unit variance, along a chord whose square is D (so z has opposite signs in m and m_y, and eps the sign
+    that gives D >= 2), and has the variance 1 - k (1 - k) D. What is missing there is K^2 (sigma_y^2 + d^2), the noise
+    of y and n': x' is as noisy as its level in every mode, whatever s2 > 0. So s2 is sigma_y^2, or more where the
+    solver resolves no less (TruncatedSolver.noise_var). v <= D q'^2 keeps d real, and y's share of the noise below q',
+    smoothly in s, where `CountedDmps` clips k. At the clean end v = 0, and the sample is the prior's own x0.
+
+    w is eps less the noise of y that the last step brought in, K_q being that step's K, with v = D q^2. It returns in
+    every eps, and counted twice it ruins deblurring (measured: 15 dB from 25). Where eta = 1 no w is used, and a step
+    is one solve, else two. Start: pure noise.
+    """
+
+    def __init__(
+        self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float, eta: float, eta_y: float
+    ) -> None:
+        super().__init__(prior, op, y, sigma_y)
+        self.weight, self.eta, self.eta_y = weight, eta, eta_y
+        drift, drift_y = math.sqrt(1.0 - eta**2), math.sqrt(1.0 - eta_y**2)
+        self.drift, self.drift_y = drift, drift_y if drift * drift_y <= eta * eta_y else -drift_y
+        self.room = (self.eta + self.eta_y) ** 2 + (self.drift - self.drift_y) ** 2  # D
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """The prior's own: the measurement enters in the step, which draws no learned noise."""
+        return self.prior.predict(x_t, cur, nxt)[0], None
+
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+        """The formula above."""
+        del x_t
+        q0, q = cur.sigma / cur.alpha, nxt.sigma / nxt.alpha
+        residual, z = self.y - self.op.A(x0), fresh(x0)
+        m = self.eta * z
+        if self.drift > 0.0:
+            m = m + self.drift * (eps - self._pull(self.solver, residual, self.room * q0**2) / q0)
+        moved, v = x0 + q * m, min(self.weight * q0**2, self.room * q**2)
+        if v > 0.0:
+            s2 = self.solver.noise_var(self.sigma_y**2, v)
+            d = math.sqrt(max(self.room * q**2 * s2 / v - self.sigma_y**2, 0.0))
+            m_y = self.drift_y * eps - self.eta_y * z
+            wanted = residual - q * self.op.A(m - m_y) + (d * fresh(self.y) if d > 0.0 else 0.0)
+            moved = moved + self._pull(self.solver.anew, wanted, v)
+        return nxt.alpha * moved
+
+    def _pull(self, solve: Solve, residual: Tensor, v: float) -> Tensor:
+        """K residual."""
+        return v * self.op.At(solve(residual, self.sigma_y**2, v))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmps_cli.methods.posterior import ModewisePosterior
+from dmps_cli.sampling import Fresh
 from dmps_cli.schedules import Level
 
 
@@ -21,9 +22,10 @@ class Ddnm(ModewisePosterior):
     that it starts from noise alone.
     """
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """x' as above; L / s is taken together, so that a small s divides nothing."""
         del x_t, cur
+        z = fresh(x0)
         alpha, sigma, drift = nxt.alpha, nxt.sigma, math.sqrt(1.0 - self.eta**2)
         is_full = sigma >= alpha * self.spread
         gain = self.inverse  # L / s

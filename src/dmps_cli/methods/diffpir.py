@@ -9,6 +9,7 @@ from torch import Tensor
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import Prior
+from dmps_cli.sampling import Fresh
 from dmps_cli.schedules import Level
 
 
@@ -23,7 +24,7 @@ class Diffpir(Posterior):
 
     def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, zeta: float) -> None:
         super().__init__(prior, op, y, sigma_y)
-        self.zeta, self.correction = zeta, op.correction(y)
+        self.zeta = zeta
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(x0p, None): the step draws no learned noise."""
@@ -31,7 +32,7 @@ class Diffpir(Posterior):
         g = (cur.sigma / cur.alpha) ** 2
         return x0 + g * self.correction(x0, self.sigma_y**2, g), None
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, z: Tensor, cur: Level, nxt: Level) -> Tensor:
+    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """x' from x0p and its eps."""
         del x_t, cur
-        return nxt.alpha * x0 + nxt.sigma * (math.sqrt(1.0 - self.zeta) * eps + math.sqrt(self.zeta) * z)
+        return nxt.alpha * x0 + nxt.sigma * (math.sqrt(1.0 - self.zeta) * eps + math.sqrt(self.zeta) * fresh(x0))

@@ -65,7 +65,6 @@ class Dmps(Posterior):
         super().__init__(prior, op, y, sigma_y)
         self.eta, self.options = eta, options
         self.norm = op.norm
-        self.correction = op.correction(y)
 
     def _step(self, cur: Level, nxt: Level) -> float:
         """w = c0 sigma^2 / alpha, the factor before lambda S in the sample."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from dmps_cli.methods.pgdm import Pgdm
@@ -27,7 +28,7 @@ class OtOde(Pgdm):
 
         The paper starts from A^T y, which for super-resolution is nearly black: A^T spreads a pixel over f^2.
         """
-        return level.alpha * self.op.At(self.op.solve(self.y, self.sigma_y**2, 1.0)) + level.sigma * z
+        return level.alpha * self.correction(torch.zeros_like(z), self.sigma_y**2, 1.0) + level.sigma * z
 
     def weight_at(self, level: Level) -> float:
         """gamma at a level."""

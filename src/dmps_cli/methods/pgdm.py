@@ -31,7 +31,7 @@ class Pgdm(Posterior):
 
     def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float) -> None:
         super().__init__(prior, op, y, sigma_y)
-        self.weight, self.correction = weight, op.correction(y)
+        self.weight = weight
 
     def weight_at(self, level: Level) -> float:
         """The weight at a level: the same at all."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.methods.solver import TruncatedSolver
+from dmps_cli.operators.base import Correction, LinearOperator
 from dmps_cli.priors import Prior
 from dmps_cli.schedules import Level
 
@@ -22,6 +24,22 @@ class Posterior(ABC):
 
     def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float) -> None:
         self.prior, self.op, self.y, self.sigma_y = prior, op, y, sigma_y
+
+    @cached_property
+    def solver(self) -> TruncatedSolver:
+        """This run's own, for an operator whose solves are iterated: it goes on from step to step."""
+        return TruncatedSolver(self.op, len(self.y))
+
+    @cached_property
+    def correction(self) -> Correction:
+        """(x, noise_var, scale) -> A^T (noise_var I + scale A A^T)^-1 (y - A x): exact, or by this run's solver."""
+        if not self.op.is_iterated:
+            return self.op.correction(self.y)
+
+        def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
+            return self.op.At(self.solver(self.y - self.op.A(x), noise_var, scale))
+
+        return residual_to_image
 
     def start(self, z: Tensor, level: Level) -> Tensor:
         """The state at the first level, from standard normal noise z (B, C, H, W): z itself, where levels begin."""

@@ -22,7 +22,7 @@ class DmpsTweedie(Posterior):
 
     def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float) -> None:
         super().__init__(prior, op, y, sigma_y)
-        self.weight, self.correction = weight, op.correction(y)
+        self.weight = weight
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(x0p, the prior's standard deviation)."""

@@ -58,9 +58,11 @@ class LinearOperator(ABC):
     Tensors held by an operator are of `dtype` on `device`; arguments must match.
 
     pattern: indices (M,) of what is measured per channel, where an operator chooses among pixels or rows; else None.
+    frame: (left, top, width, height) px of x that the picture shows, where the scene goes on beyond it; else None.
     """
 
     pattern: Tensor | None = None
+    frame: tuple[int, int, int, int] | None = None
 
     def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
@@ -86,6 +88,23 @@ class LinearOperator(ABC):
         start = start.to(self.device, self.dtype)
         return math.sqrt(largest_eigenvalue(lambda x: self.At(self.A(x)), start))
 
+    @property
+    def is_iterated(self) -> bool:
+        """Whether `solve` is the iterated one below, for want of a closed form."""
+        return type(self).solve is LinearOperator.solve
+
+    def gram(self, r: Tensor) -> Tensor:
+        """A A^T r. r: (B, *out_shape); result: like r."""
+        return self.A(self.At(r))
+
+    def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
+        """M r, M symmetric, positive definite, near (noise_var I + scale A A^T)^-1; the identity where none is known.
+
+        r: (B, *out_shape); result: like r. For iterations that solve with that matrix.
+        """
+        del noise_var, scale
+        return r
+
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
         """(noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.
 
@@ -94,7 +113,7 @@ class LinearOperator(ABC):
         """
         try:
             return conjugate_gradient(
-                lambda v: noise_var * v + scale * self.A(self.At(v)),
+                lambda v: noise_var * v + scale * self.gram(v),
                 r,
                 rtol=CG_RTOL[self.dtype],
                 max_iter=CG_MAX_ITER,
@@ -122,6 +141,20 @@ class LinearOperator(ABC):
             return self.At(self.solve(y - self.A(x), noise_var, scale))
 
         return residual_to_image
+
+    def picture(self, x: Tensor) -> Tensor:
+        """What is shown, scored and written of x: all of it, or the part within the frame. x: (.., H, W)."""
+        if self.frame is None:
+            return x
+        left, top, width, height = self.frame
+        return x[..., top : top + height, left : left + width]
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(H, W) of `picture`."""
+        if self.frame is None:
+            return self.in_shape[1], self.in_shape[2]
+        return self.frame[3], self.frame[2]
 
     def to_image(self, y: Tensor) -> Tensor:
         """y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""

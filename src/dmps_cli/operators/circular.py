@@ -12,25 +12,6 @@ from dmps_cli.linalg import kernel_spectrum
 from dmps_cli.operators.base import PINV_RCOND, Correction, LinearOperator, Modes, Shape
 
 
-def line_kernel(length: float, angle: float) -> Tensor:
-    """(n, n), float64, n odd, summing to 1: the path of a point that moves `length` px in direction `angle`.
-
-    angle: degrees, counter-clockwise from horizontal. Anti-aliased: the path is sampled finely, each sample shared
-    bilinearly among its four pixels.
-    """
-    half = (length - 1.0) / 2.0
-    reach = math.ceil(half) + 1
-    steps = torch.linspace(-half, half, max(2, 64 * math.ceil(length)) + 1, dtype=torch.float64)
-    x, y = steps * math.cos(math.radians(angle)), -steps * math.sin(math.radians(angle))  # rows count downwards
-    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
-    for row in (0, 1):
-        for col in (0, 1):
-            share = (1.0 - (y - y.floor() - row).abs()) * (1.0 - (x - x.floor() - col).abs())
-            index = (y.floor().long() + row + reach, x.floor().long() + col + reach)
-            kernel.index_put_(index, share, accumulate=True)
-    return kernel / kernel.sum()
-
-
 class CircularConvolution(LinearOperator):
     """y = k * x per channel, the picture periodic: A = F^-1 diag(K) F, K the kernel's spectrum.
 

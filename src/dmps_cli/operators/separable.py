@@ -5,7 +5,6 @@ The singular value decompositions of the two small matrices give that of A: U = 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
@@ -16,7 +15,7 @@ from torch import Tensor
 from dmps_cli.linalg import MatrixSVD, along_both_axes, matrix_svd
 from dmps_cli.operators.base import Shape, SpectralOperator
 
-Boundary = Literal["zero", "reflect", "circular"]
+Boundary = Literal["valid", "zero", "reflect", "replicate", "circular"]
 
 
 class Separable(SpectralOperator):
@@ -123,18 +122,6 @@ def bicubic_taps(scale: int) -> list[float]:
     return [tap / sum(taps) for tap in taps]
 
 
-def uniform_taps(width: int) -> list[float]:
-    """`width` taps of 1 / width."""
-    return [1.0 / width] * width
-
-
-def gaussian_taps(std: float, num_taps: int) -> list[float]:
-    """`num_taps` (odd) samples of exp(-d^2 / (2 std^2)) around d = 0, summing to 1."""
-    half = num_taps // 2
-    taps = [math.exp(-0.5 * (d / std) ** 2) for d in range(-half, num_taps - half)]
-    return [tap / sum(taps) for tap in taps]
-
-
 def decimation_matrix(size: int, scale: int) -> Tensor:
     """(size / scale, size), float64: bicubic decimation along one axis.
 
@@ -152,9 +139,23 @@ def averaging_matrix(size: int, scale: int) -> Tensor:
 
 
 def blur_matrix(size: int, taps: Sequence[float], boundary: Boundary) -> Tensor:
-    """(size, size), float64: K[i, i + d] = taps[d + L // 2], not renormalised at a zero boundary."""
-    positions = torch.arange(size)[:, None] + torch.arange(len(taps))[None] - len(taps) // 2
+    """(size, size), float64: K[i, i - d] = taps[d + L // 2], not renormalised at a zero boundary.
+
+    valid: (size - L + 1, size), the rows for which no tap lies beyond the border: K[i, i + q] = taps[L - 1 - q].
+    """
+    rows, centre = (size - len(taps) + 1, len(taps) - 1) if boundary == "valid" else (size, len(taps) // 2)
+    positions = torch.arange(rows)[:, None] + centre - torch.arange(len(taps))[None]
     return _placed(positions, taps, size, boundary)
+
+
+def border_columns(positions: Tensor, size: int, boundary: Boundary) -> Tensor:
+    """Where on 0 .. size - 1 the pixel at each position stands, beyond the border too, at a boundary that has one."""
+    if boundary == "circular":
+        return positions % size
+    if boundary == "reflect":  # half-sample: -1 -> 0, size -> size - 1, again and again for long kernels
+        folded = positions % (2 * size)
+        return torch.minimum(folded, 2 * size - 1 - folded)
+    return positions.clamp(0, size - 1)
 
 
 def _placed(positions: Tensor, taps: Sequence[float], size: int, boundary: Boundary) -> Tensor:
@@ -162,12 +163,7 @@ def _placed(positions: Tensor, taps: Sequence[float], size: int, boundary: Bound
     weights = torch.tensor(list(taps), dtype=torch.float64).expand(positions.shape)
     if boundary == "zero":
         weights = torch.where((positions < 0) | (positions >= size), 0.0, weights)
-        columns = positions.clamp(0, size - 1)
-    elif boundary == "circular":
-        columns = positions % size
-    else:  # half-sample reflection: -1 -> 0, size -> size - 1, again and again for long kernels
-        folded = positions % (2 * size)
-        columns = torch.minimum(folded, 2 * size - 1 - folded)
+    columns = border_columns(positions, size, boundary)
     return torch.zeros(len(positions), size, dtype=torch.float64).scatter_add_(1, columns, weights)
 
 
@@ -211,10 +207,16 @@ def separable_blur(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Separable:
-    """Blur by row_taps along the vertical axis and col_taps along the horizontal one."""
+    """Convolution with row_taps along the vertical axis and col_taps along the horizontal one.
+
+    in_shape: of x; at a valid boundary the canvas, of which y shows the frame (operators.convolution).
+    """
 
     def matrices(taps: Sequence[float]) -> Callable[[int], Tensor]:
         return lambda n: blur_matrix(n, taps, boundary)
 
     cols = None if list(row_taps) == list(col_taps) else matrices(col_taps)
-    return _along_axes(in_shape, matrices(row_taps), cols, svd_cutoff=svd_cutoff, dtype=dtype, device=device)
+    op = _along_axes(in_shape, matrices(row_taps), cols, svd_cutoff=svd_cutoff, dtype=dtype, device=device)
+    if boundary == "valid":
+        op.frame = ((len(col_taps) - 1) // 2, (len(row_taps) - 1) // 2, op.out_shape[2], op.out_shape[1])
+    return op

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dmps_cli.errors import InputError
 from dmps_cli.metrics import METRICS
+from dmps_cli.reading import open_regular
 from dmps_cli.report.tables import Row
 
 if TYPE_CHECKING:
@@ -56,15 +58,15 @@ class Shot:
         return "  ".join(filter(None, (score_caption(self.row, names), self.note)))
 
     def opened(self) -> Image.Image | None:
-        """The picture; None where its file is not there or is no picture (a measurement without an image's shape)."""
-        from PIL import Image, UnidentifiedImageError
+        """The picture; None where its file is not there or holds none that can be read."""
+        from dmps_cli.images import opened
 
         if not isinstance(self.picture, Path):
             return self.picture
         try:
-            with Image.open(self.picture) as image:
+            with open_regular(self.picture) as file, opened(file, self.picture) as image:
                 return image.convert("RGB")
-        except (FileNotFoundError, UnidentifiedImageError):
+        except (OSError, InputError):
             return None
 
 
