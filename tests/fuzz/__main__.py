@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -61,8 +61,8 @@ def laboratory() -> Iterator[Laboratory]:
 
 def _import_all() -> None:
     import diffusers  # noqa: F401
-    import huggingface_hub.file_download  # noqa: F401
     import httpx2  # noqa: F401
+    import huggingface_hub.file_download  # noqa: F401
     import lpips  # noqa: F401
     import piq  # noqa: F401
     import pyarrow.parquet  # noqa: F401
@@ -94,43 +94,59 @@ def fuzz(place: Laboratory, asked: argparse.Namespace) -> int:
     readers = [READERS[name] for name in asked.reader or READERS]
     counts: Counter[str] = Counter()
     known: Counter[str] = Counter()
-    end, number = time.monotonic() + 60 * asked.minutes, 0
+    end = time.monotonic() + 60 * asked.minutes
     numbers = iter(asked.trial) if asked.trial else iter(range(10**9))
     for number in numbers:
         if time.monotonic() > end:
             break
-        rng = Random(f"{asked.seed}:{number}")
-        reader = rng.choices(readers, [each.weight for each in readers])[0]
-        command = rng.choice(reader.commands)
-        base = place.base(reader, command)
-        trial = place.trial(reader, command)
-        reader.spoil(trial, rng)
-        os.chdir(place.root)
         origin = f"seed {asked.seed}, trial {number}"
-        record = findings.recorded(place, reader, trial, ["?"], origin)
-        outcome, faults = tried(place, reader, trial, base, record)
+        make = functools.partial(made, place, readers, origin)
+        try:
+            reader, trial, base = make()
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as exc:
+            print(f"{origin}: could not be made: {exc!r}", flush=True)
+            continue
+        outcome, faults = tried(place, reader, trial, base, make)
         counts[reader.name] += 1
         if asked.trial:
-            print(trial.arguments, outcome.code, faults, outcome.out.decode(errors="replace"), outcome.err.decode(errors="replace"), sep="\n")
+            texts = (outcome.out.decode(errors="replace"), outcome.err.decode(errors="replace"))
+            print(trial.arguments, outcome.code, faults, *texts, sep="\n")
         for fault in faults:
             known[f"{reader.name}: {fault}"] += 1
         if new := [fault for fault in faults if known[f"{reader.name}: {fault}"] == 1]:
-            path = findings.write({**record, "found": [*new, *(f for f in faults if f not in new)]}, asked.record)
-            print(f"{origin}: {reader.name}: {'; '.join(faults)}; dmps {' '.join(trial.arguments)!a}; {path}", flush=True)
+            found = findings.recorded(place, reader, make()[1], [*new, *(f for f in faults if f not in new)], origin)
+            path = findings.write(found, asked.record)
+            print(
+                f"{origin}: {reader.name}: {'; '.join(faults)}; dmps {' '.join(trial.arguments)!a}; {path}", flush=True
+            )
     print(f"{sum(counts.values())} inputs: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}")
     print(f"{len(known)} kinds of faults" + "".join(f"\n{count:6d}  {fault}" for fault, count in known.most_common()))
     return int(bool(known))
 
 
-def tried(place: Laboratory, reader: Reader, trial: Trial, base: Outcome, record: dict[str, object]) -> tuple[Outcome, list[str]]:
+def made(place: Laboratory, readers: list[Reader], origin: str) -> tuple[Reader, Trial, Outcome]:
+    """(its reader, a spoiled trial in the sandbox, what the sound one costs); all follows from seed and number."""
+    rng = Random(origin)
+    reader = rng.choices(readers, [each.weight for each in readers])[0]
+    command = rng.choice(reader.commands)
+    base = place.base(reader, command)
+    trial = place.trial(reader, command)
+    os.chdir(trial.folder)
+    reader.spoil(trial, rng)
+    os.chdir(place.root)
+    return reader, trial, base
+
+
+def tried(
+    place: Laboratory, reader: Reader, trial: Trial, base: Outcome, make: Callable[[], tuple[Reader, Trial, Outcome]]
+) -> tuple[Outcome, list[str]]:
     """(what came of a trial, what is wrong with it); a trial that only the clock finds slow is run again."""
     outcome = place.run(trial, reader.writes, base.wall + HANG_SECONDS)
     for _ in range(AGAIN):
         faults = judge(outcome, base)
         if outcome.wall <= base.wall + MORE_SECONDS or "slow" in faults:
             return outcome, faults
-        again = findings.restored(place, reader, record)
-        outcome = place.run(again, reader.writes, base.wall + HANG_SECONDS)
+        outcome = place.run(make()[1], reader.writes, base.wall + HANG_SECONDS)
     faults = judge(outcome, base)
     return outcome, faults + ["waits"] * (outcome.wall > base.wall + MORE_SECONDS and "hangs" not in faults)
 

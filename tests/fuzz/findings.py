@@ -33,7 +33,11 @@ def recorded(laboratory: Laboratory, reader: Reader, trial: Trial, faults: list[
         "origin": origin,
         "arguments": trial.arguments,
         "keeps": list(trial.keeps),
-        "environment": {name: _portless(value.encode(errors="surrogateescape")).decode(errors="surrogateescape") for name, value in trial.environment.items()},
+        "may_write_anywhere": trial.may_write_anywhere,
+        "environment": {
+            name: _portless(value.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+            for name, value in trial.environment.items()
+        },
         "stdin": _packed(trial.stdin),
         "files": files,
     }
@@ -45,8 +49,11 @@ def restored(laboratory: Laboratory, reader: Reader, finding: dict[str, Any]) ->
     for name, about in finding["files"].items():
         _put(trial.folder / name, about)
     trial.arguments, trial.keeps = finding["arguments"], tuple(finding["keeps"])
-    trial.environment = {name: _ported(value.encode(errors="surrogateescape")).decode(errors="surrogateescape") for name, value in finding["environment"].items()}
-    trial.stdin = _unpacked(finding["stdin"])
+    trial.environment = {
+        name: _ported(value.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+        for name, value in finding["environment"].items()
+    }
+    trial.stdin, trial.may_write_anywhere = _unpacked(finding["stdin"]), finding["may_write_anywhere"]
     return trial
 
 

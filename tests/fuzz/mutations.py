@@ -17,19 +17,23 @@ from typing import Any
 Tree = Any
 LONG = "@LONG@"  # stands for an integer of 5000 digits, which Python does not print
 
-OUTSIDE = ("../outside/keep.png", "../../outside/keep.png", "../../../outside/keep.png", "/proc/self/cwd/outside/keep.png")
+OUTSIDE = (
+    *("../outside/keep.png", "../../outside/keep.png", "../../../outside/keep.png"),
+    "/proc/self/cwd/outside/keep.png",
+)
 TEXTS = (
-    *("", " ", ".", "..", "/", "~", "~nosuchuser", "~nosuchuser/x", "a\\b", "a/b.png", "con", "None", "true", "x" * 300, "x" * 70000),
-    *("\0", "a\0b", "a\nb", "\r", "\x1b[2J", "\x9b31m", "\u202e", "\ud800", "\udce9", "\u00e9", "\u00b2", "\u0663", "\ufeff"),
-    *("=1+1", "-1", "@SUM(A1)", "<script>alert(1)</script>", "%s%n", "{0}", "${x}", "$(touch outside/pwned)", "[b]", "|", "&"),
-    *("nan", "inf", "1e300", "1e-300", "9" * 5000, "0x10", "1_0", "+1", "1.5", "0", "1,2,3,4", "1,2", "/dev/zero", "/dev/full"),
-    *("http://127.0.0.1:80@h/f", "https://h/..", "file:///etc/passwd", "https://[::1", "https://h\0/f", "a/b/c", "--help"),
-    *("sr4", "denoise", "inpaint", "cs", "deblur", "colorize", "dmps", "dps", "ddpm", "flow", "natural", "adm", "ncsnpp", "diffusers"),
-    *OUTSIDE,
+    *("", " ", ".", "..", "/", "~", "~nosuchuser", "~nosuchuser/x", "a\\b", "a/b.png", "con", "None", "true"),
+    *("x" * 300, "x" * 70000, "\0", "a\0b", "a\nb", "\r", "\x1b[2J", "\x9b31m", "\u202e", "\ud800", "\udce9"),
+    *("\u00e9", "\u00b2", "\u0663", "\ufeff", "=1+1", "-1", "@SUM(A1)", "<script>alert(1)</script>", "%s%n"),
+    *("{0}", "${x}", "$(touch outside/pwned)", "[b]", "|", "&", "nan", "inf", "1e300", "1e-300", "9" * 5000),
+    *("0x10", "1_0", "+1", "1.5", "0", "1,2,3,4", "1,2", "/dev/zero", "/dev/full", "--help", "a/b/c"),
+    *("http://127.0.0.1:80@h/f", "https://h/..", "file:///etc/passwd", "https://[::1", "https://h\0/f"),
+    *("sr4", "denoise", "inpaint", "cs", "deblur", "colorize", "dmps", "dps", "ddpm", "flow", "natural"),
+    *("adm", "ncsnpp", "diffusers", *OUTSIDE),
 )
 NUMBERS = (
-    *(0, 1, -1, 2, 3, 7, 8, 15, 16, 17, 255, 256, 257, 1000, 65535, 65536, 10_000_000, 2**31 - 1, 2**31, 2**32, 2**53 + 1),
-    *(2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(2**31), -(2**63) - 1, LONG),
+    *(0, 1, -1, 2, 3, 7, 8, 15, 16, 17, 255, 256, 257, 1000, 65535, 65536, 10_000_000, 2**31 - 1, 2**31, 2**32),
+    *(2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(2**31), -(2**63) - 1, LONG),
     *(0.5, -0.5, 1.5, 1e-6, 1e-30, 1e-300, 5e-324, 1e6, 1e30, 1e300, -1e300, -0.0, math.nan, math.inf, -math.inf),
 )
 
@@ -44,16 +48,15 @@ def deep(rng: Random) -> Tree:
 
 def any_value(rng: Random) -> Tree:
     """A value of any kind, absurd ones for choice."""
-    kind = rng.randrange(9)
-    if kind == 0:
-        return deep(rng)
-    if kind == 1:
-        return rng.choice((None, True, False, [], {}, [[]], [{}], {"": ""}))
-    if kind == 2:
-        return [rng.choice(NUMBERS) for _ in range(rng.choice((1, 2, 3, 4, 5, 1000)))]
-    if kind == 3:
-        return {rng.choice(TEXTS): rng.choice(NUMBERS) for _ in range(rng.randrange(1, 4))}
-    return rng.choice(NUMBERS if kind < 6 else TEXTS)
+    kinds: tuple[Callable[[], Tree], ...] = (
+        lambda: deep(rng),
+        lambda: rng.choice((None, True, False, [], {}, [[]], [{}], {"": ""})),
+        lambda: [rng.choice(NUMBERS) for _ in range(rng.choice((1, 2, 3, 4, 5, 1000)))],
+        lambda: {rng.choice(TEXTS): rng.choice(NUMBERS) for _ in range(rng.randrange(1, 4))},
+        *(lambda: rng.choice(NUMBERS),) * 2,
+        *(lambda: rng.choice(TEXTS),) * 3,
+    )
+    return rng.choice(kinds)()
 
 
 # --- Trees
@@ -81,7 +84,9 @@ def spoiled_tree(tree: Tree, rng: Random) -> Tree:
         elif change == 1:
             parent[key] = rng.choice((str(value)[:200], [value], {"a": value}, not value))
         elif change == 2 and isinstance(value, (int, float)) and not isinstance(value, bool):
-            parent[key] = rng.choice((-value, value * 10**6, value + 1, value - 1, float(value), int(value) if math.isfinite(value) else 0))
+            parent[key] = rng.choice(
+                (-value, value * 10**6, value + 1, value - 1, float(value), int(value) if math.isfinite(value) else 0)
+            )
         elif change == 3 and isinstance(value, list):
             parent[key] = rng.choice((value * 2, value[:-1], value[::-1], value * 300 if len(value) < 10 else value))
         elif change == 4:
@@ -128,17 +133,14 @@ def _toml(value: Tree) -> str:
         return "9" * 5000
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, dict):
-        try:
+    try:
+        if isinstance(value, dict):
             return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-        except RecursionError:
-            return "{a=" * 5000 + "1" + "}" * 5000
-    if isinstance(value, (list, tuple)):
-        try:
+        if isinstance(value, (list, tuple)):
             return "[" + ", ".join(map(_toml, value)) + "]"
-        except RecursionError:
-            return "[" * 5000 + "]" * 5000
-    return json.dumps(value) if value is not None else '""'
+    except RecursionError:
+        return "[" * 5000 + "]" * 5000
+    return json.dumps(value if value is not None else "")
 
 
 def spoiled_json(data: bytes, rng: Random, mend: Callable[[Tree], Tree] = lambda tree: tree) -> bytes:
@@ -165,7 +167,9 @@ def spoiled_bytes(data: bytes, rng: Random) -> bytes:
         elif change == 2 and at < len(content):
             content[at] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
         elif change == 3:
-            content[at : at + 4] = struct.pack(rng.choice("<>") + "I", rng.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 65536, 20000)))
+            content[at : at + 4] = struct.pack(
+                rng.choice("<>") + "I", rng.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 65536, 20000))
+            )
         elif change == 4:
             content[at : at + 8] = struct.pack("<Q", rng.choice((0, 1, 2**63, 2**64 - 1, 10**9, len(content))))
         elif change == 5:
@@ -175,7 +179,9 @@ def spoiled_bytes(data: bytes, rng: Random) -> bytes:
         elif change == 7:
             del content[at : at + rng.choice((1, 2, 8, 100))]
         else:
-            content[at:at] = rng.choice((b"\0" * 64, b"\xff" * 64, b"\n", b"\xef\xbb\xbf", b"9" * 5000, b"\x1b[2J", b'"', b"{" * 5000))
+            content[at:at] = rng.choice(
+                (b"\0" * 64, b"\xff" * 64, b"\n", b"\xef\xbb\xbf", b"9" * 5000, b"\x1b[2J", b'"', b"{" * 5000)
+            )
     return bytes(content)
 
 
@@ -187,12 +193,36 @@ def spoiled_png(data: bytes, rng: Random) -> bytes:
     if change == 0:
         side = rng.choice((0, 1, 20000, 65500, 2**31 - 1, 2**32 - 1))
         header = struct.pack(">II", side, rng.choice((1, side))) + bytes(
-            rng.choice((chunks[0][1][8:], bytes([16, 6, 0, 0, 0]), bytes([rng.randrange(20), rng.randrange(8), 0, 0, rng.randrange(3)])))
+            rng.choice(
+                (
+                    chunks[0][1][8:],
+                    bytes([16, 6, 0, 0, 0]),
+                    bytes([rng.randrange(20), rng.randrange(8), 0, 0, rng.randrange(3)]),
+                )
+            )
         )
         chunks[0] = (b"IHDR", header)
     elif change == 1:
-        name = rng.choice((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"sBIT", b"cHRM", b"pHYs"))
-        body = rng.choice((b"", b"a\0\0" + zlib.compress(b"\0" * rng.choice((10, 10**6, 3 * 10**7))), rng.randbytes(40), b"\0" * 26))
+        name = rng.choice(
+            (
+                b"tEXt",
+                b"zTXt",
+                b"iTXt",
+                b"iCCP",
+                b"eXIf",
+                b"gAMA",
+                b"PLTE",
+                b"tRNS",
+                b"acTL",
+                b"fcTL",
+                b"sBIT",
+                b"cHRM",
+                b"pHYs",
+            )
+        )
+        body = rng.choice(
+            (b"", b"a\0\0" + zlib.compress(b"\0" * rng.choice((10, 10**6, 3 * 10**7))), rng.randbytes(40), b"\0" * 26)
+        )
         chunks.insert(rng.randrange(1, len(chunks)), (name, body))
     elif change == 2:
         del chunks[at]
@@ -220,17 +250,22 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def png_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A PNG of chunks, their checksums right."""
-    parts = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+    parts = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 # --- Files
 
-LINKS = ("/dev/zero", "/dev/full", "/dev/random", "/dev/stdin", "/dev/tty", "/proc/self/mem", "loop", "nowhere", ".", "../outside/keep.png")
+LINKS = (
+    *("/dev/zero", "/dev/full", "/dev/random", "/dev/stdin", "/dev/tty", "/proc/self/mem"),
+    *("loop", "nowhere", ".", "../outside/keep.png"),
+)
 
 
 def special(path: Path, rng: Random) -> None:
-    """Puts something else in the place of a file: a pipe, a socket, a folder, a link to a device, nothing, an empty file."""
+    """Puts a pipe, a socket, a folder, a link to a device, an empty file or nothing in the place of a file."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)

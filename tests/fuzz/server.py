@@ -24,9 +24,28 @@ HEADERS = {
     "X-Linked-ETag": ('"' + "0" * 64 + '"', "a", "\xff"),
     "X-Error-Code": ("GatedRepo", "\x1b[2J"),
     "Last-Modified": ("Thu, 01 Jan 1970 00:00:00 GMT", "soon", "\xff"),
-    "Retry-After": ("0", "1", "\xb2", "9" * 5000, "1e9", "-1", "Fri, 31 Dec 99999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 +9999"),
+    "Retry-After": (
+        "0",
+        "1",
+        "\xb2",
+        "9" * 5000,
+        "1e9",
+        "-1",
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 +9999",
+    ),
     "Transfer-Encoding": ("chunked", "gzip, chunked", "x"),
-    "Location": ("/0", "http://[::1", "file:///etc/passwd", "//", "http://h\x00/", "gopher://x/", "http://" + "a" * 300 + "/", "\xff", ""),
+    "Location": (
+        "/0",
+        "http://[::1",
+        "file:///etc/passwd",
+        "//",
+        "http://h\x00/",
+        "gopher://x/",
+        "http://" + "a" * 300 + "/",
+        "\xff",
+        "",
+    ),
     "Connection": ("close", "upgrade", "keep-alive"),
 }
 
@@ -39,7 +58,10 @@ def answer(seed: int) -> tuple[bytes, bytes, bool]:
     for name in rng.sample(sorted(HEADERS), rng.randrange(4)):
         headers[name] = rng.choice(HEADERS[name])
     status = rng.choice(STATUSES)
-    lines = [f"HTTP/1.1 {status} {rng.choice(('OK', '', chr(27) + '[2J'))}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} {rng.choice(('OK', '', chr(27) + '[2J'))}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
     if rng.random() < 0.2:
         head = spoiled_bytes(head, rng)
@@ -49,7 +71,10 @@ def answer(seed: int) -> tuple[bytes, bytes, bool]:
 
 
 def _body(rng: Random) -> bytes:
-    listing = {"sha": "0" * 40, "siblings": [{"rfilename": "data/train-00000-of-00001.parquet", "size": 9, "lfs": {"sha256": "0" * 64}}]}
+    listing = {
+        "sha": "0" * 40,
+        "siblings": [{"rfilename": "data/train-00000-of-00001.parquet", "size": 9, "lfs": {"sha256": "0" * 64}}],
+    }
     zipped = BytesIO()
     with zipfile.ZipFile(zipped, "w") as file:
         file.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
