@@ -62,18 +62,21 @@ def any_value(rng: Random) -> Tree:
 # --- Trees
 
 
-def _places(tree: Tree, found: list[tuple[Any, Any]]) -> None:
-    pairs = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
-    for key, value in pairs:
-        found.append((tree, key))
-        _places(value, found)
+def _places(tree: Tree) -> list[tuple[Any, Any]]:
+    """(table or list, key) of every value, but for those deeper than any that a sound tree has."""
+    found: list[tuple[Any, Any]] = []
+    layer = [tree]
+    for _ in range(20):
+        places = [(part, key) for part in layer for key in (part if isinstance(part, dict) else range(len(part)))]
+        found += places
+        layer = [part[key] for part, key in places if isinstance(part[key], (dict, list))]
+    return found
 
 
 def spoiled_tree(tree: Tree, rng: Random) -> Tree:
     """The tree with one to three of its fields dropped, retyped, replaced, doubled, swapped or moved."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        places: list[tuple[Any, Any]] = []
-        _places(tree, places)
+        places = _places(tree) if isinstance(tree, (dict, list)) else []
         if not places or rng.random() < 0.03:
             return any_value(rng)
         parent, key = rng.choice(places)
