@@ -25,6 +25,9 @@ from tests.fuzz.trials import HANG_SECONDS, MORE_SECONDS, Laboratory, Outcome, R
 AGAIN = 2
 """Times that a command which was slow by the clock alone is run again: the machine may have been busy."""
 
+SAID_SECONDS = 60.0
+"""How often it is said how far it is."""
+
 
 def main() -> int:
     """Fuzzes, or runs the recorded findings again. Exit code 1 if anything was found."""
@@ -94,11 +97,16 @@ def fuzz(place: Laboratory, asked: argparse.Namespace) -> int:
     readers = [READERS[name] for name in asked.reader or READERS]
     counts: Counter[str] = Counter()
     known: Counter[str] = Counter()
-    end = time.monotonic() + 60 * asked.minutes
+    start = said = time.monotonic()
     numbers = iter(asked.trial) if asked.trial else iter(range(10**9))
     for number in numbers:
-        if time.monotonic() > end:
+        if (now := time.monotonic()) > start + 60 * asked.minutes:
             break
+        if now > said + SAID_SECONDS:
+            said = now
+            print(
+                f"{(now - start) / 60:.0f} min: {sum(counts.values())} inputs, {len(known)} kinds of faults", flush=True
+            )
         origin = f"seed {asked.seed}, trial {number}"
         make = functools.partial(made, place, readers, origin)
         try:
