@@ -43,6 +43,7 @@ def test_nothing_that_was_found_is_back() -> None:
         ({"code": 1}, "exit code 1 without a word"),
         ({"code": None}, "hangs"),
         ({"code": 0, "seconds": 2.6}, "slow"),
+        ({"code": 1, "err": b"dmps: error: x\n", "idle": 2.6}, "waits"),
         ({"code": 0, "mib": 1001.0}, "memory"),
         ({"code": 1, "err": b"dmps: error: out of memory; free some\n"}, "memory"),
         ({"code": 0, "changed": ("outside/keep.png",)}, "changed: outside/keep.png"),
@@ -64,6 +65,7 @@ def test_a_command_that_hangs_or_takes_memory_is_ended_and_measured(tmp_path: Pa
     program = (
         "import sys, time; from pathlib import Path; from tests.fuzz.trials import forked\n"
         "print(forked(lambda: time.sleep(60) or 0, Path(sys.argv[1]), b'', 0.3).code)\n"
+        "print(0.3 < forked(lambda: time.sleep(0.3) or 0, Path(sys.argv[1]), b'', 9.0).idle)\n"
         "some = forked(lambda: 0, Path(sys.argv[1]), b'', 9.0).mib\n"
         "print(forked(lambda: len(bytearray(10**8)) and 7, Path(sys.argv[1]), b'', 9.0).mib - some > 90)\n"
         "print(forked(lambda: 1 // 0, Path(sys.argv[1]), b'', 9.0).err.splitlines()[-1].decode())\n"
@@ -71,7 +73,7 @@ def test_a_command_that_hangs_or_takes_memory_is_ended_and_measured(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "s")], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.splitlines() == ["None", "True", "ZeroDivisionError: integer division or modulo by zero"]
+    assert done.stdout.splitlines() == ["None", "True", "True", "ZeroDivisionError: integer division or modulo by zero"]
 
 
 def test_inputs_follow_from_the_seed(tmp_path: Path) -> None:

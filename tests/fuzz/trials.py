@@ -70,12 +70,16 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a command did. code: its exit code, negative for a signal, None where it was ended for hanging."""
+    """What a command did. code: its exit code, negative for a signal, None where it was ended for hanging.
+
+    seconds: of the processor; idle: those in which it waited, but for its turn on the processor.
+    """
 
     code: int | None
     seconds: float
     wall: float
     mib: float
+    idle: float = 0.0
     out: bytes = b""
     err: bytes = b""
     changed: tuple[str, ...] = ()
@@ -85,8 +89,9 @@ class Outcome:
 
 def forked(work: Callable[[], int], out: Path, stdin: bytes, limit: float) -> Outcome:
     """Runs the work in a forked process, its streams in files named after `out`."""
-    files = {0: out.with_suffix(".in"), 1: out.with_suffix(".out"), 2: out.with_suffix(".err")}
+    files = {number: out.with_suffix(f".{number}") for number in range(4)}
     files[0].write_bytes(stdin)
+    files[3].write_bytes(b"")
     start = time.monotonic()
     pid = os.fork()
     if not pid:
@@ -99,10 +104,13 @@ def forked(work: Callable[[], int], out: Path, stdin: bytes, limit: float) -> Ou
     if not is_over:
         os.killpg(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
+    seconds, wall = usage.ru_utime + usage.ru_stime, time.monotonic() - start
+    queued = float(files[3].read_text() or "0") if is_over else 0.0
     return Outcome(
         code=os.waitstatus_to_exitcode(status) if is_over else None,
-        seconds=usage.ru_utime + usage.ru_stime,
-        wall=time.monotonic() - start,
+        seconds=seconds,
+        wall=wall,
+        idle=max(0.0, wall - seconds - queued),
         mib=usage.ru_maxrss / 1024,
         out=files[1].read_bytes(),
         err=files[2].read_bytes(),
@@ -113,9 +121,9 @@ def _as_child(work: Callable[[], int], files: Mapping[int, Path]) -> NoReturn:
     code = 1
     try:
         os.setpgid(0, 0)
-        for number, path in files.items():
-            opened = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(opened, number)
+        for number in range(3):
+            mode = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(files[number], mode), number)
         sys.stdin = io.TextIOWrapper(io.FileIO(0), encoding="utf-8", errors="surrogateescape")
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), encoding="utf-8", errors="strict")
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), encoding="utf-8", errors="backslashreplace")
@@ -131,6 +139,8 @@ def _as_child(work: Callable[[], int], files: Mapping[int, Path]) -> NoReturn:
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
         sys.stderr.flush()
+    with contextlib.suppress(OSError):  # seconds for which this thread was ready and not running
+        files[3].write_text(str(int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9))
     os._exit(code)
 
 
@@ -281,6 +291,8 @@ def judge(found: Outcome, base: Outcome) -> list[str]:
         faults.append(f"exit code {found.code} without a word")
     if found.seconds > base.seconds + MORE_SECONDS:
         faults.append("slow")
+    if found.code is not None and found.idle > base.idle + MORE_SECONDS:
+        faults.append("waits")
     if found.mib > base.mib + MORE_MIB or b"out of memory" in found.err:
         faults.append("memory")
     faults += [f"changed: {name}" for name in found.changed[:3]]
