@@ -179,6 +179,11 @@ def cut_safetensors(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
 
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data/0", bytes(50_000_000))
+
+
 def other_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("readme.txt", "nothing")
@@ -195,9 +200,11 @@ def other_zip(path: Path) -> None:
         (cut_safetensors, "is damaged"),
         (other_zip, "not a checkpoint of torch.save"),
         (damaged_pickle, "is damaged"),
+        (bomb, "unpacks to 50000000; weights are not compressed"),
+        (os.mkfifo, "it is a named pipe"),
         (circular, "no weights found in it, only 'model'"),
-        (lambda path: None, "is no file"),
-        (lambda path: path.mkdir(), "is no file"),
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "it is a folder"),
         (lambda path: torch.save({"step": 3, "lr": 0.1}, path), "no weights found in it, only 'step', 'lr'"),
         (lambda path: torch.save({}, path), "no weights found in it, only nothing"),
         (lambda path: torch.save(torch.ones(3), path), "no weights found in it, only Tensor"),

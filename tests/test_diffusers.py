@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmps_cli.checkpoints import load_diffusers
 from dmps_cli.errors import WeightsError
-from dmps_cli.nets.diffusers_unet import alpha_bars
+from dmps_cli.nets.diffusers_unet import Schedule, alpha_bars, schedule_of
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, Prior
 from dmps_cli.schedules import CLEAN, Level, ddpm_levels
 from dmps_cli.schedules import alpha_bars as linear_bars
@@ -80,7 +80,7 @@ def test_denoiser_is_the_schedulers_prediction(tmp_path: Path, name: str, predic
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_alpha_bars_are_the_schedulers(name: str) -> None:
     scheduler = diffusers.DDPMScheduler(**SCHEDULES[name])
-    bars = torch.tensor(alpha_bars(scheduler.config, "x"), dtype=torch.float64)
+    bars = torch.tensor(alpha_bars(schedule_of(scheduler.config, "x"), "x"), dtype=torch.float64)
     assert torch.allclose(bars, scheduler.alphas_cumprod.double(), rtol=3e-5, atol=1e-9)
 
 
@@ -89,7 +89,7 @@ def test_on_the_linear_chain_it_is_the_ddpm_prior(tmp_path: Path) -> None:
     net = unet().double()
     prior = load_diffusers(save(tmp_path, net), dtype=torch.float64)
     assert isinstance(prior, DenoiserPrior)
-    assert alpha_bars({"beta_schedule": "linear"}, "x") == list(linear_bars())
+    assert alpha_bars(Schedule(), "x") == list(linear_bars())
     ddpm = DDPMPrior(lambda x, t: net(x, t.float()).sample, learned_range=False, clip_denoised=True)
     x_t, levels = randn(1, 3, 8, 8), ddpm_levels(20)
     for cur, nxt in ((levels[0], levels[1]), (levels[9], levels[10]), (levels[18], levels[19])):
@@ -155,10 +155,20 @@ def folder(tmp_path: Path) -> Path:
         ("config", {"block_out_channels": [8, 32]}, "not the weights of this architecture"),
         ("scheduler_config", {"beta_schedule": "sigmoid"}, "DDPMScheduler with beta_schedule 'sigmoid'"),
         ("scheduler_config", {"_class_name": "KarrasVeScheduler", "beta_schedule": None}, "KarrasVeScheduler with"),
-        ("scheduler_config", {"prediction_type": "flow"}, "prediction_type 'flow' is unknown"),
+        ("scheduler_config", {"prediction_type": "flow"}, "prediction_type is 'flow'; expected one of epsilon"),
         ("scheduler_config", {"thresholding": True}, "thresholding is not supported"),
         ("scheduler_config", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is not supported"),
-        ("scheduler_config", {"trained_betas": [0.5, 1.0]}, "do not lie between 0 and 1"),
+        (
+            "scheduler_config",
+            {"trained_betas": [0.5, 1.0]},
+            r"trained_betas\[1\] is 1.0; expected a number, less",
+        ),
+        ("scheduler_config", {"beta_start": "small"}, "beta_start is 'small'; expected a number"),
+        ("scheduler_config", {"num_train_timesteps": 10**9}, "num_train_timesteps is 1000000000; expected"),
+        ("scheduler_config", {"clip_sample_range": -1}, "clip_sample_range is -1; expected a number, more than 0"),
+        ("config", {"layers_per_block": 10_000_000}, "layers_per_block is 10000000; expected a whole number, at most"),
+        ("config", {"block_out_channels": 3}, "block_out_channels is 3; expected a list"),
+        ("config", {"norm_num_groups": 7}, "diffusers cannot build this network"),
     ],
 )
 def test_other_networks_and_schedules_are_refused(

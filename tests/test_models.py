@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 from dmps_cli import weights
 from dmps_cli.checkpoints import trainable_names
+from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import InputError
 from dmps_cli.files import sha256_file
 from dmps_cli.images import load_rgb
@@ -351,14 +352,14 @@ def test_the_documented_table_works(dmps: Dmps, tmp_path: Path) -> None:
     result = dmps("restore", "p.png", "--task", "sr2", "--model", "my-scans", "--weights-file", "mine.toml", *FAST)
     assert result.code == 0, result.err
     documented = {key for row in re.findall(r"^\| (`.*?`) \|", text, flags=re.M) for key in re.findall(r"`(.*?)`", row)}
-    assert documented == {item.name for item in weights.fields(weights.Card)} - {"name", "bundled"}
+    assert documented == {*weights.Table.__struct_fields__} - {"bundled"}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[a", "cannot read"),
-        ("a = 3", "a table is needed"),
+        ("a = 3", "it is 3; expected a table"),
         ('[a]\nabout = "x"', "architecture is missing"),
         ('[a]\nabout = "x"\narchitecture = "adn"\npath = "x"', "architecture is 'adn'"),
         ('[a]\nabout = "x"\narchitecture = "adm"', "give path or sources"),
@@ -370,19 +371,65 @@ def test_the_documented_table_works(dmps: Dmps, tmp_path: Path) -> None:
         ('[a]\nabout = "x"\narchitecture = "adm"\nsources = ["x"]', "[a]"),
         ('[a]\nabout = "x"\narchitecture = "adm"\nsources = [{ ftp = "x" }]', "a source needs"),
         ('[a]\nabout = "x"\narchitecture = "diffusers"\nsources = [{ repo = "a/b" }]', "files is missing"),
-        ('["../a"]\nabout = "x"\narchitecture = "adm"\npath = "x"', "its name holds"),
-        ('[a]\nabout = "x"\narchitecture = "natural"\nbundled = "../x"', "a file of the package"),
-        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsha256 = "abc"', "sha256 is no sha256"),
-        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsize = -1', "sizes must be positive"),
+        ('["../a"]\nabout = "x"\narchitecture = "adm"\npath = "x"', "name is '../a'; expected letters, digits"),
+        ('[a]\nabout = "x"\narchitecture = "natural"\nbundled = "../x"', "bundled is '../x'; expected the path"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsha256 = "abc"', "sha256 is 'abc'; expected a sha256"),
+        (
+            '[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nsize = -1',
+            "size is -1; expected a whole number, at least 1",
+        ),
         ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\nschedule = "cosine"', "schedule is 'cosine'"),
         ('[a]\nabout = "x"\narchitecture = "adm"\npath = "x"\naligned_faces = true', "needs image_size"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "~nosuchuser/x"', "no such home folder"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\npath = "a\\u0000b"', "expected a path"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\nsources = [{ url = "https://a/\\u0000" }]', "a source's url is"),
+        ('[a]\nabout = "x"\narchitecture = "diffusers"\nsources = [{ repo = "a/b" }]\nfiles = ["../c"]', "files[0] is"),
+        ('[a]\nabout = "x"\narchitecture = 3\npath = "x"', "architecture is 3; expected a text"),
+        ('[a]\nabout = "x"\narchitecture = "adm"\nsources = 3', "sources is 3; expected a list"),
     ],
 )
 def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=re.escape(said)):
-        weights.cards(path)
+        weights.card("../a" if "../a" in text else "a", path)
+
+
+BAD_BESIDE_GOOD = """
+[good]
+about = "mine"
+architecture = "natural"
+path = "x.safetensors"
+
+[bad]
+about = "mine"
+architecture = "natural"
+path = "~nosuchuser/x"
+"""
+
+
+def test_one_bad_row_leaves_the_others(dmps: Dmps, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(BAD_BESIDE_GOOD)
+    listed = dmps("models", "list", "--weights-file", "mine.toml", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.out)["models"]}
+    assert (listed.code, rows["good"]["state"], rows["natural"]["state"]) == (0, "not here", "bundled")
+    assert (rows["bad"]["state"], listed.err.count("\n")) == ("bad", 1)
+    assert "mine.toml, [bad]: ~nosuchuser/x: there is no such home folder" in rows["bad"]["about"]
+    assert "bad" in dmps("models", "list", "--weights-file", "mine.toml").out
+    assert dmps("models", "show", "good", "--weights-file", "mine.toml").code == 0
+    refused = dmps("models", "show", "bad", "--weights-file", "mine.toml")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://a/..", "https://a/", "https://a/" + "n" * 300, "https://a/.", "https://a/x/../.."]
+)
+def test_a_download_stays_in_its_folder(tmp_path: Path, address: str) -> None:
+    """Whatever its address ends with."""
+    (tmp_path / "mine.toml").write_text(
+        f'[mine]\nabout = "x"\narchitecture = "adm"\nsources = [{{ url = "{address}" }}]\n'
+    )
+    assert weights.card("mine", tmp_path / "mine.toml").location.parent == cache_dir() / "mine"
 
 
 @pytest.mark.parametrize(
@@ -396,6 +443,11 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
         ("num_channels", -32),
         ("num_channels", 0),
         ("num_res_blocks", 1.5),
+        ("num_res_blocks", 10_000_000),
+        ("num_channels", 10**30),
+        ("channel_mult", [1] * 1000),
+        ("channel_mult", "1e300"),
+        ("channel_mult", [10**400]),
         ("learn_sigma", "False"),
         ("num_heads", 0),
         ("colour", 1),

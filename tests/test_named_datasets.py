@@ -409,10 +409,10 @@ def test_a_table_of_ones_own_adds_and_replaces(host: Host, table: Callable[[str]
     ("lines", "said"),
     [
         ("rows = [3, 1]", r"\[small\]: rows is \[3, 1\]"),
-        ("rows = [true, 1]", "rows is"),
+        ("rows = [true, 1]", r"rows\[0\] is True"),
         ('colum = "x"', "unknown key colum; known are about, column"),
         ("column = 3", "column is 3"),
-        ('where = { label = ["a"] }', "where is"),
+        ('where = { label = ["a"] }', "a value of where is wrong"),
         ("[other]\nabout = 'x'\nrepo = 'a/b'", r"\[other\]: split is missing"),
         ("[other]\nabout = 'x'\nsplit = 'x'\nrepo = '../b/c'", "repo is '../b/c'"),
         ("[samples]\nabout = 'x'\nsplit = 'x'\nrepo = 'a/b'", "and not 'samples'"),

@@ -17,7 +17,7 @@ from dmps_cli.errors import WeightsError
 from dmps_cli.nets.adm import ADM, ADMConfig, time_features
 from dmps_cli.nets.layers import GroupNorm
 from dmps_cli.nets.loading import load_state
-from dmps_cli.nets.natural import Block, Natural, NaturalConfig, NaturalNet, natural_from_state
+from dmps_cli.nets.natural import Block, Natural, NaturalConfig, NaturalNet, natural_from_state, sigmas_of
 from tests.conftest import golden, golden_json, randn, rel
 from tests.rule import rule_tensor, rule_weights
 
@@ -382,6 +382,13 @@ def test_natural_reads_its_sizes_off_the_shapes(config: NaturalConfig) -> None:
     assert torch.isfinite(small_natural(config).denoise(randn(1, 3, 5, 7), 0.3)).all()
 
 
+@pytest.mark.parametrize("name", ["sigma_data", "sigma_min", "sigma_max"])
+@pytest.mark.parametrize("text", ["-1", "0", "1e300", "nan", "inf", "", "x", "1" * 5000])
+def test_absurd_noise_levels_are_refused(name: str, text: str) -> None:
+    with pytest.raises(WeightsError, match=rf"file: its metadata are damaged \({name} is"):
+        sigmas_of({name: text}, "file")
+
+
 def test_natural_takes_its_noise_levels_from_the_metadata() -> None:
     state, z = load_file(BUNDLED), randn(1, 3, 16, 16).float()
     other = natural_from_state(state, where="file", metadata={"sigma_data": "2.0", "licence": "any"})
@@ -389,7 +396,7 @@ def test_natural_takes_its_noise_levels_from_the_metadata() -> None:
     u = z / math.sqrt(v)
     f = other.net(u, torch.tensor([math.log(0.3) / 4.0]))
     assert rel(other.denoise(z, 0.3), 4.0 / v * z + 2.0 * 0.3 / math.sqrt(v) * f) <= 1e-6
-    with pytest.raises(WeightsError, match=r"file: its metadata .*'sigma_data': 'half'"):
+    with pytest.raises(WeightsError, match=r"file: its metadata are damaged \(sigma_data is 'half'"):
         natural_from_state(state, where="file", metadata={"sigma_data": "half"})
 
 

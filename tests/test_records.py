@@ -51,7 +51,7 @@ GOOD: dict[str, Any] = {"name": "y.png", "source": {"width": 3, "crop": [1, 2]}}
         ({"share": True}, "share is True; expected a number"),
         ({"kind": "c"}, "kind is 'c'; expected one of a, b(c"),
         ({"note": 1}, "note is 1; expected a text or nothing"),
-        ({"facts": {"x": "y"}}, "a value is wrong; expected a whole number"),
+        ({"facts": {"x": "y"}}, "a value of facts is wrong; expected a whole number"),
         ({"source": []}, "source is []; expected a table"),
         ({"source": {"crop": [1, 2]}}, "source.width is missing"),
         ({"source": {"width": 10, "crop": [1, 2]}}, "source.width is 10; expected a whole number, at most 9"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import pickle
 import re
 import struct
@@ -28,17 +29,21 @@ from dmps_cli.errors import OptionsError, OutputError, WeightsError
 from dmps_cli.files import atomic_write, is_unicode, remove_left_overs, sha256_file
 from dmps_cli.formats import HEAD, checkpoint_kind, is_markup
 from dmps_cli.nets.adm import ADM, ADMConfig
-from dmps_cli.nets.diffusers_unet import alpha_bars, folder_denoiser, read_config
+from dmps_cli.nets.diffusers_unet import Schedule, alpha_bars, folder_denoiser, read_config
 from dmps_cli.nets.loading import check_state, load_state
 from dmps_cli.nets.natural import NaturalConfig, natural_from_state
 from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
+from dmps_cli.reading import check_regular, decoding, open_regular
 
 CONVERSION = "1"
 """Version of what `convert` writes; a file of another version is made again."""
 
 EMA_ENTRIES = ("ema", "ema_state_dict", "ema_model", "model_ema")
 MODEL_ENTRIES = ("state_dict", "model_state_dict", "model")
+MAX_RATIO = 8
+"""Bytes that a checkpoint may hold for each byte of its file; more is meant to fill the memory."""
+
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 _NUMPY_SCALAR = np.float64(0.0).__reduce__()[0]
@@ -48,9 +53,6 @@ _ALLOWED: list[Any] = [  # a learning rate that numpy computed, as numpy 1 and 2
     np.dtype,
     np.dtypes.Float64DType,
 ]
-_UNPICKLING_TROUBLE = (  # besides its own error, what torch's restricted unpickler was seen to raise on damaged bytes
-    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError, struct.error),
-)
 _SAFETENSORS_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -98,11 +100,9 @@ def read_checkpoint(path: Path, trainable: Sequence[str] = ()) -> dict[str, Tens
 def _kind(path: Path) -> str:
     """'safetensors', 'zip' (torch.save) or 'legacy' (before torch 1.6). Raises WeightsError for anything else."""
     try:
-        if not path.is_file():
-            raise WeightsError(f"{path} is no file")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEAD)
-        whole = zipfile.is_zipfile(path)
+            whole = zipfile.is_zipfile(file)
     except OSError as exc:
         raise WeightsError(f"cannot read {path}: {exc.strerror}") from exc
     if not head:
@@ -117,7 +117,17 @@ def _kind(path: Path) -> str:
     raise WeightsError(f"{path} is not a checkpoint (neither torch.save's format nor safetensors)")
 
 
+def _check_archive(path: Path) -> None:
+    """Raises WeightsError for a zip file that unpacks to far more than it has bytes: torch.save does not compress."""
+    with decoding(path, WeightsError), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        unpacked, size = sum(entry.file_size for entry in archive.infolist()), os.fstat(file.fileno()).st_size
+    if unpacked > MAX_RATIO * size:
+        raise WeightsError(f"{path} has {size} bytes and unpacks to {unpacked}; weights are not compressed: refused")
+
+
 def _load_pickle(path: Path, *, mmap: bool) -> object:
+    if mmap:
+        _check_archive(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -127,25 +137,27 @@ def _load_pickle(path: Path, *, mmap: bool) -> object:
                 f"{path} asks for {asked[1]}, which weights never need: refused, it could run anything on this machine"
             ) from exc
         raise WeightsError(f"{path} is damaged: not a pickle of tensors; delete it and fetch it again") from exc
-    except _UNPICKLING_TROUBLE as exc:
+    except OSError as exc:
+        raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except MemoryError:
+        raise
+    except Exception as exc:  # whatever torch's restricted unpickler meets in damaged bytes
         raise WeightsError(
             f"{path} is damaged or not a checkpoint of torch.save; delete it and fetch it again"
         ) from exc
-    except OSError as exc:
-        raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata), the tensors mapped."""
     if not is_unicode(str(path)):
         raise WeightsError(f"{path}: safetensors files are opened by names in UTF-8 only; rename it or its folder")
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
-    except SafetensorError as exc:
-        raise WeightsError(f"{path} is damaged ({exc}); delete it and fetch it again") from exc
-    except OSError as exc:
-        raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    with decoding(path, WeightsError):
+        check_regular(path)
+        try:
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except SafetensorError as exc:
+            raise WeightsError(f"{path} is damaged ({exc}); delete it and fetch it again") from exc
 
 
 def _weights(content: object, trainable: Sequence[str], where: str, depth: int = 3) -> dict[str, Tensor] | None:
@@ -505,7 +517,7 @@ def build_prior(
     prior = ARCHITECTURES[architecture].prior(network, clip_denoised)
     prior.multiple = int(network.multiple)  # type: ignore[arg-type]
     if isinstance(prior, DDPMPrior) and schedule != "linear":
-        prior.bars = alpha_bars({"beta_schedule": schedule}, where)
+        prior.bars = alpha_bars(Schedule(beta_schedule=schedule), where)
     return prior
 
 

@@ -32,6 +32,8 @@ from dmps_cli.errors import InputError, OutputError, WeightsError
 from dmps_cli.files import atomic_write, remove_left_overs, sha256_file
 from dmps_cli.formats import HEAD, Format, is_markup
 from dmps_cli.network import UNREACHABLE, is_silent
+from dmps_cli.reading import read_bytes
+from dmps_cli.records import RecordError, Sha256, as_record, is_relative, parse_json
 
 if TYPE_CHECKING:
     import httpx2
@@ -128,10 +130,12 @@ def _check_source(source: Source) -> None:
     match source:
         case Hub(repo=repo) if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
             raise InputError(f"a source's repo is '{repo}'; owner/name is needed")
-        case Hub(file=file) if ".." in file.split("/") or file.startswith("/"):
+        case Hub(file=file) if not is_relative(file):
             raise InputError(f"a source's file is '{file}'; a path inside the repository is needed")
         case Web(url=url) if not _is_safe(url):
             raise InputError(f"a source's url is '{url}'; https://host/... is needed")
+        case Hub(revision=revision) if not re.fullmatch(r"[\w./-]{1,255}", revision):
+            raise InputError(f"a source's revision is '{revision}'; a branch, a tag or a commit is needed")
         case Drive(gdrive=gdrive) if not re.fullmatch(r"[\w-]+", gdrive):
             raise InputError(f"a source's gdrive is '{gdrive}'; the id alone is needed, not the address")
 
@@ -308,7 +312,7 @@ class _Contact:
 class _Record:
     """What is known of a file in the cache, beside it. size and mtime_ns tell whether it is still that file."""
 
-    sha256: str
+    sha256: Sha256
     source: str
     size: int
     mtime_ns: int
@@ -321,10 +325,9 @@ class _Record:
     def read(cls, target: Path) -> _Record | None:
         """The record, or None if there is none that can be read."""
         try:
-            record = cls(**json.loads(cls.path(target).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            return as_record(parse_json(read_bytes(cls.path(target))), cls)
+        except (OSError, RecordError):
             return None
-        return record if _SHA256.fullmatch(str(record.sha256)) else None
 
     @classmethod
     def write(cls, target: Path, digest: str, source: str, stat: os.stat_result) -> None:
@@ -545,7 +548,7 @@ class _Answer:
 
     total: int | None
     validator: str | None
-    sha256: str | None
+    sha256: Sha256 | None
 
 
 @dataclass(frozen=True)
@@ -567,8 +570,8 @@ class _Part:
     def state(self) -> tuple[int, _Answer | None]:
         """(bytes that can be gone on with, whose they are); (0, None) if the version is not known."""
         try:
-            size, answer = self.path.stat().st_size, _Answer(**json.loads(self._notes.read_bytes()))
-        except (OSError, ValueError, TypeError):
+            size, answer = self.path.stat().st_size, as_record(parse_json(read_bytes(self._notes)), _Answer)
+        except (OSError, RecordError):
             return 0, None
         fits = answer.validator is not None and (answer.total is None or size <= answer.total)
         return (size, answer) if size and fits else (0, None)

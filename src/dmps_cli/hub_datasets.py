@@ -12,42 +12,60 @@ import hashlib
 import json
 import os
 import re
-import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from dmps_cli.downloads import HubData, HubListing, Note, Progress, cache_dir, fetch, is_offline, locked
 from dmps_cli.errors import InputError
 from dmps_cli.files import atomic_write, remove_left_overs_below
 from dmps_cli.formats import JSON, PARQUET
+from dmps_cli.reading import open_regular, read_bytes
+from dmps_cli.records import RecordError, Sha256, as_record, expanded, form, is_relative, parse_json, parse_toml
 
 _BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
+MAX_LISTING = 2**26  # bytes
 _BATCH = 64  # rows in memory at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataCard:
-    """One table of datasets.toml: which rows of which data set on the Hub, and on what terms.
+Row = Annotated[int, Meta(ge=0, le=10**12)]
+Text = Annotated[str, form("a text that is not empty", r"\s*[^\s\0][^\0]*")]
+
+
+class DataTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a table of datasets.toml says: which rows of which data set on the Hub, and on what terms.
 
     column: of the pictures; rows: (first, last) of the split; files: a pattern of the shards' names, where they do
     not follow from the split; where: column -> the value that a row must have; source: an address to read about it.
     """
 
-    name: str
-    about: str
-    repo: str
-    split: str
-    column: str = "image"
-    rows: tuple[int, int] | None = None
-    revision: str = "main"
-    files: str | None = None
-    where: Mapping[str, Any] = field(default_factory=dict)
-    licence: str = "not stated"
-    source: str = ""
+    about: Text
+    repo: Annotated[str, form("owner/name", r"[\w.-]+(/[\w.-]+)?")]
+    split: Text
+    column: Text = "image"
+    rows: tuple[Row, Row] | None = None
+    revision: Annotated[str, form("a branch, a tag or a commit", r"[\w./-]{1,255}")] = "main"
+    files: Text | None = None
+    where: dict[str, str | int] = {}
+    licence: Text = "not stated"
+    source: Text | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for rows that are none."""
+        if self.rows is not None and self.rows[0] > self.rows[1]:
+            raise ValueError(f"rows is {list(self.rows)}; expected the first and the last")
+
+
+class DataCard(DataTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A data set: its table and its name."""
+
+    name: Annotated[str, form("letters, digits, dots, _ and -, and not 'samples'", r"(?!samples\Z)\w[\w.-]{0,99}")]
 
     @property
     def location(self) -> Path:
@@ -74,57 +92,24 @@ def data_cards() -> dict[str, DataCard]:
     Raises InputError for a table that cannot be read, naming the data set and what is wrong with it.
     """
     named = os.environ.get("DMPS_DATASETS")
-    return _read(_BUILTIN) | (_read(Path(named).expanduser()) if named else {})
+    return _read(_BUILTIN) | (_read(expanded(named)) if named else {})
 
 
 def _read(path: Path) -> dict[str, DataCard]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        tables = parse_toml(read_bytes(path))
+    except OSError as exc:
+        raise InputError(f"cannot read the data sets of {path}: {exc.strerror}") from exc
+    except RecordError as exc:
         raise InputError(f"cannot read the data sets of {path}: {exc}") from exc
     return {name: _card(name, table, f"{path}, [{name}]") for name, table in tables.items()}
 
 
 def _card(name: str, table: object, where: str) -> DataCard:
-    if not isinstance(table, dict):
-        raise InputError(f"{where}: a table is needed, not {table!r}")
-    known = {item.name for item in fields(DataCard)} - {"name"}
-    if unknown := table.keys() - known:
-        raise InputError(f"{where}: unknown key {min(unknown)}; known are {', '.join(sorted(known))}")
-    if missing := {"about", "repo", "split"} - table.keys():
-        raise InputError(f"{where}: {min(missing)} is missing")
-    for key, value in table.items():
-        if not _FITS.get(key, _is_text)(value):
-            raise InputError(f"{where}: {key} is {value!r}")
-    if not re.fullmatch(r"\w[\w.-]*", name) or name == "samples":
-        raise InputError(f"{where}: its name must be letters, digits, dots, _ and -, and not 'samples'")
-    rows = tuple(table["rows"]) if "rows" in table else None
-    return DataCard(**{**table, "name": name, "rows": rows})
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_repo(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value) is not None
-
-
-def _is_range(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(row, int) and not isinstance(row, bool) for row in value)
-        and 0 <= value[0] <= value[1]
-    )
-
-
-def _is_condition(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(wanted, str | int | bool) for wanted in value.values())
-
-
-_FITS: dict[str, Callable[[object], bool]] = {"repo": _is_repo, "rows": _is_range, "where": _is_condition}
-"""Whether a key's value is of its kind; a text where none is named."""
+    try:
+        return as_record({**asdict(as_record(table, DataTable)), "name": name}, DataCard)
+    except RecordError as exc:
+        raise InputError(f"{where}: {exc}") from exc
 
 
 # Its pictures
@@ -142,12 +127,13 @@ def row_pictures(
     ends = [*([card.rows[1]] if card.rows else []), *([max(wanted)] if wanted else [])]
     found: dict[int, Path] = {}
     start = 0
-    for shard in _shards(card, link):
+    commit, shards = _shards(card, link)
+    for shard in shards:
         if start > min(ends, default=start) or (limit is not None and len(found) >= limit):
             break
-        index = _index(card, shard, link)
+        index = _index(card, shard, commit, link)
         chosen = _chosen(card, index, start, wanted)[: None if limit is None else limit - len(found)]
-        found |= _files(card, shard, start, chosen, link)
+        found |= _files(card, shard, commit, start, chosen, link)
         start += index.rows
     if not found and wanted is None:
         raise InputError(
@@ -158,7 +144,7 @@ def row_pictures(
 
 def row_origin(card: DataCard) -> dict[str, str]:
     """repo, commit, split, column of a data set whose pictures are in the cache: what `row_pictures` has read."""
-    commit = _shards(card, Link(offline=True))[0].commit
+    commit, _ = _shards(card, Link(offline=True))
     return {"repo": card.repo, "commit": commit, "split": card.split, "column": card.column}
 
 
@@ -186,12 +172,12 @@ def _chosen(card: DataCard, index: _Index, start: int, wanted: Collection[int] |
     return [row for row in rows if first <= row <= last and (wanted is None or row in wanted)]
 
 
-def _files(card: DataCard, shard: _Shard, start: int, rows: Sequence[int], link: Link) -> dict[int, Path]:
+def _files(card: DataCard, shard: _Shard, commit: str, start: int, rows: Sequence[int], link: Link) -> dict[int, Path]:
     """The files of these rows of a shard, which are written where they are not there yet."""
     folder = card.location / "pictures"
     there = _written(folder)
     if any(row not in there for row in rows):
-        parquet = _fetched(card, shard, link)
+        parquet = _fetched(card, shard, commit, link)
         with locked(folder, link.note):
             there = _written(folder)  # by another process, meanwhile
             remove_left_overs_below(folder)
@@ -214,41 +200,53 @@ def _written(folder: Path) -> dict[int, Path]:
 # Its shards
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Shard:
-    """A parquet file of the data set, as the Hub lists it at a commit."""
+class _Lfs(Struct, frozen=True, kw_only=True):
+    """What the Hub says of a large file."""
+
+    sha256: Sha256 | None = None
+
+
+class _Shard(Struct, frozen=True, kw_only=True, rename={"file": "rfilename"}):
+    """A file of the data set, as the Hub lists it."""
 
     file: str
-    size: int | None
-    sha256: str | None
-    commit: str
+    size: Annotated[int, Meta(ge=0)] | None = None
+    lfs: _Lfs | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """Of what it holds, where the Hub says so."""
+        return None if self.lfs is None else self.lfs.sha256
 
 
-def _shards(card: DataCard, link: Link) -> list[_Shard]:
-    """The shards in the order of their rows. The listing is kept: a branch that moves on does not move the rows."""
+class _Listing(Struct, frozen=True, kw_only=True):
+    """A data set at a commit."""
+
+    sha: Annotated[str, form("a commit", r"[\w.-]{1,255}")]
+    siblings: list[_Shard]
+
+
+def _shards(card: DataCard, link: Link) -> tuple[str, list[_Shard]]:
+    """(the commit, the shards in the order of their rows).
+
+    The listing is kept: a branch that moves on does not move the rows.
+    """
     source = HubListing(repo=card.repo, revision=card.revision)
     path = fetch([source], card.location / "hub.json", form=JSON, **_how(card, link)).path
     try:
-        listing = json.loads(path.read_bytes())
-        shards = [
-            _Shard(
-                file=each["rfilename"],
-                size=each.get("size"),
-                sha256=(each.get("lfs") or {}).get("sha256"),
-                commit=listing["sha"],
-            )
-            for each in listing["siblings"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise InputError(f"{path} is no listing of the Hub; delete it and run again") from exc
-    return _of_split(card, shards)
+        listing = as_record(parse_json(read_bytes(path, MAX_LISTING)), _Listing)
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+    except RecordError as exc:
+        raise InputError(f"{path} is no listing of the Hub; delete it and run again ({exc})") from exc
+    return listing.sha, _of_split(card, listing.siblings)
 
 
 def _of_split(card: DataCard, shards: Sequence[_Shard]) -> list[_Shard]:
     """Those of the split: SPLIT-00000-of-00015*.parquet, SPLIT.parquet, SPLIT/*.parquet; or as `files` says."""
     split = re.escape(card.split)
     usual = re.compile(rf"(.*/)?({split}(-\d+-of-\d+[^/]*)?\.parquet|{split}/[^/]+\.parquet)")
-    tables = [each for each in shards if each.file.endswith(".parquet") and ".." not in each.file.split("/")]
+    tables = [each for each in shards if each.file.endswith(".parquet") and is_relative(each.file)]
     found = sorted(
         (
             each
@@ -285,37 +283,35 @@ def _how(card: DataCard, link: Link) -> dict[str, Any]:
     }
 
 
-def _fetched(card: DataCard, shard: _Shard, link: Link) -> Path:
+def _fetched(card: DataCard, shard: _Shard, commit: str, link: Link) -> Path:
     """The shard on the disk, downloaded if need be. Raises InputError without pyarrow, before the download."""
     _pyarrow(card.name)
     target = card.location / shard.file
     if not (target.exists() or link.offline or is_offline()):
         size = "" if shard.size is None else f" ({shard.size / 1e6:.0f} MB)"
         link.note(f"{card.name}: {card.repo}/{shard.file}{size}; {card.licence}")
-    source = HubData(repo=card.repo, file=shard.file, revision=shard.commit)
+    source = HubData(repo=card.repo, file=shard.file, revision=commit)
     return fetch([source], target, size=shard.size, sha256=shard.sha256, form=PARQUET, **_how(card, link)).path
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Index:
+class _Index(Struct, frozen=True, kw_only=True):
     """What is to be remembered of a shard: how many rows it has, and which of them `where` keeps (None: all)."""
 
-    rows: int
-    kept: list[int] | None
+    rows: Row
+    kept: list[Row] | None
 
 
-def _index(card: DataCard, shard: _Shard, link: Link) -> _Index:
+def _index(card: DataCard, shard: _Shard, commit: str, link: Link) -> _Index:
     """From the shard's footer, once; kept beside it, so that the shard may be deleted."""
     path = card.location / f"{shard.file}.rows.json"
     try:
-        noted = json.loads(path.read_bytes())
-        return _Index(rows=int(noted["rows"]), kept=noted["kept"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or no longer readable
+        return as_record(parse_json(read_bytes(path, MAX_LISTING)), _Index)
+    except (OSError, RecordError):  # not there yet, or no longer readable
         pass
-    parquet = _fetched(card, shard, link)
+    parquet = _fetched(card, shard, commit, link)
     with _opened(card, parquet) as file:
         index = _Index(rows=file.metadata.num_rows, kept=_kept(card, file, parquet) if card.where else None)
-    atomic_write(path, json.dumps({"rows": index.rows, "kept": index.kept}).encode(), overwrite=True)
+    atomic_write(path, json.dumps(asdict(index)).encode(), overwrite=True)
     return index
 
 
@@ -337,7 +333,7 @@ def _opened(card: DataCard, path: Path) -> Iterator[Any]:
     """A ParquetFile. Raises InputError for what cannot be read, on opening or later."""
     pyarrow = _pyarrow(card.name)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with open_regular(path) as source, pyarrow.parquet.ParquetFile(source) as file:
             yield file
     except (OSError, pyarrow.ArrowException) as exc:
         reason = str(exc).strip().partition("\n")[0].rstrip(".")

@@ -12,6 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -43,6 +44,9 @@ FileName = Annotated[str, form("the name of a file, without a folder", _NAME)]
 RelativePath = Annotated[str, form("the path of a file below its folder", f"{_NAME}(?:/{_NAME})*")]
 Label = Annotated[str, form("a short name of letters and digits", "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")]
 """A name that becomes part of file names."""
+
+Sha256 = Annotated[str, form("a sha256 of 64 hexadecimal digits", "[0-9a-f]{64}")]
+PathText = Annotated[str, form("a path", r"[^\0]+")]
 
 Finite = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
 """A number that is neither NaN nor infinite."""
@@ -118,14 +122,34 @@ def _inner(value: Any) -> Iterable[Any]:
 # --- Records
 
 
-def as_record(content: Any, kind: type[T]) -> T:
-    """The content as a record, or any other type that msgspec knows. Raises RecordError, naming field and value."""
+def as_record(content: Any, kind: type[T], *, strict: bool = True) -> T:
+    """The content as a record, or any other type that msgspec knows. Raises RecordError, naming field and value.
+
+    strict: whether a number must be one; otherwise a text of one will do.
+    """
     try:
-        return msgspec.convert(content, kind)
+        return msgspec.convert(content, kind, strict=strict)
     except msgspec.ValidationError as exc:
-        raise RecordError(_phrase(str(exc), content)) from exc
+        raise RecordError(_phrase(str(exc), content, kind)) from exc
     except UnicodeEncodeError as exc:  # a lone surrogate where msgspec compares
         raise RecordError(f"{_shortened(ascii(exc.object))} is no text") from exc
+
+
+def expanded(text: str) -> Path:
+    """A path, ~ and ~user for their home folders. Raises RecordError where there is no such folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as exc:
+        raise RecordError(f"{text}: there is no such home folder") from exc
+
+
+def is_relative(text: str) -> bool:
+    """Whether a text is the path of a file below its folder."""
+    try:
+        as_record(text, RelativePath)
+    except RecordError:
+        return False
+    return True
 
 
 def as_builtins(record: msgspec.Struct) -> dict[str, Any]:
@@ -147,16 +171,23 @@ _WORDS = {
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 
 
-def _phrase(message: str, content: Any) -> str:
+def _phrase(message: str, content: Any, kind: Any) -> str:
     """msgspec's message as ours: 'source.width is -3; expected a whole number, at least 1'."""
     match = _PLACE.match(message)
     assert match is not None  # it matches any text
     text, place = match["text"], (match["place"] or "").strip("`")
     if missing := re.fullmatch(r"Object missing required field `(.*)`", text):
         return f"{'.'.join(filter(None, (_field(place), missing[1])))} is missing"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+        known = f"; known are {', '.join(sorted(kind.__struct_fields__))}" if not place else ""
+        return f"unknown key {unknown[1]}{known}"
+    if not text.startswith(("Expected", "Invalid", "Number", "Integer")):  # of a record's own check
+        return f"{_field(place)}: {text}" if place else text
     value = _at(place, content)
-    is_what = f"{_field(place) or 'it'} is {_shortened(repr(value))}" if value is not _UNKNOWN else "a value is wrong"
-    return f"{is_what}; {_expected(text)}"
+    if value is _UNKNOWN:  # inside of a table of any names
+        within = _field(place.partition("[...]")[0])
+        return f"a value{f' of {within}' if within else ''} is wrong; {_expected(text)}"
+    return f"{_field(place) or 'it'} is {_shortened(repr(value))}; {_expected(text)}"
 
 
 def _expected(text: str) -> str:

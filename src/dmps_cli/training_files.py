@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 from filelock import FileLock, Timeout
+from msgspec import Meta, Struct
 from torch import Tensor
 
 from dmps_cli.checkpoints import read_checkpoint, read_safetensors, write_safetensors
@@ -20,13 +22,27 @@ from dmps_cli.files import atomic_write, nearest_existing
 from dmps_cli.images import png_bytes
 from dmps_cli.measurements import versions
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
+from dmps_cli.nets.options import MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH
 from dmps_cli.optimizers import moments_of
+from dmps_cli.records import RecordError, as_record, parse_json
 from dmps_cli.report import csv_text
 from dmps_cli.trainer import EXACT, PSNR_NAMES, Recipe, Trainer
 
 ARCHITECTURE = "natural"
 STATE_FORMAT = "dmps training state 3"
-STATE_FACTS = {"step", "bad_steps", "seconds", "level_losses", "rows", "config", "recipe", "photographs"}
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What a state says beside its tensors."""
+
+    step: Annotated[int, Meta(ge=0)]
+    bad_steps: Annotated[int, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0.0, le=1e12)]
+    level_losses: Any
+    rows: list[dict[str, Any]]
+    config: NaturalConfig
+    recipe: Recipe
+    photographs: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +144,15 @@ def read_state(files: Files) -> Saved:
     if metadata.get("format") != STATE_FORMAT:
         raise WeightsError(f"{files.state} is no training state that this version of dmps reads; {anew}")
     try:
-        facts = json.loads(metadata["facts"])
-        if not isinstance(facts, dict):
-            raise ValueError("its facts are none")
-        if missing := STATE_FACTS - facts.keys():
-            raise ValueError(f"no {min(missing)} in it")
-        config = NaturalConfig(**{**facts["config"], "widths": tuple(facts["config"]["widths"])})
-        parameters = dict(NaturalNet(config).named_parameters())
+        facts = as_record(parse_json(metadata["facts"].encode()), dict[str, Any])
+        read = as_record(facts, Facts)
+        config, recipe = read.config, read.recipe
+        if max(*config.widths, config.emb_width, config.num_frequencies) > MAX_WIDTH:
+            raise ValueError("its sizes are larger than any network's")
+        if config.num_blocks > MAX_BLOCKS or len(config.widths) > MAX_LEVELS:
+            raise ValueError("it has more blocks than any network")
+        with torch.device("meta"):  # the sizes are only claimed so far
+            parameters = dict(NaturalNet(config).named_parameters())
         shapes = {f"{part}.{n}": p.shape for n, p in parameters.items() for part in ("net", "ema")}
         sizes = {f"{part}.{n}": p.numel() for n, p in parameters.items() for part in moments_of(n, p)}
         if (
@@ -143,10 +161,8 @@ def read_state(files: Files) -> Saved:
             or any(tensors[name].numel() != size for name, size in sizes.items())
         ):
             raise ValueError("its tensors are not those of its sizes")
-        return Saved(
-            path=files.state, text=metadata["facts"], config=config, recipe=Recipe(**facts["recipe"]), facts=facts
-        )
-    except (KeyError, TypeError, ValueError) as exc:
+        return Saved(path=files.state, text=metadata["facts"], config=config, recipe=recipe, facts=facts)
+    except (KeyError, ValueError, RecordError, WeightsError) as exc:
         raise WeightsError(f"{files.state} is damaged ({exc}); {anew}") from exc
 
 

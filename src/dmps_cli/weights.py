@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta, Struct
+from msgspec.structs import asdict, replace
 
 from dmps_cli.downloads import (
     Fetched,
@@ -28,6 +29,19 @@ from dmps_cli.downloads import (
 from dmps_cli.errors import InputError, OptionsError, UsageError, WeightsError, unknown_name
 from dmps_cli.files import sha256_file
 from dmps_cli.formats import CHECKPOINT, format_of
+from dmps_cli.reading import read_bytes
+from dmps_cli.records import (
+    FileName,
+    PathText,
+    RecordError,
+    RelativePath,
+    Sha256,
+    as_record,
+    expanded,
+    form,
+    one_of,
+    parse_toml,
+)
 from dmps_cli.schedules import SAMPLERS
 
 if TYPE_CHECKING:
@@ -41,13 +55,23 @@ DIFFUSERS = "diffusers"
 PRIOR_KINDS = {"natural": "denoiser", "adm": "ddpm", "ncsnpp": "flow", DIFFUSERS: "denoiser"}
 """Architecture -> the prior that its networks are: what they predict, on which levels."""
 
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""Of the noise of DDPM chains of 1000 steps, by diffusers' names."""
+
+if TYPE_CHECKING:
+    Sources = tuple[Source, ...]
+else:  # read by `parse_source`
+    Sources = tuple[Any, ...]
+
 _DATA = Path(str(files("dmps_cli"))) / "data"
 _SOURCE_ROOT = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """One table of weights.toml: what a checkpoint is and where it lies.
+Positive = Annotated[int, Meta(ge=1, le=2**50)]
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a table of weights.toml says of a checkpoint: what it is and where it lies.
 
     prior: 'denoiser' (any level), 'ddpm' (eps on DDPM levels), 'flow' (velocity on flow levels). sampler: the ladder
     that it is used on by default. schedule: of the DDPM chain that it was trained on. image_size: side of the one
@@ -56,25 +80,55 @@ class Card:
     options of the network, by the reference's names.
     """
 
-    name: str
     about: str
-    architecture: str
-    prior: str
-    sampler: str = "ddpm"
-    config: Mapping[str, Any] = field(default_factory=dict)
+    architecture: Annotated[str, one_of(PRIOR_KINDS)]
+    prior: Annotated[str, one_of(sorted({*PRIOR_KINDS.values()}))]
+    sampler: Annotated[str, one_of(SAMPLERS)] = "ddpm"
+    config: dict[str, Any] = {}
     clip_denoised: bool = True
-    schedule: str = "linear"
-    image_size: int | None = None
+    schedule: Annotated[str, one_of(SCHEDULES)] = "linear"
+    image_size: Annotated[int, Meta(ge=1, le=2**16)] | None = None
     aligned_faces: bool = False
-    bundled: str | None = None
-    path: str | None = None
-    sources: tuple[Source, ...] = ()
-    files: tuple[str, ...] = ()
-    size: int | None = None
-    megabytes: int | None = None
-    sha256: str | None = None
+    bundled: RelativePath | None = None
+    path: PathText | None = None
+    sources: Sources = ()
+    files: tuple[RelativePath, ...] = ()
+    size: Positive | None = None
+    megabytes: Positive | None = None
+    sha256: Sha256 | None = None
     licence: str = "not stated"
     warning: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        kind, is_folder = PRIOR_KINDS[self.architecture], self.architecture == DIFFUSERS
+        places = [place for place in (self.bundled, self.path, self.sources) if place]
+        problems = {
+            f"prior is '{self.prior}'; that of {self.architecture} is {kind}": self.prior != kind,
+            "it names no file: give path or sources": not places,
+            "it names several places: give path or sources": len(places) > 1,
+            "files is missing: those of the folder to fetch": is_folder and bool(self.sources) and not self.files,
+            "files belong to a diffusers folder": bool(self.files) and not is_folder,
+            "size and sha256 are of one file; a folder has several": is_folder
+            and (self.size or self.sha256) is not None,
+            "aligned_faces needs image_size": self.aligned_faces and self.image_size is None,
+        }
+        for problem, is_there in problems.items():
+            if is_there:
+                raise ValueError(problem)
+
+
+class _Head(Struct, frozen=True, kw_only=True):
+    """What of a table must be known to read the rest."""
+
+    architecture: str
+    sources: list[dict[str, Any]] = []
+
+
+class Card(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A checkpoint: its table and its name."""
+
+    name: Annotated[str, form("letters, digits, dots, _ and -", r"\w[\w.-]{0,99}")]
 
     @property
     def is_local(self) -> bool:
@@ -87,15 +141,18 @@ class Card:
         if self.bundled is not None:
             return _DATA / self.bundled
         if self.path is not None:
-            return Path(self.path).expanduser()
+            return expanded(self.path)
         folder = cache_dir() / self.name
         return folder if self.architecture == DIFFUSERS else folder / _file_name(self.sources[0], self.name)
 
 
 def _file_name(source: Source, name: str) -> str:
     """What a download is called in the cache."""
-    address = getattr(source, "file", None) or getattr(source, "url", None)
-    return Path(address).name if address else f"{name}.pt"
+    address = getattr(source, "file", None) or getattr(source, "url", None) or ""
+    try:
+        return as_record(Path(address).name, FileName)
+    except RecordError:
+        return f"{name}.pt"
 
 
 # The table
@@ -114,103 +171,63 @@ def weights_file(override: Path | None = None) -> Path:
 def cards(override: Path | None = None) -> dict[str, Card]:
     """Every checkpoint by name: those that come with dmps, and over them those of the user's own table.
 
-    Raises InputError for a table that cannot be read, naming the checkpoint and what is wrong with it.
+    Those that cannot be used are left out (`bad_cards`). Raises InputError for a file that cannot be read.
     """
+    return {name: entry for name, entry in _rows(override).items() if isinstance(entry, Card)}
+
+
+def bad_cards(override: Path | None = None) -> dict[str, InputError]:
+    """Name -> what is wrong, of the tables that describe no checkpoint. Raises InputError as `cards`."""
+    return {name: entry for name, entry in _rows(override).items() if isinstance(entry, InputError)}
+
+
+def _rows(override: Path | None) -> dict[str, Card | InputError]:
     builtin = next(path for path in (_DATA / "weights.toml", _SOURCE_ROOT / "weights.toml") if path.is_file())
     named = weights_file(override)
     return _read(builtin) | ({} if named == builtin else _read(named))
 
 
-def _read(path: Path) -> dict[str, Card]:
+def _read(path: Path) -> dict[str, Card | InputError]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        tables = parse_toml(read_bytes(path))
+    except OSError as exc:
+        raise InputError(f"cannot read the checkpoints of {path}: {exc.strerror}") from exc
+    except RecordError as exc:
         raise InputError(f"cannot read the checkpoints of {path}: {exc}") from exc
-    return {name: _card(name, table, path) for name, table in tables.items()}
+    return {name: _card_or_error(name, table, path) for name, table in tables.items()}
 
 
-def _card(name: str, table: object, path: Path) -> Card:
-    where = f"{path}, [{name}]"
-    if not isinstance(table, dict):
-        raise InputError(f"{where}: a table is needed, not {table!r}")
-    known = {item.name for item in fields(Card)} - {"name"}
-    if unknown := table.keys() - known:
-        raise InputError(f"{where}: unknown key {min(unknown)}; known are {', '.join(sorted(known))}")
-    if missing := {"about", "architecture"} - table.keys():
-        raise InputError(f"{where}: {min(missing)} is missing")
-    for key, value in table.items():
-        if not isinstance(value, _TYPES.get(key, str)) or (_TYPES.get(key) is int and isinstance(value, bool)):
-            raise InputError(f"{where}: {key} is {value!r}")
+def _card_or_error(name: str, table: object, path: Path) -> Card | InputError:
     try:
-        sources = tuple(map(_source(table), table.get("sources", ())))
-        prior = table.get("prior", PRIOR_KINDS.get(table["architecture"], ""))
-        card = Card(
-            **{**table, "name": name, "prior": prior, "sources": sources, "files": tuple(table.get("files", ()))}
-        )
-    except (InputError, AttributeError, TypeError) as exc:
-        raise InputError(f"{where}: {exc}") from exc
-    _check(card, where)
-    return card
+        return _card(name, table)
+    except InputError as exc:
+        return InputError(f"{path}, [{name}]: {exc}")
 
 
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(("config",), dict),
-    **dict.fromkeys(("clip_denoised", "aligned_faces"), bool),
-    **dict.fromkeys(("image_size", "size", "megabytes"), int),
-    **dict.fromkeys(("sources", "files"), list),
-}
-"""Of the keys of a table; text where none is named."""
-
-
-def _source(table: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Source]:
-    """Reads a source; that of a folder names the repository alone, its files stand in `files`."""
-    is_folder = table["architecture"] == DIFFUSERS
-    return lambda mapping: parse_source({**mapping, "file": "config.json"} if is_folder else mapping)
-
-
-def _check(card: Card, where: str) -> None:
-    """Raises InputError for what does not fit together."""
-    kind = PRIOR_KINDS.get(card.architecture)
-    is_folder = card.architecture == DIFFUSERS
-    places = [place for place in (card.bundled, card.path, card.sources) if place]
-    sizes = [size for size in (card.size, card.image_size, card.megabytes) if size is not None]
-    problems = {
-        f"architecture is '{card.architecture}'; choose one of {', '.join(PRIOR_KINDS)}": kind is None,
-        f"prior is '{card.prior}'; that of {card.architecture} is {kind}": card.prior != kind,
-        f"sampler is '{card.sampler}'; choose one of {', '.join(SAMPLERS)}": card.sampler not in SAMPLERS,
-        f"schedule is '{card.schedule}'; choose one of {', '.join(SCHEDULES)}": card.schedule not in SCHEDULES,
-        "its name holds more than letters, digits, dots, _ and -": not re.fullmatch(r"[\w][\w.-]*", card.name),
-        "it names no file: give path or sources": not places,
-        "it names several places: give path or sources": len(places) > 1,
-        "files is missing: those of the folder to fetch": is_folder and bool(card.sources) and not card.files,
-        "files belong to a diffusers folder": bool(card.files) and not is_folder,
-        "files must be paths inside the folder": any(not _is_inside(name) for name in card.files),
-        "size and sha256 are of one file; a folder has several": is_folder and (card.size or card.sha256) is not None,
-        "sha256 is no sha256": card.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", card.sha256),
-        "sizes must be positive": any(size < 1 for size in sizes),
-        "aligned_faces needs image_size": card.aligned_faces and card.image_size is None,
-        "bundled must be a file of the package": card.bundled is not None and not _is_inside(card.bundled),
-    }
-    for problem, is_there in problems.items():
-        if is_there:
-            raise InputError(f"{where}: {problem}")
-
-
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-"""Of the noise of DDPM chains of 1000 steps, by diffusers' names."""
-
-
-def _is_inside(name: object) -> bool:
-    """Whether a name is a path below a folder."""
-    return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in Path(name).parts
+def _card(name: str, table: object) -> Card:
+    """The card of a table. Raises InputError, saying what is wrong."""
+    head = as_record(table, _Head)
+    sources = [
+        parse_source({**source, "file": "config.json"} if head.architecture == DIFFUSERS else source)
+        for source in head.sources
+    ]  # that of a folder names the repository alone, its files stand in `files`
+    prior = PRIOR_KINDS.get(head.architecture, "denoiser")
+    known = as_record({"prior": prior, **as_record(table, dict[str, Any]), "sources": sources}, Table)
+    entry = as_record({**asdict(known), "name": name}, Card)
+    if entry.path is not None:
+        expanded(entry.path)
+    return entry
 
 
 def card(name: str, override: Path | None = None) -> Card:
     """The checkpoint of that name, or the one at that path. Raises UsageError with the nearest name otherwise."""
-    table = cards(override)
+    rows = _rows(override)
+    if name in rows and isinstance(entry := rows[name], InputError):
+        raise entry
+    table = {known: entry for known, entry in rows.items() if isinstance(entry, Card)}
     if name in table:
         return table[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and (path.is_file() or path.is_dir()):
         return _card_of_path(path, table)
     if path.suffix or os.sep in name:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import asdict
 
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Offline, Quiet, WeightsFile, complete_model
@@ -17,6 +17,7 @@ from dmps_cli.weights import (
     CARD_TEXTS,
     NOT_HERE,
     Card,
+    bad_cards,
     card,
     cards,
     copy_is_enough,
@@ -44,6 +45,9 @@ def list_models(weights_file: WeightsFile = None, as_json: AsJson = False) -> No
     """
     rows = [facts(entry) for entry in cards(weights_file).values()]
     console = Console(as_json=as_json)
+    for name, error in bad_cards(weights_file).items():
+        console.error(str(error))
+        rows.append(dict.fromkeys(rows[0]) | {"name": name, "state": "bad", "about": str(error)})
     console.object({"cache": str(cache_dir()), "models": rows})
     if not as_json:
         shown = ("name", "state", "MB", "sampler", "px", "licence")

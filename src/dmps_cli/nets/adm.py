@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm
-from dmps_cli.nets.options import Options
+from dmps_cli.nets.options import MAX_BLOCKS, Options
 
 NUM_GROUPS = 32
 MAX_PERIOD = 10_000.0
@@ -80,7 +80,7 @@ class ADMConfig:
             out_channels=6 if options.boolean("learn_sigma") else 3,
             base_width=options.integer("num_channels"),
             multipliers=tuple(options.numbers("channel_mult")) if has_mult else DEFAULT_MULT[size],
-            num_res_blocks=options.integer("num_res_blocks"),
+            num_res_blocks=options.integer("num_res_blocks", most=MAX_BLOCKS),
             attention_at=frozenset(size // side for side in options.integers("attention_resolutions", "16")),
             num_heads=num_heads,
             num_heads_up=num_heads if heads_up == -1 else heads_up,

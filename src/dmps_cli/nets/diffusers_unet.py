@@ -5,24 +5,73 @@ The network is that of the `diffusers` package, an optional extra: its blocks ar
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from dmps_cli.errors import WeightsError
 from dmps_cli.nets.layers import clipped
 from dmps_cli.nets.loading import load_state
+from dmps_cli.nets.options import MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH
+from dmps_cli.reading import decoding, read_bytes
+from dmps_cli.records import RecordError, as_record, one_of, parse_json
 from dmps_cli.schedules import ddpm_time
+
+T = TypeVar("T")
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 """Those of diffusers that clip x0 unless their configuration says otherwise."""
+
+MAX_STEPS = 100_000
+
+Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+Beta = Annotated[float, Meta(gt=0.0, lt=1.0)]
+
+
+class Schedule(Struct, frozen=True, kw_only=True, rename={"class_name": "_class_name"}):
+    """What is read of a scheduler_config.json, with diffusers' own defaults."""
+
+    class_name: str = "DDPMScheduler"
+    prediction_type: Annotated[str, one_of(PREDICTIONS)] = "epsilon"
+    beta_schedule: str | None = "linear"
+    num_train_timesteps: Annotated[int, Meta(ge=1, le=MAX_STEPS)] = 1000
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
+    trained_betas: Annotated[list[Beta], Meta(min_length=1, max_length=MAX_STEPS)] | None = None
+    rescale_betas_zero_snr: bool | None = None
+    thresholding: bool | None = None
+    clip_sample: bool | None = None
+    clip_sample_range: Annotated[float, Meta(gt=0.0, le=1e4)] = 1.0
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of |x0|, if there is one."""
+        clips = self.class_name in CLIPPING_SCHEDULERS if self.clip_sample is None else self.clip_sample
+        return self.clip_sample_range if clips else None
+
+
+class Network(Struct, frozen=True, kw_only=True, rename={"class_name": "_class_name"}):
+    """What is checked of a network's config.json before diffusers builds it."""
+
+    class_name: str = ""
+    sample_size: Count | list[Count] | None = None
+    in_channels: Count = 3
+    out_channels: Count = 3
+    layers_per_block: Annotated[int, Meta(ge=1, le=MAX_BLOCKS)] = 2
+    block_out_channels: Annotated[list[Count], Meta(min_length=1, max_length=MAX_LEVELS)] | None = None
+    attention_head_dim: Count | None = 8
+    norm_num_groups: Count = 32
+    time_embedding_type: str = "positional"
+    class_embed_type: str | None = None
+    num_class_embeds: int | None = None
+
 
 WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -86,21 +135,14 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
     _check_unconditional(folder, config)
     candidates = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
     schedule_file = next((path for path in candidates if path.is_file()), candidates[1])
-    schedule = _json(schedule_file)
-    where = str(schedule_file)
-    prediction = schedule.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise WeightsError(
-            f"{where}: prediction_type '{prediction}' is unknown; choose one of {', '.join(PREDICTIONS)}"
-        )
-    bars = alpha_bars(schedule, where)
-    clips = schedule.get("_class_name", "DDPMScheduler") in CLIPPING_SCHEDULERS
+    schedule = schedule_of(_json(schedule_file), str(schedule_file))
+    bars = alpha_bars(schedule, str(schedule_file))
     net = _network(config, home, read)
     return DiffusersDenoiser(
         net,
         bars=bars,
-        prediction=prediction,
-        clip=float(schedule.get("clip_sample_range", 1.0)) if schedule.get("clip_sample", clips) else None,
+        prediction=schedule.prediction_type,
+        clip=schedule.clip,
         channels=int(net.config["in_channels"]),
         multiple=2 ** (len(net.config["block_out_channels"]) - 1),
     )
@@ -125,28 +167,30 @@ def weights_path(folder: Path) -> Path:
     raise WeightsError(f"{home} holds no {' or '.join(WEIGHTS_FILES)}")
 
 
-def alpha_bars(schedule: Mapping[str, Any], where: str) -> list[float]:
+def schedule_of(content: Mapping[str, Any], where: str) -> Schedule:
+    """The noise schedule that a scheduler_config.json describes. Raises WeightsError."""
+    return _parsed(content, Schedule, where)
+
+
+def alpha_bars(schedule: Schedule, where: str) -> list[float]:
     """alpha_bar_t of a scheduler_config.json, in float64. Raises WeightsError for schedules that are not known here."""
-    if schedule.get("trained_betas") is not None:
-        betas = [float(beta) for beta in schedule["trained_betas"]]
-    else:
-        betas = _betas(schedule, where)
+    betas = schedule.trained_betas or _betas(schedule, where)
     for option in ("rescale_betas_zero_snr", "thresholding"):
-        if schedule.get(option, False):
+        if getattr(schedule, option):
             raise WeightsError(f"{where}: {option} is not supported")
     bars, product = [], 1.0
     for beta in betas:
         product *= 1.0 - beta
         bars.append(product)
-    if not bars or not all(0.0 < beta < 1.0 for beta in betas):
+    if not all(0.0 < beta < 1.0 for beta in betas):
         raise WeightsError(f"{where}: its betas do not lie between 0 and 1")
     return bars
 
 
-def _betas(schedule: Mapping[str, Any], where: str) -> list[float]:
+def _betas(schedule: Schedule, where: str) -> list[float]:
     """beta_t by name: linear (Ho et al. 2020), linear in sqrt(beta), or of Nichol & Dhariwal's cosine, eq. (17)."""
-    kind, count = schedule.get("beta_schedule", "linear"), int(schedule.get("num_train_timesteps", 1000))
-    first, last = (float(schedule.get(name, value)) for name, value in (("beta_start", 1e-4), ("beta_end", 0.02)))
+    kind, count = schedule.beta_schedule, schedule.num_train_timesteps
+    first, last = schedule.beta_start, schedule.beta_end
 
     def line(start: float, end: float) -> list[float]:
         return [start + (end - start) * t / max(count - 1, 1) for t in range(count)]
@@ -158,9 +202,8 @@ def _betas(schedule: Mapping[str, Any], where: str) -> list[float]:
     if kind == "squaredcos_cap_v2":
         cosine = [math.cos((t / count + 0.008) / 1.008 * math.pi / 2.0) ** 2 for t in range(count + 1)]
         return [min(1.0 - cosine[t + 1] / cosine[t], 0.999) for t in range(count)]
-    name = schedule.get("_class_name", "its scheduler")
     raise WeightsError(
-        f"{where}: {name} with beta_schedule '{kind}' is not supported; "
+        f"{where}: {schedule.class_name} with beta_schedule '{kind}' is not supported; "
         "known are linear, scaled_linear, squaredcos_cap_v2 and trained_betas"
     )
 
@@ -168,26 +211,38 @@ def _betas(schedule: Mapping[str, Any], where: str) -> list[float]:
 def _json(path: Path) -> dict[str, Any]:
     """A configuration file's object. Raises WeightsError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(path))
     except OSError as exc:
         raise WeightsError(f"cannot read {path}: {exc.strerror}; a diffusers folder needs it") from exc
-    except ValueError as exc:  # of json or of the decoding: not the text that it should be
-        raise WeightsError(f"{path} is not JSON: {exc}") from exc
+    except RecordError as exc:
+        raise WeightsError(f"{path} is {exc}") from exc
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no JSON object")
     return content
 
 
+def _parsed(content: Mapping[str, Any], kind: type[T], where: str) -> T:
+    """What is read of a configuration, as a record. Raises WeightsError."""
+    try:
+        return as_record(dict(content), kind)
+    except RecordError as exc:
+        raise WeightsError(f"{where}: {exc}") from exc
+
+
 def _check_unconditional(folder: Path, config: Mapping[str, Any]) -> None:
     """Raises WeightsError unless this is a UNet2DModel that takes an image's pixels and a step, no more."""
-    if (name := config.get("_class_name")) != "UNet2DModel":
+    network = _parsed(config, Network, str(_home(folder) / "config.json"))
+    if network.class_name != "UNet2DModel":
+        name = network.class_name or "none"
         raise WeightsError(f"{folder}: its network is {name}; only unconditional UNet2DModel networks are supported")
     for option in ("class_embed_type", "num_class_embeds"):
-        if config.get(option) is not None:
-            raise WeightsError(f"{folder}: {option} is {config[option]}; conditional networks are not supported")
-    if config.get("time_embedding_type", "positional") != "positional":
-        raise WeightsError(f"{folder}: time_embedding_type '{config['time_embedding_type']}' is not supported")
-    if config.get("in_channels", 3) != config.get("out_channels", 3):
+        if getattr(network, option) is not None:
+            raise WeightsError(
+                f"{folder}: {option} is {getattr(network, option)}; conditional networks are not supported"
+            )
+    if network.time_embedding_type != "positional":
+        raise WeightsError(f"{folder}: time_embedding_type '{network.time_embedding_type}' is not supported")
+    if network.in_channels != network.out_channels:
         raise WeightsError(f"{folder}: its network takes and gives different numbers of channels")
     if latent := [name for name in ("vae", "vqvae") if (folder / name).is_dir()]:
         raise WeightsError(f"{folder}: its network works on codes of a {latent[0]}; only those on pixels are supported")
@@ -201,10 +256,10 @@ def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mappi
     except ImportError as exc:
         raise WeightsError(f"{home} needs the package diffusers: pip install dmps-cli[diffusers]") from exc
     try:
-        with torch.device("meta"):
+        with decoding(home, WeightsError), torch.device("meta"):
             net = UNet2DModel.from_config(dict(config))
-    except (ValueError, TypeError) as exc:  # diffusers' words for a configuration that it cannot build
-        raise WeightsError(f"{home}: diffusers cannot build this network: {exc}") from exc
+    except WeightsError as exc:
+        raise WeightsError(f"{home}: diffusers cannot build this network: {exc.__cause__}") from exc
     load_state(net, {_current_name(name): value for name, value in read(weights).items()}, str(weights))
     return net
 

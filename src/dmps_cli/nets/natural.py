@@ -10,15 +10,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Annotated, Self
 
 import torch
+from msgspec import UNSET, Meta, Struct, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
 from dmps_cli.nets.layers import at_least_float32
 from dmps_cli.nets.loading import load_state
+from dmps_cli.records import RecordError, as_builtins, as_record
 
 UNSHUFFLED = 4
 """Channels that each channel of a picture becomes as 2 x 2 px are put into one."""
@@ -219,10 +221,21 @@ def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mappin
     return Natural(net, **sigmas_of(metadata or {}, where)).to(memory_format=torch.channels_last)
 
 
+Sigma = Annotated[float, Meta(gt=0.0, le=1e4)]
+
+
+class Sigmas(Struct, frozen=True, kw_only=True):
+    """What a file's metadata say of the noise levels; absent: the defaults of Natural."""
+
+    sigma_data: Sigma | UnsetType = UNSET
+    sigma_min: Sigma | UnsetType = UNSET
+    sigma_max: Sigma | UnsetType = UNSET
+
+
 def sigmas_of(metadata: Mapping[str, str], where: str) -> dict[str, float]:
-    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is no number."""
-    known = {name: metadata[name] for name in ("sigma_data", "sigma_min", "sigma_max") if name in metadata}
+    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is none."""
     try:
-        return {name: float(text) for name, text in known.items()}
-    except ValueError as exc:
-        raise WeightsError(f"{where}: its metadata {known} should be numbers; fetch the file again") from exc
+        sigmas = as_record(dict(metadata), Sigmas, strict=False)
+    except RecordError as exc:
+        raise WeightsError(f"{where}: its metadata are damaged ({exc}); fetch the file again") from exc
+    return as_builtins(sigmas)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm, at_least_float32
-from dmps_cli.nets.options import Options
+from dmps_cli.nets.options import MAX_BLOCKS, Options
 
 GROUP_EPS = 1e-6
 UNUSED_BUFFERS = frozenset({"sigmas"})
@@ -86,7 +86,7 @@ class NCSNppConfig:
             channels=read.integer("num_channels", 3),
             base_width=read.integer("nf"),
             multipliers=tuple(read.integers("ch_mult")),
-            num_res_blocks=read.integer("num_res_blocks"),
+            num_res_blocks=read.integer("num_res_blocks", most=MAX_BLOCKS),
             attention_at=frozenset(size // resolution for resolution in read.integers("attn_resolutions")),
         )
 

@@ -8,6 +8,9 @@ from typing import NoReturn
 
 from dmps_cli.errors import OptionsError
 
+MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH = 64, 16, 2**16
+"""Of a level, of a network, of channels or px: far beyond any that was published, and still built in seconds."""
+
 _REQUIRED = object()
 
 
@@ -21,14 +24,15 @@ class Options:
 
     def refuse(self, name: str, what: str) -> NoReturn:
         """Raises OptionsError: the option must be `what`."""
-        value = self.values.get(name)
-        raise OptionsError(f"{self.where}: the {self.kind} option {name} is {value!r}; it must be {what}")
+        value = repr(self.values.get(name))
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        raise OptionsError(f"{self.where}: the {self.kind} option {name} is {shown}; it must be {what}")
 
-    def integer(self, name: str, default: object = _REQUIRED, least: int = 1) -> int:
-        """A whole number; -1 stands for none where the reference has it so. Raises OptionsError."""
+    def integer(self, name: str, default: object = _REQUIRED, most: int = MAX_WIDTH) -> int:
+        """A whole number from 1 on; -1 stands for none where the reference has it so. Raises OptionsError."""
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or (value < least and value != default):
-            self.refuse(name, f"a whole number, at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or (not 1 <= value <= most and value != default):
+            self.refuse(name, f"a whole number from 1 to {most}")
         return value
 
     def boolean(self, name: str, *, default: bool = False) -> bool:
@@ -51,10 +55,10 @@ class Options:
         parts = value.split(",") if isinstance(value, str) else value
         try:
             numbers = [float(part) for part in parts]  # type: ignore[attr-defined]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             numbers = []
-        if not numbers or not all(0.0 < number < float("inf") for number in numbers):
-            self.refuse(name, "positive numbers, as 1,2,4")
+        if not 1 <= len(numbers) <= MAX_LEVELS or not all(0.0 < number <= MAX_WIDTH for number in numbers):
+            self.refuse(name, f"at most {MAX_LEVELS} positive numbers, as 1,2,4, none above {MAX_WIDTH}")
         return numbers
 
     def _value(self, name: str, default: object) -> object:
