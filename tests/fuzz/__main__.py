@@ -20,7 +20,7 @@ from random import Random
 from tests.fuzz import findings
 from tests.fuzz.readers import READERS
 from tests.fuzz.server import serve
-from tests.fuzz.trials import HANG_SECONDS, Laboratory, Outcome, Reader, Trial, freeze, judge
+from tests.fuzz.trials import HANG_SECONDS, Laboratory, Outcome, Reader, Trial, import_all, judge
 
 AGAIN = 2
 """Times that a command which only waited too long is run again: the machine may have been busy."""
@@ -53,7 +53,7 @@ def laboratory() -> Iterator[Laboratory]:
     host, port = serve()
     os.environ |= {**found.environment(), "FUZZ_PORT": str(port)}
     try:
-        _import_all()
+        _import_most()
         yield found
     finally:
         os.kill(host, signal.SIGKILL)
@@ -62,34 +62,27 @@ def laboratory() -> Iterator[Laboratory]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _import_all() -> None:
-    import diffusers  # noqa: F401
-    import httpx2  # noqa: F401
-    import huggingface_hub.file_download  # noqa: F401
-    import lpips  # noqa: F401
-    import piq  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
+def _import_most() -> None:
+    """What nearly every command takes; what else one takes is imported after it has run for the first time."""
     import torch
     from PIL import Image
 
-    import dmps_cli.cli.main
-    import dmps_cli.evaluation
-    import dmps_cli.pipeline
-    import dmps_cli.report
-    import dmps_cli.training
-    import dmps_cli.windows  # noqa: F401
-
     torch.set_num_threads(1)
     Image.init()
-    freeze()
+    import_all(("dmps_cli.cli.main", "dmps_cli.pipeline", "dmps_cli.report", "dmps_cli.weights", "typer.rich_utils"))
 
 
 def _hasten() -> None:
-    """In the process of a command: a download gives up early."""
-    from dmps_cli import downloads
+    """In the process of a command: a download gives up early, and LPIPS, which reads nothing of others, is left out."""
+    from dmps_cli import downloads, metrics
+    from dmps_cli.errors import WeightsError
+
+    def left_out(name: str) -> None:
+        raise WeightsError(f"{name} is left out to save time")
 
     quick = {"tries": 2, "first_wait": 0.01, "longest_wait": 0.05, "read": 0.3, "window": 0.5, "connect": 0.3}
     downloads.Patience = functools.partial(downloads.Patience, **quick, unreachable=0.5)  # type: ignore[misc,assignment]
+    metrics._lpips_network = left_out  # type: ignore[assignment]
 
 
 def fuzz(place: Laboratory, asked: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import io
 import os
 import re
@@ -14,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -85,13 +86,14 @@ class Outcome:
     changed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
 
 
 def forked(work: Callable[[], int], out: Path, stdin: bytes, limit: float) -> Outcome:
     """Runs the work in a forked process, its streams in files named after `out`."""
     files = {number: out.with_suffix(f".{number}") for number in range(4)}
     files[0].write_bytes(stdin)
-    files[3].write_bytes(b"")
+    files[3].write_text("0")
     start = time.monotonic()
     pid = os.fork()
     if not pid:
@@ -105,20 +107,21 @@ def forked(work: Callable[[], int], out: Path, stdin: bytes, limit: float) -> Ou
         os.killpg(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     seconds, wall = usage.ru_utime + usage.ru_stime, time.monotonic() - start
-    queued = float(files[3].read_text() or "0") if is_over else 0.0
+    queued, *imported = files[3].read_text().split() if is_over else ["0"]
     return Outcome(
         code=os.waitstatus_to_exitcode(status) if is_over else None,
         seconds=seconds,
         wall=wall,
-        idle=max(0.0, wall - seconds - queued),
+        idle=max(0.0, wall - seconds - float(queued)),
         mib=usage.ru_maxrss / 1024,
         out=files[1].read_bytes(),
         err=files[2].read_bytes(),
+        imported=tuple(imported),
     )
 
 
 def _as_child(work: Callable[[], int], files: Mapping[int, Path]) -> NoReturn:
-    code = 1
+    code, known = 1, set(sys.modules)
     try:
         os.setpgid(0, 0)
         for number in range(3):
@@ -140,7 +143,8 @@ def _as_child(work: Callable[[], int], files: Mapping[int, Path]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     with contextlib.suppress(OSError):  # seconds for which this thread was ready and not running
-        files[3].write_text(str(int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9))
+        queued = int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+        files[3].write_text("\n".join([str(queued), *(set(sys.modules) - known)]))
     os._exit(code)
 
 
@@ -214,6 +218,7 @@ class Laboratory:
         if key not in self.bases:
             trial = self.trial(reader, command)
             self.bases[key] = found = self.run(trial, reader.writes, 300.0)
+            import_all(found.imported)
             if faults := judge(found, found):
                 raise RuntimeError(f"{key}: {faults} with sound inputs:\n{found.err.decode(errors='replace')}")
             if found.code != 0:
@@ -322,7 +327,10 @@ def _signature(text: str) -> str:
     return f"{kind} in {':'.join(places[-1]) if places else 'no place of ours'}"
 
 
-def freeze() -> None:
-    """Leaves what has been imported alone, so that forked processes share it."""
+def import_all(names: Iterable[str]) -> None:
+    """Imports modules here, so that the processes forked from now on share them."""
+    for name in names:
+        with contextlib.suppress(Exception):  # some are made by others as they are imported
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
