@@ -335,11 +335,8 @@ def spoil_list(trial: Trial, rng: Random) -> None:
         rng.choice((*TEXTS, "good.png", "in/good.png", "./good.png", "bad.png", "*", "[", "**"))
         for _ in range(rng.choice((1, 2, 50)))
     ]
-    data = (
-        rng.choice(("\n", "\r\n", "\r", "\0", "\u2028"))
-        .join(names)
-        .encode(errors="surrogateescape" if rng.random() < 0.5 else "replace")
-    )
+    between = rng.choice(("\n", "\n", "\r\n", "\r", "\0", "\u2028"))
+    data = between.join(names).encode(errors="surrogatepass" if rng.random() < 0.5 else "replace")
     if rng.random() < 0.1:
         data = b"good.png\n" * 200_000
     trial.stdin = data

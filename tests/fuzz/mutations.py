@@ -148,9 +148,13 @@ def _toml(value: Tree) -> str:
 
 def spoiled_json(data: bytes, rng: Random, mend: Callable[[Tree], Tree] = lambda tree: tree) -> bytes:
     """A JSON text with its tree spoiled, mostly, or its bytes. mend: makes good what would hide the rest."""
+    try:
+        content = json.loads(data)
+    except ValueError:  # spoiled before
+        return spoiled_bytes(data, rng)
     if rng.random() < 0.15:
         return spoiled_bytes(data, rng)
-    tree = spoiled_tree(json.loads(data), rng)
+    tree = spoiled_tree(content, rng)
     return json_of(mend(tree) if rng.random() < 0.8 else tree)
 
 

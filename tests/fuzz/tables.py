@@ -40,6 +40,14 @@ def mended_config(content: Any) -> Any:
     return content
 
 
+def _spoiled_row(line: bytes, rng: Random) -> bytes:
+    change = rng.random()
+    if change < 0.3:
+        name = rng.choice(("image", "task", "method", "model", "image"))
+        return json_of({**json.loads(line), name: rng.choice((*OUTSIDE, *TEXTS))})
+    return spoiled_json(line, rng) if change < 0.8 else spoiled_bytes(line, rng)
+
+
 def spoil_run(trial: Trial, rng: Random) -> None:
     run = Path("out/run")
     change = rng.random()
@@ -49,17 +57,8 @@ def spoil_run(trial: Trial, rng: Random) -> None:
     elif change < 0.8:
         path = run / "rows.jsonl"
         lines = path.read_bytes().splitlines()
-        for _ in range(rng.choice((1, 1, 2, 4))):
-            at = rng.randrange(len(lines))
-            if rng.random() < 0.3:
-                row = json.loads(lines[at]) if lines[at].startswith(b"{") else {}
-                row = row if isinstance(row, dict) else {}
-                row[rng.choice(("image", "task", "method", "model", "image"))] = rng.choice((*OUTSIDE, *TEXTS))
-                lines[at] = json_of(row).replace(b"\n", b" ")
-            else:
-                lines[at] = rng.choice((spoiled_json, spoiled_bytes))(
-                    lines[at] if lines[at].startswith(b"{") else b"{}", rng
-                ).replace(b"\n", b" ")
+        for at in rng.sample(range(len(lines)), rng.choice((1, 1, 2, 3))):
+            lines[at] = _spoiled_row(lines[at], rng).replace(b"\n", b" ")
         path.write_bytes(b"\n".join(lines) + rng.choice((b"\n", b"\n", b"")))
         if rng.random() < 0.1:
             path.rename(run / rng.choice(("rows.1.jsonl", "rows.1of2.jsonl", "rows.9999999999of2.1.jsonl")))
