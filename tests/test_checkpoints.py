@@ -407,7 +407,7 @@ def test_adm_file_end_to_end(tmp_path: Path, dtype: torch.dtype, tolerance: floa
     state = load_weights(source, target, architecture="adm", config=ADM["config"]).tensors
     prior = build_prior("adm", ADM["config"], state, where=str(source), dtype=dtype, clip_denoised=False)
     assert isinstance(prior, DDPMPrior)
-    assert (prior.learned_range, prior.clip_denoised, prior.channels) == (ADM["config"]["learn_sigma"], False, 3)
+    assert (prior.learned_range, prior.clips_x0, prior.channels) == (ADM["config"]["learn_sigma"], False, 3)
     assert rel(prior.network(data["x"], data["t"]), data["output"]) <= tolerance
 
 

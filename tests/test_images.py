@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from dmps_cli import images
 from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
-from dmps_cli.images import encode, from_uint8, load, load_channels, load_mask, load_rgb, load_uint8, to_uint8
+from dmps_cli.images import encode, from_uint8, load, load_channels, load_rgb, load_uint8, to_uint8
 
 Array = np.ndarray
 
@@ -493,22 +493,7 @@ def test_the_limit_is_set_by_the_environment(tmp_path: Path, monkeypatch: pytest
         load(path)
 
 
-# Masks and grey
-
-
-def test_mask_keeps_what_is_at_least_half_white(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 127, 128, 255] + 8 * [0]], np.uint8)).save(tmp_path / "grey.png")
-    assert load_mask(tmp_path / "grey.png").tolist() == [[False, False, True, True] + 8 * [False]]
-    Image.fromarray(np.array([[[255, 255, 255], [255, 0, 0]] + 8 * [[0, 0, 0]]], np.uint8)).save(tmp_path / "rgb.png")
-    assert load_mask(tmp_path / "rgb.png").tolist() == [[True, False] + 8 * [False]]
-    Image.fromarray(np.array([[False, True]])).save(tmp_path / "bits.png")
-    assert load_mask(tmp_path / "bits.png").tolist() == [[False, True]]
-
-
-def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
-    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "photo.png")
-    with pytest.raises(InputError, match="is no mask: 80%"):
-        load_mask(tmp_path / "photo.png")
+# Grey
 
 
 def test_load_rgb_repeats_grey_and_says_so(tmp_path: Path) -> None:

@@ -92,3 +92,4 @@ def test_a_margin_changes_nothing_inside() -> None:
     corrected = (y.flatten(1) - x.flatten(1) @ dense.T) @ inverse @ dense
     torch.testing.assert_close(op.correction(y)(x, 0.01, 0.5).flatten(1), corrected, rtol=0, atol=1e-12)
     assert op.norm == pytest.approx(float(torch.linalg.matrix_norm(dense, 2)), rel=1e-12)
+    torch.testing.assert_close(op.gram(y).flatten(1), y.flatten(1) @ dense @ dense.T, rtol=0, atol=1e-12)

@@ -29,13 +29,15 @@ GAUSSIAN_90 = 1.6448536269514722  # standard deviations on each side of the mean
 class Problem:
     """A task with its noise, and how it is to be solved.
 
-    crop: (H, W) -> (left, top, width, height) px that are used; build: (C, H, W) -> operator.
+    needs_colour: whether grey pictures are taken as three equal channels. crop: (H, W) -> (left, top, width, height) px
+    that are used; build: (C, H, W) -> operator.
     """
 
     task: str
     sigma_y: float
     samplings: Sequence[Sampling]
     crop: Callable[[tuple[int, int]], tuple[int, int, int, int]]
+    needs_colour: bool = False
     build: Callable[[tuple[int, int, int]], LinearOperator]
 
 
@@ -139,6 +141,8 @@ def _solve(
 ) -> Iterator[Outcome]:
     """The outcomes of one picture and problem; a sampling that fails is left out."""
     x = cropped(picture, problem.crop((picture.shape[-2], picture.shape[-1])))
+    if problem.needs_colour and x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
     op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
     y = degrade(x, op, problem.sigma_y, seed=plan.seed, keys=[(image_key(name), 0)])
     truth = op.picture(x)

@@ -44,8 +44,7 @@ _UPRIGHT = {
 _PROFILE_TOLERANCE = 2
 """Grey levels of 255 by which a profile may differ from sRGB and still be called sRGB: its makers round differently."""
 
-_MASK_SURE, _MASK_SOFT_SHARE = 0.8, 0.2
-"""A mask's pixels beyond +-0.8 are black or white; scaled or compressed masks have some between, photographs most."""
+_TRANSPARENT = "is transparent in places; laid over white"
 
 
 class _WriteFormat(NamedTuple):
@@ -73,12 +72,12 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-def load(path: Path) -> Picture:
+def load(path: Path, *, over_white: bool = True) -> Picture:
     """A picture file as grey (1 channel) or RGB (3 channels), upright.
 
     Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes, CMYK and Lab
-    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white. Each of
-    these is said in the notes.
+    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white, or keep
+    the colour that is stored (over_white = False). Each of these is said in the notes.
 
     Scale: 8 bits 0..255; integers of more bits 0..65535 (16-bit grey keeps its precision, 16-bit colour is read with 8
     bits); floats 0..1. Numbers outside are refused, for their scale would be a guess.
@@ -86,7 +85,15 @@ def load(path: Path) -> Picture:
     Raises InputError for a file that is missing, empty, damaged, no picture, or larger than MAX_PIXELS; the environment
     variable DMPS_MAX_PIXELS sets another limit.
     """
-    return _picture(_plain(path), path)
+    plain = _plain(path)
+    if not over_white and plain.alpha is not None:
+        plain = plain._replace(alpha=None, notes=tuple(note for note in plain.notes if note != _TRANSPARENT))
+    return _picture(plain, path)
+
+
+def is_grey(x: Tensor) -> bool:
+    """Whether a batch (B, 1 or 3, ..) has one channel, or three that are equal."""
+    return torch.equal(x, x[:, :1].expand_as(x))
 
 
 def load_rgb(path: Path) -> Picture:
@@ -114,6 +121,12 @@ def to_grey(x: Tensor) -> tuple[Tensor, float]:
 def load_channels(path: Path, channels: int) -> Picture:
     """Like `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
     return _with_channels(load(path), channels, path)
+
+
+def load_up_to(path: Path, channels: int) -> Picture:
+    """Like `load_channels`, but a grey picture keeps its one channel."""
+    picture = load(path)
+    return picture if picture.pixels.shape[0] == 1 else _with_channels(picture, channels, path)
 
 
 def load_uint8(path: Path, channels: int) -> np.ndarray:
@@ -144,20 +157,6 @@ def opacity(path: Path) -> Tensor | None:
     return None if alpha is None else torch.from_numpy(alpha / 255.0).to(torch.float32)
 
 
-def load_mask(path: Path) -> Tensor:
-    """(H, W) of bool from a mask picture: True (kept) where every channel is at least half white.
-
-    Raises InputError also for a picture that is no mask: more than a fifth of it neither black nor white.
-    """
-    grey = load(path).pixels.amin(0)
-    between = float((grey.abs() < _MASK_SURE).double().mean())
-    if between > _MASK_SOFT_SHARE:
-        raise InputError(
-            f"{path} is no mask: {between:.0%} of it is neither black nor white; give a black-and-white one"
-        )
-    return grey >= 0.0
-
-
 def from_uint8(values: np.ndarray) -> Tensor:
     """0..255, (H, W) or (H, W, C), to float32 (C, H, W) on [-1, 1]."""
     if values.ndim == 2:
@@ -171,7 +170,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
     Raises NumericsError for NaN.
     """
     if x.isnan().any():
-        raise NumericsError("the picture holds NaN and cannot be written; run again in float32")
+        raise NumericsError("the picture holds NaN and cannot be written; try --dtype float32 if another was named")
     levels = ((x.detach().to("cpu", torch.float32).clamp(-1.0, 1.0) + 1.0) * 127.5 + 0.5).floor().to(torch.uint8)
     array = levels.permute(1, 2, 0).numpy()
     return array[:, :, 0] if array.shape[2] == 1 else array
@@ -362,7 +361,7 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, 
     colour = image.convert(image.mode.removesuffix("A"))
     if alpha.min() == 255:
         return colour, None, notes
-    return colour, alpha, [*notes, "is transparent in places; laid over white"]
+    return colour, alpha, [*notes, _TRANSPARENT]
 
 
 def _over_white(pixels: Tensor, alpha: np.ndarray) -> Tensor:

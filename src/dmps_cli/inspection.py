@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from dmps_cli.images import opacity, to_grey
+from dmps_cli.images import is_grey, opacity, to_grey
 from dmps_cli.measurements import read_measurement
 from dmps_cli.metrics import GREY_LEVELS
+from dmps_cli.noise_estimate import estimate_sigma
 
 PICTURE_NDIM = 4
 
@@ -20,6 +21,7 @@ EDGE_WINDOW = 17  # px
 STRONG_SHARE = 0.1  # of all windows, those with the largest rise: edges
 LEAST_RISE = 16.0  # grey levels; less is no edge
 SHARP_WIDTH = 2.3  # px; see `edge_width`
+HIDING_NOISE = 8.0  # grey levels; beyond, noise makes any edge look sharp
 ONE_WAY = 1.6  # how much wider edges are along one axis than along the other where something moved
 
 
@@ -28,13 +30,15 @@ class Look:
     """What a picture shows.
 
     width, height: px; is_grey: one channel, or three equal ones; transparent: share of pixels that are not opaque;
-    edges: width px of its edges along the horizontal and the vertical axis, None where it has none.
+    noise: estimated, grey levels of 255; edges: width px of its edges along the horizontal and the vertical axis, None
+    where it has none or noise hides them.
     """
 
     width: int
     height: int
     is_grey: bool
     transparent: float
+    noise: float
     edges: tuple[float | None, float | None]
 
     @property
@@ -58,13 +62,15 @@ def look(path: Path) -> Look | None:
     if pixels.ndim != PICTURE_NDIM or pixels.shape[1] not in (1, 3):
         return None
     alpha = None if path.suffix.lower() == ".npy" else opacity(path)
+    noise = estimate_sigma(middle(pixels)[0]).sigma_y * GREY_LEVELS
     grey = middle(to_grey(pixels)[0] if pixels.shape[1] == 3 else pixels)
     return Look(
         width=pixels.shape[-1],
         height=pixels.shape[-2],
-        is_grey=bool((pixels == pixels[:, :1]).all()),
+        is_grey=is_grey(pixels),
         transparent=0.0 if alpha is None else float((alpha < 1.0).double().mean()),
-        edges=(edge_width(grey), edge_width(grey.mT)),
+        noise=noise,
+        edges=(None, None) if noise > HIDING_NOISE else (edge_width(grey), edge_width(grey.mT)),
     )
 
 

@@ -10,15 +10,13 @@ import base64
 import binascii
 import math
 import os
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import DmpsError, InputError, UsageError, unknown_name
+from dmps_cli.reading import decoding, load_array, open_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +29,11 @@ MAX_VALUES = 2**20
 MAX_BYTES = 2**28
 """Of a kernel's file."""
 
-MAX_SIDE = 9999  # px; more than any picture's blur, and still a table that fits in memory
+MAX_SIDE = 9999
+"""px of taps along an axis."""
+
+MAX_LENGTH = 2000.0
+"""px of a motion: more than any picture's, and still a table that fits in memory."""
 
 LEAST_SUM = 1e-3
 """What a kernel's values sum to, as a share of their sizes' sum: below it, normalising raises noise a thousandfold."""
@@ -59,16 +61,16 @@ def _gauss(std: float, taps: float | None = None) -> Kernel:
 
 
 def _aniso(std_x: float, std_y: float, taps: float | None = None) -> Kernel:
-    from dmps_cli.operators.kernels import gaussian_taps, gaussian_width, separable
+    from dmps_cli.operators.kernels import Kernel, gaussian_taps, gaussian_width
 
     vertical, horizontal = (gaussian_taps(std, int(taps or gaussian_width(std))) for std in (std_y, std_x))
-    return separable(vertical, horizontal)
+    return Kernel(factors=(vertical, horizontal))
 
 
 def _uniform(width: float) -> Kernel:
-    from dmps_cli.operators.kernels import separable, uniform_taps
+    from dmps_cli.operators.kernels import Kernel, uniform_taps
 
-    return separable(uniform_taps(int(width)), uniform_taps(int(width)))
+    return Kernel(factors=(uniform_taps(int(width)), uniform_taps(int(width))))
 
 
 def _motion(length: float, angle: float) -> Kernel:
@@ -83,7 +85,8 @@ def _defocus(radius: float) -> Kernel:
     return disc(radius)
 
 
-_STD, _SIDE, _ANGLE = (0.05, 900.0), (1.0, float(MAX_SIDE)), (-360.0, 360.0)
+_STD, _RADIUS, _ANGLE = (0.05, 900.0), (0.1, 500.0), (-360.0, 360.0)
+_SIDE, _LENGTH = (1.0, float(MAX_SIDE)), (1.0, MAX_LENGTH)
 
 FORMS = {
     "gauss": Form(usage="gauss:STD[,TAPS]", needed=1, limits=(_STD, _SIDE), whole=(False, True), build=_gauss),
@@ -95,8 +98,10 @@ FORMS = {
         whole=(False, False, True),
         build=_aniso,
     ),
-    "motion": Form(usage="motion:LENGTH,ANGLE", needed=2, limits=(_SIDE, _ANGLE), whole=(False, False), build=_motion),
-    "defocus": Form(usage="defocus:RADIUS", needed=1, limits=((0.1, 900.0),), whole=(False,), build=_defocus),
+    "motion": Form(
+        usage="motion:LENGTH,ANGLE", needed=2, limits=(_LENGTH, _ANGLE), whole=(False, False), build=_motion
+    ),
+    "defocus": Form(usage="defocus:RADIUS", needed=1, limits=(_RADIUS,), whole=(False,), build=_defocus),
 }
 
 USAGES = ", ".join(form.usage for form in FORMS.values())
@@ -232,6 +237,14 @@ def _shown(array: np.ndarray) -> str:
 # --- Files
 
 
+def file_of(given: str | Mapping[str, Any]) -> Path | None:
+    """The file that a kernel is read from; None for a formula, or numbers read already."""
+    if not isinstance(given, str):
+        return None
+    path = _file_and_name(given)[0]
+    return path if os.path.lexists(path) else None
+
+
 def _file_and_name(given: str) -> tuple[Path, str | None]:
     """(file, None), or (file, name) of FILE:NAME where the whole is no file."""
     file, colon, name = given.rpartition(":")
@@ -242,79 +255,63 @@ def _file_and_name(given: str) -> tuple[Path, str | None]:
 
 def _read_file(path: Path, name: str | None) -> np.ndarray:
     """The array of a file, the one of that name where it holds several. Raises InputError."""
-    content = _content(path)
-    if content.startswith(b"\x93NUMPY"):
-        arrays = {"": _read_npy(path, content)}
-    elif content.startswith(b"PK"):
-        arrays = _read_npz(path, content)
-    elif content.startswith(b"MATLAB") or path.suffix.lower() == ".mat":
-        arrays = _read_mat(path, content)
+    with decoding(path), open_regular(path, limit=MAX_BYTES) as file:
+        head = file.read(len(_MATLAB))
+    if head.startswith(_NUMPY):
+        arrays = {"": load_array(path)}
+    elif head.startswith(_ZIP):
+        arrays = _read_npz(path)
+    elif head == _MATLAB or path.suffix.lower() == ".mat":
+        arrays = _read_mat(path)
     else:
         arrays = {"": _read_picture(path)}
     return _chosen(arrays, path, name)
 
 
-def _content(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise InputError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"the kernel {path} has {path.stat().st_size} bytes; expected at most {MAX_BYTES}")
-        return path.read_bytes()
-    except OSError as exc:
-        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+_NUMPY, _ZIP, _MATLAB = b"\x93NUMPY", b"PK\x03\x04", b"MATLAB"  # how files begin; MATLAB's of version 4 do not say
 
 
-_DAMAGE = (ValueError, TypeError, EOFError, OSError, KeyError, IndexError, struct.error, zlib.error, MemoryError)
-"""What readers of arrays raise for a damaged file."""
-
-
-def _read_npy(path: Path, content: bytes) -> np.ndarray:
-    import numpy as np
-
-    try:
-        return np.asarray(np.load(BytesIO(content), allow_pickle=False))
-    except _DAMAGE as exc:
-        raise InputError(f"cannot read {path}: it is not a NumPy array file ({exc})") from exc
-
-
-def _read_npz(path: Path, content: bytes) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a NumPy archive that are small enough for kernels."""
     import zipfile
 
     import numpy as np
 
-    try:
-        with np.load(BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (*_DAMAGE, zipfile.BadZipFile) as exc:
-        raise InputError(f"cannot read {path}: it is not a NumPy archive ({exc})") from exc
+    with decoding(path), open_regular(path) as file:
+        sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in zipfile.ZipFile(file).infolist()}
+        wanted = _small_enough(path, sizes, _MAX_ENTRY)
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in wanted}
 
 
-def _read_mat(path: Path, content: bytes) -> dict[str, np.ndarray]:
+_MAX_ENTRY = 16 * MAX_VALUES  # bytes, of any type of numbers
+
+
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
     """The numeric arrays of a MATLAB file (versions 4 to 7.2); those of a cell array as NAME.1, NAME.2, .."""
+    import numpy as np
     from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
 
-    try:
-        sizes = {name: math.prod(shape) for name, shape, _ in whosmat(BytesIO(content))}
-        wanted = [name for name, size in sizes.items() if size <= MAX_VALUES]
-        held = loadmat(BytesIO(content), variable_names=wanted)
-    except NotImplementedError as exc:
-        raise InputError(f"cannot read {path}: it is a MATLAB file of version 7.3; save it with -v7") from exc
-    except (*_DAMAGE, MatReadError) as exc:
-        raise InputError(f"cannot read {path}: it is not a MATLAB file, or damaged ({exc})") from exc
-    if sizes and not wanted:
-        raise InputError(f"{path} holds {max(sizes.values())} numbers; a kernel has at most {MAX_VALUES}")
+    with decoding(path), open_regular(path) as file:
+        try:
+            sizes = {name: math.prod(shape) for name, shape, _ in whosmat(file)}
+            wanted = _small_enough(path, sizes, MAX_VALUES)
+            held = loadmat(file, variable_names=wanted)
+        except NotImplementedError as exc:
+            raise InputError(f"cannot read {path}: it is a MATLAB file of version 7.3; save it with -v7") from exc
     found: dict[str, np.ndarray] = {}
     for name in wanted:
-        array = held[name]
-        if array.dtype == object:
-            found |= {f"{name}.{k + 1}": cell for k, cell in enumerate(array.flatten("F"))}
-        else:
-            found[name] = array
-    return {
-        name: array for name, array in found.items() if getattr(array, "dtype", None) and array.dtype.kind in "fiub"
-    }
+        cells = held[name].flatten("F") if held[name].dtype == object else None
+        found |= {name: held[name]} if cells is None else {f"{name}.{k + 1}": c for k, c in enumerate(cells)}
+    return {name: array for name, array in found.items() if getattr(array, "dtype", np.dtype(object)).kind in "fiub"}
+
+
+def _small_enough(path: Path, sizes: Mapping[str, int], most: int) -> list[str]:
+    """The names of arrays that are no larger than `most`. Raises InputError if all are."""
+    wanted = [name for name, size in sizes.items() if size <= most]
+    if sizes and not wanted:
+        raise InputError(f"{path} holds larger arrays than a kernel's; expected at most {MAX_VALUES} numbers")
+    return wanted
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -354,6 +351,6 @@ _LISTED = 8
 
 
 def _listed(arrays: Mapping[str, np.ndarray]) -> str:
-    texts = [f"{name} ({_shown(array)})" for name, array in arrays.items()]
+    texts = [f"{name or 'one without a name'} ({_shown(array)})" for name, array in arrays.items()]
     more = [f"{len(texts) - _LISTED} more"] if len(texts) > _LISTED else []
     return ", ".join([*texts[:_LISTED], *more]) or "none of numbers"

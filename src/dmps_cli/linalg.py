@@ -74,8 +74,9 @@ def refine(
 
     Preconditioned conjugate gradients, truncated without complaint. apply, precondition: symmetric and positive
     definite. A step lowers the squared error in the energy norm, (x - x*)^T apply(x - x*), by exactly step rho; an item
-    stops when its last two steps together lowered it by no more than error^2 (Strakos and Tichy 2002: that is the error
-    two steps before, short of what is left), and is then left as it is. A residual that is not finite stays what it is.
+    stops when the last quarter of its steps, two at least, together lowered it by no more than error^2 (Strakos and
+    Tichy 2002: that is the error before them, short of what is left; slow convergence needs a longer look back), and is
+    then left as it is. A residual that is not finite stays what it is.
 
     Raises ConvergenceError if an item diverges: by a negative curvature, by NaN, or by a residual DIVERGED times the
     first.
@@ -83,7 +84,7 @@ def refine(
     first = item_dot(residual, residual)
     direction = precondition(residual)
     rho = item_dot(residual, direction)
-    active, is_broken, gain_before = rho > 0.0, rho < 0.0, torch.full_like(rho, math.inf)
+    active, is_broken, gains = rho > 0.0, rho < 0.0, [torch.full_like(rho, math.inf)]
     iterations = torch.zeros(len(x), dtype=torch.long, device=x.device)
     for _ in range(max_iter):
         if not bool(active.any()):
@@ -97,9 +98,10 @@ def refine(
         rho_next = item_dot(residual, preconditioned)
         direction = preconditioned + torch.where(active, rho_next / rho, 0.0) * direction
         iterations += active.flatten()
-        gain = step * rho
-        active = active & (gain_before + gain > error**2) & (rho_next > 0.0)
-        rho, gain_before = torch.where(active, rho_next, rho), gain
+        gains.append(step * rho)
+        recent = torch.stack(gains[-max(2, len(gains) // 4) :]).sum(0)
+        active = active & (recent > error**2) & (rho_next > 0.0)
+        rho = torch.where(active, rho_next, rho)
     last = item_dot(residual, residual)
     is_broken |= ~(last <= DIVERGED**2 * first) & first.isfinite()
     if bool(is_broken.any()):

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files import refuse_existing, sha256_bytes, sha256_file, write_together
-from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 from dmps_cli.reading import decoding, load_array, read_bytes
 from dmps_cli.records import FileName, RecordError, as_builtins, as_record, parse_json
 
@@ -82,6 +82,11 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     mask: str | None = None
     pattern_sha256: str | None = None
     versions: dict[str, Any] = field(default_factory=versions)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a sigma_y that float32 cannot tell from 0."""
+        if 0.0 < self.sigma_y < MIN_SIGMA:
+            raise ValueError(f"sigma_y is {self.sigma_y}; expected 0, or at least {MIN_SIGMA:g}")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, sigma_y on both scales."""
@@ -215,8 +220,8 @@ class Reading:
     notes: tuple[str, ...]
 
 
-def read_measurement(path: Path, sidecar: Sidecar | None) -> Reading:
-    """The exact floats where the sidecar vouches for them, the picture's pixels otherwise.
+def read_measurement(path: Path, sidecar: Sidecar | None, *, over_white: bool = True) -> Reading:
+    """The exact floats where the sidecar vouches for them, the picture's pixels otherwise (over_white: `images.load`).
 
     An edited picture or measurement (its hash differs from the sidecar's) is said in the notes: an edited picture is
     taken as it now is; edited floats too. Raises InputError if nothing can be read.
@@ -229,13 +234,14 @@ def read_measurement(path: Path, sidecar: Sidecar | None) -> Reading:
             return _read_floats(floats, sidecar)
         if sha256_file(path) != sidecar.picture_sha256:
             note = f"{path} was changed since its measurement was written: its 8-bit pixels are restored, not {floats}"
-            return _read_picture(path, note)
+            return _read_picture(path, note, over_white=over_white)
         if floats.is_file():
             return _read_floats(floats, sidecar)
-        return _read_picture(path, f"{floats} is missing: the 8-bit pixels of {path} are restored")
+        note = f"{floats} is missing: the 8-bit pixels of {path} are restored"
+        return _read_picture(path, note, over_white=over_white)
     if path.suffix.lower() == ".json":
         raise InputError(f"{path} is not a measurement's sidecar; name an image or a .npy file")
-    return _read_picture(path)
+    return _read_picture(path, over_white=over_white)
 
 
 def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
@@ -260,10 +266,10 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
     return Reading(pixels=torch.from_numpy(floats)[None], is_exact=True, notes=notes)
 
 
-def _read_picture(path: Path, *notes: str) -> Reading:
+def _read_picture(path: Path, *notes: str, over_white: bool) -> Reading:
     from dmps_cli.images import load
 
-    image = load(path)
+    image = load(path, over_white=over_white)
     return Reading(pixels=image.pixels[None], is_exact=False, notes=(*notes, *image.notes))
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SSIM_WINDOW, SSIM_STD = 11, 1.5  # px
 PSNR_CEILING = 80.0  # dB; piq adds 1e-8 to the mean squared error
 GREY_LEVELS = 127.5  # one unit of [-1, 1] in grey levels of 255
+MIN_SIGMA = 1e-9  # of measurement noise that is not 0: its square must be a number in float32, and times another one
 MAX_SIGMA = 10.0  # of measurement noise on [-1, 1]; beyond it a number was meant in grey levels
 _ALEXNET = Path(str(files("dmps_cli"))) / "data" / "lpips_alexnet.safetensors"
 

@@ -13,6 +13,7 @@ from dmps_cli.errors import memory_errors
 from dmps_cli.methods import METHODS, Sampling, build_posterior
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.grey import OfGreyValue
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
 from dmps_cli.schedules import SAMPLERS
@@ -63,7 +64,8 @@ def restore(
 ) -> Tensor:
     """A posterior sample x given y = A x + n for each item of the batch.
 
-    A picture smaller than what the prior knows is restored as the middle of one that is large enough.
+    A picture smaller than what the prior knows is restored as the middle of one that is large enough. A grey one is
+    restored by a prior of colour as the mean of the channels, of which there is one measurement with one noise.
 
     y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
     are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
@@ -109,6 +111,9 @@ def _restore_together(
     instrument: Callable[[Posterior], Posterior],
     on_iterations: Callable[[list[list[int]]], None],
 ) -> Tensor:
+    is_grey = op.in_shape[0] == 1 and prior.channels > 1
+    if is_grey:
+        op = OfGreyValue(op, prior.channels)
     inside = Inside(op, (op.in_shape[0], *prior.fitting(*op.in_shape[1:])))
     chosen = build_posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
     method = instrument(chosen)
@@ -133,4 +138,4 @@ def _restore_together(
     )
     if int(totals[-1].sum()) > 0:
         on_iterations(torch.stack(totals, dim=1).diff().tolist())
-    return inside.crop(x)
+    return inside.crop(x).mean(1, keepdim=True) if is_grey else inside.crop(x)

@@ -22,13 +22,14 @@ class Prior(ABC):
     """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`.
 
     bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size, multiple: of the sides
-    of an image that `predict` takes, px.
+    of an image that `predict` takes, px. clips_x0: whether its x0 lies within [-1, 1] by force.
     """
 
     channels: int = 3
     bytes_per_pixel: float | None = None
     least_size: int = 1
     multiple: int = 1
+    clips_x0: bool = False
 
     def fitting(self, height: int, width: int) -> tuple[int, int]:
         """The smallest sides, px, not below these, that `predict` takes."""
@@ -96,7 +97,7 @@ class DDPMPrior(Prior):
         channels: int = 3,
     ) -> None:
         self.network, self.channels = network, channels
-        self.learned_range, self.clip_denoised = learned_range, clip_denoised
+        self.learned_range, self.clips_x0 = learned_range, clip_denoised
 
     def time(self, sampler: str, level: Level) -> float:
         """The step number; on foreign ladders the fractional step of equal sigma / alpha."""
@@ -109,7 +110,7 @@ class DDPMPrior(Prior):
         scale = math.hypot(cur.alpha, cur.sigma)  # 1 on DDPM levels
         output = self.network(x_t / scale, x_t.new_full((x_t.shape[0],), cur.time))
         x0 = (x_t - cur.sigma * output[:, : self.channels]) / cur.alpha
-        if self.clip_denoised:
+        if self.clips_x0:
             x0 = clipped(x0, 1.0)
         return x0, self._learned_std(output[:, self.channels :], cur, nxt) if self.learned_range else None
 

@@ -75,6 +75,7 @@ DAMAGED = Purpose(
         "descratch"
     ),
 )
+TRANSPARENT = Purpose(fault="transparent where it is damaged", arguments="--task inpaint --mask alpha")
 GREY = Purpose(
     fault="black and white",
     arguments="--task colorize",

@@ -124,5 +124,5 @@ def _check_finite(finite: Sequence[Tensor], levels: Sequence[Level]) -> None:
         alpha, sigma, time = levels[step]
         raise NumericsError(
             f"NaN or infinity after step {step + 1} of {len(flags)} (alpha {alpha:.4g}, sigma {sigma:.4g}, "
-            f"time {time:.4g}); try --dtype float32 or a smaller --lambda or --zeta"
+            f"time {time:.4g}); try a smaller --lambda or --zeta, or --dtype float32 if another was named"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import kernels
@@ -28,6 +29,9 @@ Params = Mapping[str, Any]
 
 PATTERNS = ("mask", "box", "fraction")
 """Ways to say which pixels are missing."""
+
+ALPHA_MASK = "alpha"
+"""What `--mask` says where the transparent parts of the picture itself are missing; a file of that name is ./alpha."""
 
 BOUNDARIES = ("valid", "zero", "reflect", "replicate", "circular")
 
@@ -52,7 +56,7 @@ class OperatorOptions:
     taps: int | None = _option("Width of the sampled Gaussian, px, odd.", "PX")
     length: float | None = _option("Length of the motion, px.", "PX")
     angle: float | None = _option("Direction of the motion, degrees counter-clockwise from horizontal.", "DEG")
-    kernel: str | None = _option(
+    kernel: str | None = _option(  # once read, its value (kernels.read)
         "What the picture was blurred by: a file (PNG, NPY, MAT; FILE:NAME for one array of several), or gauss:3, "
         "uniform:9, aniso:20,1, motion:15,30, defocus:4.5 (px, degrees).",
         "KERNEL",
@@ -60,9 +64,9 @@ class OperatorOptions:
     )
     kernel_as_is: bool | None = _option("Take the kernel's values as they are: they are not made to sum to 1.")
     boundary: str | None = _option(
-        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), black "
-        "(zero: the middle of the [-1, 1] scale), its mirror image, its edge, its other side. Default: valid for a "
-        "picture without a sidecar, else the task's.",
+        "What lies beyond the border of a blurred picture: more of the scene, of which nothing is known (valid), "
+        "nothing (zero, mid-grey), the picture mirrored (reflect), its edge on and on (replicate), its other side "
+        "(circular). Default: valid for a picture without a sidecar, else the task's.",
         "|".join(BOUNDARIES),
         complete="boundary",
     )
@@ -72,7 +76,12 @@ class OperatorOptions:
         "X",
     )
     weights: str | None = _option("Weights of red, green and blue in the grey value.", "R,G,B")
-    mask: str | None = _option("Mask picture of the same size, black and white: white pixels are kept.", "FILE")
+    mask: str | None = _option(
+        "Mask picture of the same size: white pixels are kept; of strokes painted on transparent ground the unpainted "
+        "ones. alpha: what is transparent in the picture itself is removed.",
+        "FILE|alpha",
+    )
+    invert_mask: bool | None = _option("Take the mask the other way round: white pixels are removed.")
     box: str | None = _option("Box of removed pixels: left, top, width, height, px.", "X,Y,W,H")
     fraction: float | None = _option("Share of pixels removed at random, 0 to 1.", "SHARE")
     ratio: int | None = _option("Compression: pixels per measured value.", "N")
@@ -81,6 +90,20 @@ class OperatorOptions:
     def given(self) -> dict[str, Any]:
         """The options that are not left open."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def files(self) -> list[Path]:
+        """Those that are read: a mask, a kernel."""
+        kernel = None if self.kernel is None else kernels.file_of(self.kernel)
+        return [*([] if self.mask is None else [Path(self.mask)]), *([] if kernel is None else [kernel])]
+
+    def with_kernel_read(self) -> OperatorOptions:
+        """The options with the numbers of a kernel's file in its name's place: read once for many pictures.
+
+        Raises UsageError, InputError.
+        """
+        if self.kernel is None:
+            return self
+        return replace(self, kernel=kernels.read(self.kernel))  # type: ignore[arg-type] # a value, as JSON has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +264,7 @@ TASKS: dict[str, Task] = {
     "inpaint": Task(
         help="missing pixels: a mask, a box, or a random half",
         sigma_y=0.05,
-        params={"mask": None, "box": None, "fraction": 0.5, "operator_seed": 0},
+        params={"mask": None, "invert_mask": False, "box": None, "fraction": 0.5, "operator_seed": 0},
         build=_mask,
         told=PATTERNS,
     ),
@@ -307,6 +330,8 @@ def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
     chosen = [name for name in PATTERNS if name in given]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(map(flag, chosen))} exclude each other")
+    if given.get("invert_mask") and "mask" not in given:
+        raise UsageError("--invert-mask belongs to a --mask; name it")
     if chosen:
         params.update({name: None for name in PATTERNS if name not in chosen})
     if params["fraction"] is None:
@@ -501,7 +526,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blur_std_x": _std,
     "blur_std_y": _std,
     "taps": _odd,
-    "length": _real(f"a number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE),
+    "length": _real(f"a number of px from 1 to {kernels.MAX_LENGTH:g}", lambda n: 1 <= n <= kernels.MAX_LENGTH),
     "angle": _real("a number of degrees from -360 to 360", lambda n: abs(n) <= 360),
     "kernel": lambda option, value: kernels.read(value),
     "kernel_as_is": _flag,
@@ -513,6 +538,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
         lambda n: 0.001 <= max(map(abs, n)) <= 100,
     ),
     "mask": lambda option, value: str(value),
+    "invert_mask": _flag,
     "box": _box,
     "fraction": _real("a share of pixels from 0 up to 1", lambda n: 0 <= n < 1),
     "ratio": _integer("a whole number, at least 1", lambda n: n >= 1),

@@ -37,6 +37,7 @@ class WindowedPrior(Prior):
         self.inner, self.window, self.batch = inner, window, batch
         self.channels, self.multiple = inner.channels, 1 if is_only_size else inner.multiple
         self.least_size = window if is_only_size else inner.least_size
+        self.clips_x0 = inner.clips_x0
 
     def peak_bytes(self, height: int, width: int) -> float | None:
         """That of a window, and what the whole state takes."""

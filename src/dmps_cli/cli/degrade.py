@@ -24,7 +24,7 @@ from dmps_cli.cli.options import (
 from dmps_cli.errors import UsageError
 from dmps_cli.files import sha256_file
 from dmps_cli.measurements import KIND, RESTORATION_KIND, Source, pattern_hash, siblings, write_measurement
-from dmps_cli.tasks import TASKS, OperatorOptions, crop_box, resolve
+from dmps_cli.tasks import ALPHA_MASK, TASKS, OperatorOptions, crop_box, resolve
 
 if TYPE_CHECKING:
     from dmps_cli.operators.base import LinearOperator
@@ -51,11 +51,11 @@ def degrade(
     if checked_task(task, typed("degrade", inputs)) is None:
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
     check_seed(seed)
-    checked_sigma(sigma)
-    plan = make_plan(task, operator, sigma, seed)  # type: ignore[arg-type]
+    plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
     batch, paths = open_batch(inputs, output.console(), left_out=[KIND, RESTORATION_KIND])
-    kept = [Path(operator.mask)] if operator.mask else []
-    planned = plan_outputs(batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=kept)
+    planned = plan_outputs(
+        batch, paths, f"_{task}", output, lambda name: [name, *siblings(name)], kept=operator.files()
+    )
     jobs = []
     for path, target in planned:
         with batch.item(path):
@@ -76,15 +76,20 @@ def degrade(
     batch.finish({"version": __version__, "command": "degrade", "seed": seed})
 
 
-def make_plan(task: str, options: OperatorOptions, sigma: float | None, seed: int) -> OperatorPlan:
+def make_plan(
+    task: str, options: OperatorOptions, sigma: float | None, seed: int, *, own_alpha: bool = False
+) -> OperatorPlan:
     """The complete parameters; a random pattern follows the seed unless it has its own.
 
-    Raises UsageError for a wrong option, InputError for a missing mask.
+    own_alpha: whether each picture may bring its mask. Raises UsageError for a wrong option, InputError for a missing
+    mask.
     """
     params = resolve(task, options)
     if params.get("operator_seed") is not None and options.operator_seed is None:
         params["operator_seed"] = seed
     check_mask(params)
+    if params.get("mask") == ALPHA_MASK and not own_alpha:
+        raise UsageError(f"--mask {ALPHA_MASK} is each picture's own; name a mask's file here")
     return OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
 
 
@@ -95,14 +100,14 @@ class Worker:
     plan: OperatorPlan
     seed: int
     batch: Batch
-    op: LinearOperator | None = None
+    built: tuple[OperatorPlan, LinearOperator] | None = None
 
     def degrade(self, path: Path, target: Path, *, overwrite: bool) -> None:
         """Writes the measurement of a picture and prints its path."""
-        from dmps_cli.images import cropped, load_rgb
+        from dmps_cli.images import cropped, load, load_rgb
         from dmps_cli.pipeline import degrade, picture_key
 
-        image = load_rgb(path)
+        image = load_rgb(path) if TASKS[self.plan.task].needs_colour else load(path)
         height, width = image.pixels.shape[-2:]
         crop = crop_box(self.plan.params, (height, width))
         for note in image.notes:
@@ -111,7 +116,7 @@ class Worker:
         channels, h, w = x.shape[1:]
         if (w, h) != (width, height):
             self.batch.console.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
-        op = self.operator((channels, h, w))
+        plan, op = self.operator(path, (channels, h, w))
         if op.frame is not None:
             shown = "{2} x {3} px from ({0}, {1})".format(*op.frame)
             self.batch.console.note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
@@ -121,7 +126,7 @@ class Worker:
             y[0],
             op.to_image(y)[0],
             overwrite=overwrite,
-            mask=self.plan.mask,
+            mask=plan.mask,
             pattern_sha256=pattern_hash(op.pattern),
             task=self.plan.task,
             operator=dict(self.plan.params),
@@ -133,10 +138,14 @@ class Worker:
         self.batch.results.append({"input": str(path), "output": str(target), **sidecar.as_dict()})
         self.batch.console.path(target)
 
-    def operator(self, shape: tuple[int, int, int]) -> LinearOperator:
-        """The plan's operator for that shape, built anew only when the shape changes."""
+    def operator(self, path: Path, shape: tuple[int, int, int]) -> tuple[OperatorPlan, LinearOperator]:
+        """(the plan for that picture, its operator for that shape), built anew only when one of them changes."""
         import torch
 
-        if self.op is None or self.op.in_shape != shape:
-            self.op = self.plan.build(shape, torch.device("cpu"))
-        return self.op
+        plan = self.plan.of_picture(path)
+        if self.built is None or self.built[0].key != plan.key or self.built[1].in_shape != shape:
+            op = plan.build(shape, torch.device("cpu"))
+            for note in plan.mask_notes:
+                self.batch.console.note(note)
+            self.built = plan, op
+        return self.built

@@ -111,8 +111,8 @@ class PictureFlags:
     def share(self) -> tuple[int, int]:
         """(I, N). Raises UsageError."""
         index, _, count = (self.shard or "1/1").partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise UsageError(f"--shard is '{self.shard}'; it must be I/N with I from 1 to N, 1/4 for instance")
+        if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
+            raise UsageError(f"--shard is '{(self.shard or '')[:40]}'; it must be I/N with I from 1 to N, as in 1/4")
         return int(index), int(count)
 
     def pictures(self, console: Console, *, offline: bool) -> dict[str, Path]:
@@ -129,6 +129,10 @@ class PictureFlags:
             if (other := written.setdefault(png_name(name), name)) != name:
                 raise InputError(f"{other} and {name} would give results of one name; rename one of them")
         return found
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(2**31))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +207,7 @@ def evaluate(
     if folders:
         raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
     entry = compute.check()
-    noises = [checked_sigma(value) for value in numbers("--sigma", sigma, float)]
+    noises = numbers("--sigma", sigma, checked_sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
         raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
@@ -332,6 +336,7 @@ def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.devi
         sigma_y=plan.sigma_y,
         samplings=samplings,
         crop=lambda size: crop_box(plan.params, size),
+        needs_colour=task(plan.task).needs_colour,
         build=lambda shape: plan.build(shape, device),
     )
 
@@ -415,7 +420,7 @@ class Worker:
     def _restore(self, work: Mapping[str, Sequence[Problem]], rows: list[Row]) -> None:
         """Does the work and adds its rows, each on the disk first."""
         from dmps_cli.evaluation import outcomes
-        from dmps_cli.images import load_channels
+        from dmps_cli.images import load_up_to
 
         channels, console, out = self.prior.prior.channels, self.batch.console, self.target.out
         num_steps = self.plan.num_samples * sum(
@@ -433,7 +438,7 @@ class Worker:
                 self.prior.prior,
                 self.scorer,
                 self.device,
-                lambda path: self.fit.apply(load_channels(path, channels).pixels[None]),
+                lambda path: self.fit.apply(load_up_to(path, channels).pixels[None]),
                 self.batch.fail,
                 advance,
             ):

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmps_cli.errors import UsageError
-from dmps_cli.purposes import DAMAGED, DEFOCUS, GREY, MOVED, NOISE, OF_A_PICTURE, SMALL, SOFT, Purpose
+from dmps_cli.purposes import DEFOCUS, GREY, MOVED, NOISE, OF_A_PICTURE, SMALL, SOFT, TRANSPARENT, Purpose
 
 if TYPE_CHECKING:
     from dmps_cli.inspection import Look
 
+SEEN_NOISE = 2.0  # grey levels of 255
 SMALL_SIDE = 320  # px; a picture with a shorter side is enlarged more often than not
 
 
@@ -40,34 +41,37 @@ def guide(path: Path) -> list[str]:
     if seen is None:
         own = [f"{path} holds floats that are no picture; what `dmps degrade` wrote needs the .json beside it"]
     else:
-        own = [described(path, seen), *(f"  {typed('restore', [str(path)])} {fit.arguments}" for fit in fitting(seen))]
+        fits = [f"  {typed('restore', [str(path)])} {fit.arguments}" for fit in fitting(seen)]
+        own = [f"{described(path, seen)}; {'of these may fit:' if fits else 'nothing is plainly wrong with it'}", *fits]
     return ["what is wrong with it, and what to add:", *table, *own]
 
 
 def described(path: Path, seen: Look) -> str:
-    """One line about a picture: its size, its colours, its edges, and what may fit."""
+    """One line about a picture: its size, its colours, its noise, its edges."""
     facts = [f"{seen.width} x {seen.height} px", "grey" if seen.is_grey else "in colour"]
     if seen.transparent:
         facts.append(f"transparent in {seen.transparent:.1%} of it")
+    if seen.noise >= SEEN_NOISE:
+        facts.append(f"noise about {seen.noise:.0f} of 255 (estimated)")
     if seen.moved_along and seen.edge:
         facts.append(f"its edges {seen.edge:.0f} px wide {seen.moved_along} and sharper across")
     elif seen.edge:
         facts.append(f"its edges {seen.edge:.0f} px wide")
     elif any(seen.edges):
         facts.append("its edges sharp")
-    return f"{path} is {', '.join(facts)}; of these may fit:"
+    return f"{path} is {', '.join(facts)}"
 
 
 def fitting(seen: Look) -> Iterator[Purpose]:
     """What may be wrong with a picture, by what it shows."""
     if seen.transparent:
-        yield DAMAGED
+        yield TRANSPARENT
+    if seen.noise >= SEEN_NOISE:
+        yield NOISE
     if seen.moved_along:
         yield MOVED
     elif seen.edge:
         yield from (DEFOCUS, SOFT)
-    else:
-        yield NOISE
     if min(seen.width, seen.height) < SMALL_SIDE:
         yield SMALL
     if seen.is_grey:

@@ -6,10 +6,11 @@ import copy
 import functools
 import glob
 import inspect
+import math
 from collections.abc import Callable, Collection
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
@@ -31,7 +32,7 @@ from dmps_cli.methods import (
     samplers_of,
     takers,
 )
-from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA
+from dmps_cli.metrics import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 from dmps_cli.schedules import SAMPLERS, SPACINGS
 from dmps_cli.tasks import BOUNDARIES, MAX_SEED, TASKS
 from dmps_cli.tasks import task as task_row
@@ -152,13 +153,19 @@ TaskName = Annotated[
     str | None,
     typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.", autocompletion=complete(lambda: [*TASKS])),
 ]
-_SIGMA_HELP = "Noise standard deviation of the measurement on the [-1, 1] scale: 0.05 is 6.4 grey levels of 255. "
+_SIGMA_HELP = (
+    "Noise standard deviation of the measurement: 0.05 on the [-1, 1] scale, or 6.4/255, grey levels of 255, the same. "
+)
 Sigma = Annotated[
-    float | None,
+    str | None,
+    typer.Option("--sigma", metavar="STD|LEVELS/255", help=f"{_SIGMA_HELP}Default: the task's."),
+]
+SigmaOrAuto = Annotated[
+    str | None,
     typer.Option(
         "--sigma",
-        metavar="STD",
-        help=f"{_SIGMA_HELP}Default: the task's (of a measurement to restore, that of its sidecar).",
+        metavar="STD|LEVELS/255|auto",
+        help=f"{_SIGMA_HELP}auto: estimated from the picture. Default: that of its sidecar; auto without one.",
     ),
 ]
 Sigmas = Annotated[str | None, typer.Option("--sigma", metavar="STD,STD", help=f"{_SIGMA_HELP}Default: the task's.")]
@@ -203,12 +210,42 @@ def checked_task(name: str | None, command: str | None = None) -> str | None:
     return name
 
 
-def checked_sigma(sigma: float | None) -> float | None:
-    """sigma, if it can be a standard deviation. Raises UsageError otherwise."""
-    if sigma is not None and not 0.0 <= sigma <= MAX_SIGMA:
-        grey = f"; {sigma:g} of 255 is {sigma / GREY_LEVELS:.4g}" if MAX_SIGMA < sigma <= 255.0 else ""
-        raise UsageError(f"--sigma is {sigma}; it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale{grey}")
+AUTO: Final = "auto"
+MAX_BARE_SIGMA = 2.0  # the width of the scale; a larger number was rather meant in grey levels
+
+
+def checked_sigma(text: str | None) -> float | None:
+    """The standard deviation on [-1, 1] that --sigma says, None where it is open.
+
+    a/b is a on a scale from 0 to b: 15/255 is 0.1176. Raises UsageError for what can be none, and for a bare number
+    that is more likely meant in grey levels.
+    """
+    if text is None:
+        return None
+    if text.strip() == AUTO:
+        raise UsageError(f"--sigma {AUTO} estimates the noise of a picture; here it is the noise to add: give a number")
+    number, slash, white = text.partition("/")
+    try:
+        scale = 2.0 / float(white) if slash else 1.0
+        sigma = scale * float(number)
+    except (ValueError, ZeroDivisionError):
+        scale = sigma = math.nan
+    if not (0.0 <= sigma <= MAX_SIGMA and scale > 0.0):
+        expected = f"it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale, or grey levels as 15/255"
+        grey = f"; {sigma:g} of 255 is {sigma / GREY_LEVELS:.4g}, --sigma {text}/255" if sigma <= 255.0 else ""
+        raise UsageError(f"--sigma is {text}; {expected}{grey if sigma > MAX_SIGMA else ''}")
+    if not slash and sigma > MAX_BARE_SIGMA:
+        levels = f"{text} grey levels of 255 are --sigma {text}/255 ({sigma / GREY_LEVELS:.4g} on [-1, 1])"
+        wide = f"{sigma:g} on [-1, 1], {sigma * GREY_LEVELS:g} grey levels, is --sigma {sigma * GREY_LEVELS:g}/255"
+        raise UsageError(f"--sigma is {text}: {levels}; {wide}")
+    if 0.0 < sigma < MIN_SIGMA:
+        raise UsageError(f"--sigma is {text}; it must be 0 or at least {MIN_SIGMA:g}, as float32 can tell them apart")
     return sigma
+
+
+def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | None:
+    """As `checked_sigma`, or AUTO: it is to be estimated."""
+    return AUTO if text is not None and text.strip() == AUTO else checked_sigma(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +387,19 @@ class SamplingFlags(SamplingChoices):
             preset=self.preset,
             knobs=self.knobs(),
         )
+
+    def resolve_grey(self, entry: Card, task: str) -> Sampling:
+        """As `resolve`, for a grey picture and a prior of colour.
+
+        A mean over channels leaves most of the noise to two differences that nobody measured: the likelihood at x0
+        copes, the one at x_t leaves noise (docs/defaults.md). So where nothing is said of preset and method, all but
+        the number of evaluations is that of the preset `fast`.
+        """
+        chosen = self.resolve(entry, task)
+        is_open = self.preset is None and self.method is None and self.score_at is None and not self.knobs()
+        if not is_open or chosen.sampler != DEFAULT_SAMPLER or self.spacing is not None:
+            return chosen
+        return replace(self, preset="fast", nfe=chosen.nfe).resolve(entry, task)
 
     def compared(self, entry: Card, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
         """One complete choice for each of --methods on each of --samplers where it is defined. Raises UsageError.
@@ -541,7 +591,7 @@ def check_device(name: str) -> None:
     """Raises UsageError for what cannot be a device's name."""
     kind, colon, index = name.partition(":")
     checked("device", kind, DEVICE_NAMES)
-    if colon and not (kind == "cuda" and index.isdecimal()):
+    if colon and not (kind == "cuda" and index.isascii() and index.isdigit() and len(index) <= 3):
         raise UsageError(f"device '{name}' is no device; a number follows cuda: alone, as in cuda:1")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +14,17 @@ from dmps_cli import __version__
 from dmps_cli.cli.batch import Batch, may_write, open_batch, plan_outputs
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.guide import NoTaskError, guide, typed
-from dmps_cli.cli.operators import InputPlan, OperatorPlan, plan_operator, planned_shape
+from dmps_cli.cli.operators import InputPlan, Noise, OperatorPlan, check_claimed, plan_operator, planned_shape
 from dmps_cli.cli.options import (
     ComputeFlags,
     Inputs,
     LpipsNet,
     OutputFlags,
     SamplingFlags,
-    Sigma,
+    SigmaOrAuto,
     TaskName,
     checked,
-    checked_sigma,
+    checked_sigma_or_auto,
     checked_task,
     command_options,
 )
@@ -32,7 +32,7 @@ from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.files import pictures_in, sha256_bytes, sha256_file, write_together
 from dmps_cli.measurements import RESTORATION_KIND, json_bytes, read_measurement, read_sidecar, versions
 from dmps_cli.metrics import GREY_LEVELS, LPIPS_NETS, both_scales
-from dmps_cli.tasks import TASKS, OperatorOptions, check_channels
+from dmps_cli.tasks import TASKS, OperatorOptions, check_channels, scene_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from dmps_cli.fit import Fit
     from dmps_cli.methods import Sampling
     from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.raised_sigma import Raised
     from dmps_cli.weights import LoadedPrior
 
 PICTURE_NDIM = 4
@@ -59,13 +61,17 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One input, checked as far as that goes without torch."""
+    """One input, checked as far as that goes without torch.
+
+    grey_sampling: where the picture turns out to be grey, and the prior one of colour.
+    """
 
     path: Path
     sha256: str
     targets: tuple[Target, ...]
     input: InputPlan
     sampling: Sampling
+    grey_sampling: Sampling
     reference: Path | None
 
     @property
@@ -75,17 +81,50 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredNoise:
+    """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
+
+    is_none: whether the measurement is exact, up to its rounding.
+    """
+
+    sigma_y: float
+    origin: str = "given"
+    notes: tuple[str, ...] = ()
+    is_none: bool = False
+    raised: Raised | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """What was said of the kernel already, before anything was restored with it."""
+        return self.raised.text if self.raised else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        facts = {"sigma_y": self.sigma_y, "sigma_y_255": self.sigma_y * GREY_LEVELS, "sigma_origin": self.origin}
+        facts |= {"sigma_search": self.raised.as_dict()} if self.raised else {}
+        return facts | ({"noise_notes": list(self.notes)} if self.notes else {})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ready:
     """A job with its measurement (1, *out_shape) read, its operator built, its reference, as `op.picture`, at hand.
 
-    sigma_y: of the noise in y; less than the plan's where y is the grey value of a measurement in colour.
+    noise: of y; less than the plan's where y is the grey value of a measurement in colour. kept: (picture (1, C, H, W),
+    mask (H, W)) whose pixels are the result's, where what is kept has no noise.
     """
 
     job: Job
     y: Tensor
     op: LinearOperator
     truth: Tensor | None
-    sigma_y: float
+    noise: MeasuredNoise
+    sampling: Sampling
+    kept: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def sigma_y(self) -> float:
+        """Of the noise in y."""
+        return self.noise.sigma_y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +143,7 @@ def restore(
     compute: ComputeFlags,
     output: OutputFlags,
     task: TaskName = None,
-    sigma: Sigma = None,
+    sigma: SigmaOrAuto = None,
     samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input.")] = 1,
     reference: Annotated[
         Path | None,
@@ -125,7 +164,7 @@ def restore(
     console = output.console()
     entry = compute.check()
     sampling.resolve(entry, checked_task(task, typed("restore", inputs)))
-    checked_sigma(sigma)
+    noise = checked_sigma_or_auto(sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     if not 1 <= samples <= MAX_SAMPLES:
         raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
@@ -134,11 +173,12 @@ def restore(
     def written(target: Path) -> list[Path]:
         return [file for name in sample_names(target, samples) for file in (name, name.with_suffix(".json"))]
 
-    kept = [*references(reference), *([Path(operator.mask)] if operator.mask else [])]
+    kept = [*references(reference), *operator.files()]
+    operator = operator.with_kernel_read()
     jobs = []
     for path, target in plan_outputs(batch, paths, "_restored", output, written, kept=kept):
         with batch.item(path):
-            input_plan = plan_input(path, task, operator, sigma, console)
+            input_plan = plan_input(path, task, operator, noise, console)
             names, input_sha256 = enumerate(sample_names(target, samples)), sha256_file(path)
             if targets := tuple(unfinished(names, input_sha256, output, console)):
                 job = Job(
@@ -147,6 +187,7 @@ def restore(
                     targets=targets,
                     input=input_plan,
                     sampling=sampling.resolve(entry, input_plan.plan.task),
+                    grey_sampling=sampling.resolve_grey(entry, input_plan.plan.task),
                     reference=find_reference(reference, path, input_plan),
                 )
                 jobs.append(job)
@@ -192,9 +233,7 @@ def unfinished(
             yield Target(path=path, sample=k, overwrite=overwrite)
 
 
-def plan_input(
-    path: Path, task: str | None, operator: OperatorOptions, sigma: float | None, console: Console
-) -> InputPlan:
+def plan_input(path: Path, task: str | None, operator: OperatorOptions, sigma: Noise, console: Console) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
     for note in notes:
@@ -261,27 +300,26 @@ def draw_all(
 
     places = {job.path: k + 1 for k, job in enumerate(jobs)}
     size = micro_batch(writer.device, writer.compute.batch_size)
-    for units in unit_groups(jobs, batch, prior, writer.device, size):
+    for units in unit_groups(jobs, writer, size):
         last = units[-1].ready.job.path
         say(f"{last.name} (image {places[last]} of {len(jobs)})")
-        for unit, image, effort in drawn(units, writer, advance):
+        for unit, outcome in drawn(units, writer, advance):
             metrics: dict[str, float] = {}
             with batch.item(unit.ready.job.path):  # a restoration is written even if it cannot be scored
-                metrics = scores.of(unit, image, batch.console) if scores else metrics
+                metrics = scores.of(unit, outcome.image, batch.console) if scores else metrics
             with batch.item(unit.ready.job.path):
-                writer.write(unit, image, effort, metrics)
+                writer.write(unit, outcome, metrics)
 
 
-def unit_groups(
-    jobs: Sequence[Job], batch: Batch, prior: LoadedPrior, device: torch.device, size: int
-) -> Iterator[list[Unit]]:
+def unit_groups(jobs: Sequence[Job], writer: Writer, size: int) -> Iterator[list[Unit]]:
     """Neighbouring samples that share an operator, at most `size` together; what cannot be read fails alone."""
     operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
 
     def units() -> Iterator[Unit]:
         for job in jobs:
-            with batch.item(job.path):
-                ready = read(job, batch.console, prior, device, operators)
+            with writer.batch.item(job.path):
+                ready = read(job, writer.batch.console, writer.prior, writer.device, operators)
+                ready = with_fitting_sigma(ready, writer)
                 yield from (Unit(ready=ready, target=target) for target in job.targets)
 
     def shared(unit: Unit) -> object:
@@ -296,7 +334,9 @@ def read(
     job: Job, console: Console, prior: LoadedPrior, device: torch.device, operators: dict[Any, LinearOperator]
 ) -> Ready:
     """Reads measurement and reference, builds the operator. Raises InputError where they do not fit together."""
-    reading = read_measurement(job.path, job.input.sidecar)
+    from dmps_cli.operators.pointwise import Mask
+
+    reading = read_measurement(job.path, job.input.sidecar, over_white=job.plan.mask_of is None)
     for note in reading.notes:
         console.note(note)
     pixels, is_exact = reading.pixels.to(device), reading.is_exact
@@ -308,7 +348,11 @@ def read(
         raise InputError(
             f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
         )
-    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), prior.prior.channels)
+    if is_grey_input(job, pixels, console):
+        pixels, channels = pixels[:, :1], 1
+    else:
+        channels = prior.prior.channels
+    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), channels)
     check_channels(job.plan.task, shape[0])
     if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
         console.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
@@ -316,10 +360,13 @@ def read(
     if shape[0] == 1 and pixels.shape[1] == 3:
         pixels, share = grey_measurement(pixels, sigma_y, job.path, console)
         sigma_y *= share
+    check_claimed(job.plan, pixels.numel(), job.path)
     key = (job.plan.key, shape)
     if key not in operators:
         operators.clear()
         operators[key] = job.plan.build(shape, device)
+        for note in job.plan.mask_notes:
+            console.note(note)
     op = operators[key]
     truth = load_truth(job, op)
     y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, console))
@@ -328,7 +375,101 @@ def read(
             f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
-    return Ready(job=job, y=y, op=op, truth=truth, sigma_y=sigma_y)
+    known = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+    noise = estimated_noise(job.path, op, y, console) if job.plan.is_estimated else known
+    kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
+    sampling = own_sampling(job, op, prior, console)
+    return Ready(job=job, y=y, op=op, truth=truth, noise=noise, sampling=sampling, kept=kept)
+
+
+def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, console: Console) -> Sampling:
+    """The job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
+    if op.in_shape[0] == prior.prior.channels or job.grey_sampling == job.sampling:
+        return job.sampling
+    console.note(f"{job.path} is grey: {job.grey_sampling}")
+    return job.grey_sampling
+
+
+def is_grey_input(job: Job, pixels: Tensor, console: Console) -> bool:
+    """Whether one value a pixel is restored: of grey files, and of colour files that are grey, which is said.
+
+    A measurement with a sidecar is what that says.
+    """
+    from dmps_cli.images import is_grey
+
+    if job.plan.image_shape is not None or pixels.ndim != PICTURE_NDIM or TASKS[job.plan.task].needs_colour:
+        return False
+    if pixels.shape[1] == 1 or job.input.sidecar is not None:
+        return pixels.shape[1] == 1
+    if is_grey(pixels):
+        console.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
+        return True
+    return False
+
+
+def estimated_noise(path: Path, op: LinearOperator, y: Tensor, console: Console) -> MeasuredNoise:
+    """The noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
+    from dmps_cli.noise_estimate import estimate_sigma
+    from dmps_cli.operators.pointwise import Mask
+
+    if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
+        raise UsageError(f"{path}: the measurement is no picture, that shows its noise; give --sigma")
+    estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
+    least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
+    console.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
+    for note in estimate.notes:
+        console.note(f"{path}: {note}")
+    return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
+
+
+def with_fitting_sigma(ready: Ready, writer: Writer) -> Ready:
+    """A blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
+    job, console = ready.job, writer.batch.console
+    if not job.plan.is_estimated or TASKS[job.plan.task].kernel is None:
+        return ready
+    from dmps_cli.device import stopwatch
+    from dmps_cli.raised_sigma import TRIAL_NFE, fitting_sigma
+
+    def on_trial(trial: int, most: int) -> None:
+        if trial == 2:  # the first is made of every picture
+            left = f"{most - 1} trials of {TRIAL_NFE} evaluations at most"
+            console.note(f"{job.path}: the kernel may not fit; larger sigmas are tried, {left}")
+
+    elapsed = stopwatch(ready.op.device)
+    y, op = trial_part(ready, writer.device)
+    raised = fitting_sigma(
+        y,
+        op,
+        writer.prior.prior,
+        ready.sigma_y,
+        job.plan.task,
+        writer.prior.name,
+        seed=writer.compute.seed,
+        on_trial=on_trial,
+    )
+    if raised.text:
+        console.note(f"{job.path}: {raised.text} ({raised.evaluations} evaluations to find it, {elapsed():.1f} s)")
+    return replace(ready, noise=replace(ready.noise, sigma_y=raised.sigma_y, raised=raised))
+
+
+def trial_part(ready: Ready, device: torch.device) -> tuple[Tensor, LinearOperator]:
+    """(y, the operator) of the part that sigmas are tried on: of a scene that goes on around it, a part is one too."""
+    from dmps_cli.raised_sigma import busiest
+
+    y, plan = busiest(ready.y), ready.job.plan
+    if ready.op.frame is None or y.shape == ready.y.shape:
+        return ready.y, ready.op
+    return y, plan.build(scene_shape(plan.task, plan.params, (y.shape[-2], y.shape[-1]), y.shape[1]), device)
+
+
+def with_kept(image: Tensor, ready: Ready) -> Tensor:
+    """The restoration (C, H, W), its kept pixels those of the picture where they have no noise."""
+    if ready.kept is None:
+        return image
+    import torch
+
+    picture, keep = ready.kept
+    return torch.where(keep, picture[0], image)
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
@@ -352,7 +493,7 @@ def grey_measurement(y: Tensor, sigma_y: float, path: Path, console: Console) ->
     grey, share = to_grey(y)
     left = (
         ""
-        if share == 1.0
+        if share == 1.0 or sigma_y == 0.0
         else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
     )
     console.note(f"{path} is in colour and the prior one of grey pictures; its grey value is restored{left}")
@@ -394,23 +535,45 @@ def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
     return truth
 
 
-def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Tensor, Effort]]:
-    """Yields (unit, picture (C, H, W), what it took) for units computed together; a failure is all of theirs."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A sample: its picture (C, H, W), what it took, and how it fits.
+
+    iterations: of conjugate gradients in each step, where solves are iterated; remark: what is unusual of the fit.
+    """
+
+    image: Tensor
+    seconds: float
+    iterations: list[int] | None
+    fit: Fit
+    remark: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        taken = {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
+        return {"fit": self.fit.as_dict() | {"remark": self.remark}, **taken}
+
+
+def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) -> Iterator[tuple[Unit, Outcome]]:
+    """Yields each unit with its sample, of units computed together; a failure is all of theirs."""
     import torch
 
     from dmps_cli.device import stopwatch
+    from dmps_cli.fit import fits_of, remark, usual
     from dmps_cli.pipeline import FILE_KEY, restore
 
     first = units[0].ready
-    elapsed = stopwatch(first.op.device)
+    op, sigma_y, sampling, task = first.op, first.sigma_y, first.sampling, first.job.plan.task
+    elapsed = stopwatch(op.device)
     iterations: list[list[int]] = []
+    y = torch.cat([unit.ready.y for unit in units])
     try:
         x = restore(
-            torch.cat([unit.ready.y for unit in units]),
-            first.op,
+            y,
+            op,
             writer.prior.prior,
-            first.sigma_y,
-            first.job.sampling,
+            sigma_y,
+            sampling,
             seed=writer.compute.seed,
             keys=[(FILE_KEY[0], unit.target.sample) for unit in units],
             on_step=advance,
@@ -421,20 +584,19 @@ def drawn(units: Sequence[Unit], writer: Writer, advance: Callable[[], None]) ->
             writer.batch.fail(str(path), exc)
         return
     seconds = elapsed() / len(units)
-    for k, (unit, image) in enumerate(zip(units, first.op.picture(x), strict=True)):
-        yield unit, image, Effort(seconds=seconds, iterations=iterations[k] if iterations else None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """What a sample took. iterations: of conjugate gradients in each step, where solves are iterated."""
-
-    seconds: float
-    iterations: list[int] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
-        return {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
+    fits = fits_of(y, op, x, sigma_y, is_clipped=writer.prior.prior.clips_x0)
+    known = usual(sampling, task, writer.prior.name)
+    for k, unit in enumerate(units):
+        yield (
+            unit,
+            Outcome(
+                image=with_kept(op.picture(x[k]), unit.ready),
+                seconds=seconds,
+                iterations=iterations[k] if iterations else None,
+                fit=fits[k],
+                remark=unit.ready.noise.remark or remark(fits[k], known, sigma_y, task),
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,20 +608,22 @@ class Writer:
     device: torch.device
     batch: Batch
 
-    def write(self, unit: Unit, image: Tensor, effort: Effort, scores: dict[str, float]) -> None:
-        """A sidecar and then a picture (C, H, W); the picture's path goes to stdout."""
+    def write(self, unit: Unit, outcome: Outcome, scores: dict[str, float]) -> None:
+        """A sidecar and then a picture; its path goes to stdout, what does not fit to stderr if nobody scores it."""
         from dmps_cli.images import encode
 
         target = unit.target
-        encoded = encode(image, target.path)
+        encoded = encode(outcome.image, target.path)
         shown = {"picture": target.path.name, "picture_sha256": sha256_bytes(encoded)}
-        facts = self.facts(unit, effort) | shown | scores
+        facts = self.facts(unit, outcome) | shown | scores
         contents = {target.path.with_suffix(".json"): json_bytes(facts), target.path: encoded}
         write_together(contents, overwrite=target.overwrite)
         self.batch.results.append({**facts, "output": str(target.path)})
         self.batch.console.path(target.path)
+        if outcome.remark and unit.ready.truth is None and not unit.ready.noise.remark:
+            self.batch.console.note(f"{target.path}: {outcome.remark}")
 
-    def facts(self, unit: Unit, effort: Effort) -> dict[str, Any]:
+    def facts(self, unit: Unit, outcome: Outcome) -> dict[str, Any]:
         """Everything that made a restoration."""
         job = unit.ready.job
         return {
@@ -468,16 +632,15 @@ class Writer:
             "input_sha256": job.sha256,
             "task": job.plan.task,
             "operator": dict(job.plan.params),
-            "sigma_y": unit.ready.sigma_y,
-            "sigma_y_255": unit.ready.sigma_y * GREY_LEVELS,
-            **job.sampling.as_dict(),
+            **unit.ready.noise.as_dict(),
+            **unit.ready.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": unit.target.sample,
             "model": self.prior.name,
             "model_sha256": self.prior.sha256,
             "dtype": self.prior.dtype,
             "device": str(unit.ready.op.device),
-            **effort.as_dict(),
+            **outcome.as_dict(),
             "versions": versions(),
         }
 

@@ -79,14 +79,14 @@ def time(
     """
     console = Console(quiet=quiet, as_json=as_json)
     entry = compute.check()
-    checked_sigma(sigma)
+    noise = checked_sigma(sigma)
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
     if repeats < 1:
         raise UsageError(f"--repeats is {repeats}; it must be at least 1")
     with_paper = is_compared(compare)
     samplings = sampling.compared(entry, methods, samplers, task)
-    plan = make_plan(task, operator, sigma, compute.seed)
+    plan = make_plan(task, operator, noise, compute.seed)
     bench = Bench(compute, plan, parse_size(image_size, plan.params), random_weights)
 
     device = compute.start()

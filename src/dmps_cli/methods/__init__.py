@@ -42,6 +42,9 @@ class Knob:
         return self.option.lstrip("-").replace("-", "_")
 
 
+LARGEST = 3.4e38
+"""The largest number of float32, in which the methods compute."""
+
 SCORE_AT = ("x_t", "sample", "x0")
 GAMMAS = ("1", "sqrt")
 
@@ -83,7 +86,7 @@ def _number(option: str, value: str | float, what: str, is_right: Callable[[floa
         number = float(value)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number) or not is_right(number):
+    if not abs(number) <= LARGEST or not is_right(number):
         raise UsageError(f"{option} is {value}; it must be {what}")
     return number
 

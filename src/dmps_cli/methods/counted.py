@@ -1,4 +1,7 @@
-"""DMPS for few evaluations: the likelihood at x0, and the measurement's own noise counted into the step's."""
+"""DMPS for few evaluations: the likelihood at x0, and the measurement's own noise counted into the step's.
+
+`CountedDmps` for operators with modes, `ReflectedDmps` for the others (methods/__init__.py chooses).
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dmps_cli.errors import InputError
 
 RANK_ONE = 1e-6
-"""A kernel whose second singular value is below this share of the first is separable: what float32 rounds is more."""
+"""A kernel that is an outer product but for this share of its largest value is one: float32 rounds by less."""
 
 _SUBCOLUMNS = 4096
 """Columns into which a disc is cut, at least eight to a pixel, where its area within a pixel is summed."""
@@ -20,18 +20,29 @@ _SUBCOLUMNS = 4096
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel (kh, kw); factors: its taps along the vertical and the horizontal axis where it is their outer product.
+    """A kernel (kh, kw), by its numbers or, where it is their outer product, by taps along both axes.
 
-    Taps are lists of floats, so that equal ones are seen to be equal.
+    factors: (vertical, horizontal), lists of floats, so that equal ones are seen to be equal.
     """
 
-    values: Tensor
+    table: Tensor | None = None
     factors: tuple[Sequence[float], Sequence[float]] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(kh, kw) px."""
+        if self.factors is not None:
+            return len(self.factors[0]), len(self.factors[1])
         return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def values(self) -> Tensor:
+        """(kh, kw), float64."""
+        if self.factors is None:
+            assert self.table is not None
+            return self.table
+        vertical, horizontal = (torch.tensor(list(taps), dtype=torch.float64) for taps in self.factors)
+        return torch.outer(vertical, horizontal)
 
     def check_fits(self, size: Sequence[int]) -> None:
         """Raises InputError if a picture of (H, W) is smaller than the kernel."""
@@ -42,20 +53,19 @@ class Kernel:
             )
 
 
-def separable(row_taps: Sequence[float], col_taps: Sequence[float]) -> Kernel:
-    """The outer product of taps along the vertical axis and taps along the horizontal one."""
-    vertical, horizontal = (torch.tensor(list(taps), dtype=torch.float64) for taps in (row_taps, col_taps))
-    return Kernel(torch.outer(vertical, horizontal), (row_taps, col_taps))
-
-
 def factored(values: Tensor) -> Kernel:
-    """The kernel of any values (kh, kw), with its factors where its numerical rank is 1 (RANK_ONE)."""
+    """The kernel of any values (kh, kw), not all 0, by its factors where it has some (RANK_ONE).
+
+    A table of rank 1 is its column through any value times its row through it, divided by the value.
+    """
     values = values.double()
-    U, s, Vt = torch.linalg.svd(values, full_matrices=False)
-    if len(s) > 1 and float(s[1]) > RANK_ONE * float(s[0]):
-        return Kernel(values)
-    root = math.sqrt(float(s[0])) * (1.0 if float(U[:, 0].sum()) >= 0.0 else -1.0)
-    return Kernel(values, ((root * U[:, 0]).tolist(), (root * Vt[0]).tolist()))
+    row, column = divmod(int(values.abs().argmax()), values.shape[1])
+    pivot = float(values[row, column])
+    vertical = values[:, column] / math.sqrt(abs(pivot))
+    horizontal = values[row] * math.copysign(1.0 / math.sqrt(abs(pivot)), pivot)
+    if float((values - torch.outer(vertical, horizontal)).abs().max()) > RANK_ONE * abs(pivot):
+        return Kernel(table=values)
+    return Kernel(factors=(vertical.tolist(), horizontal.tolist()))
 
 
 def uniform_taps(width: int) -> list[float]:
@@ -72,7 +82,8 @@ def gaussian_taps(std: float, num_taps: int) -> list[float]:
     """`num_taps` samples of exp(-d^2 / (2 std^2)), d = 0 at tap num_taps // 2, summing to 1."""
     half = num_taps // 2
     taps = [math.exp(-0.5 * (d / std) ** 2) for d in range(-half, num_taps - half)]
-    return [tap / sum(taps) for tap in taps]
+    total = sum(taps)
+    return [tap / total for tap in taps]
 
 
 def line(length: float, angle: float) -> Kernel:

@@ -1,0 +1,172 @@
+"""Whether a restoration fits: the numbers in closed form, what is said of them, and a sigma that is raised by them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.signal import convolve2d
+from torch import Tensor
+
+from dmps_cli.fit import FLOOR, LEAST_EXCESS, Fit, Usual, fits_of, judged, remark, usual
+from dmps_cli.images import from_uint8, photo_paths
+from dmps_cli.methods import resolve_sampling
+from dmps_cli.operators.convolution import ValidConvolution
+from dmps_cli.operators.pointwise import Identity
+from dmps_cli.raised_sigma import LARGEST, STEP, TRIAL_NFE, busiest, fitting_sigma, rungs
+from dmps_cli.tasks import OperatorOptions, build, resolve, source_shape
+from dmps_cli.weights import load_prior
+from tests.conftest import randn
+from tests.shell import Dmps, pixels
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+
+def test_chi2_is_the_mean_square_of_the_noise_in_its_own_units() -> None:
+    x = randn(2, 3, 8, 8)
+    op = Identity((3, 8, 8), dtype=torch.float64, device="cpu")
+    offsets = torch.tensor([0.1, 0.3], dtype=torch.float64)[:, None, None, None]
+    first, second = fits_of(x + offsets, op, x, 0.2, is_clipped=False)
+    np.testing.assert_allclose([first.chi2, second.chi2], [0.25, 2.25], rtol=1e-12)
+    (rounded,) = fits_of(x[:1] + 2 * FLOOR, op, x[:1], 0.0, is_clipped=False)
+    np.testing.assert_allclose(rounded.chi2, 4.0, rtol=1e-9)
+
+
+def test_what_leaves_the_scale_counts_within_the_frame() -> None:
+    """A canvas of zeros: 2 of 16 values in the frame are 0.2 and 0.01 beyond the scale, one in the margin far."""
+    op = ValidConvolution((1, 6, 6), torch.ones(3, 3), dtype=torch.float64, device="cpu")
+    canvas = torch.zeros(1, 1, 6, 6, dtype=torch.float64)
+    canvas[0, 0, 2, 2], canvas[0, 0, 3, 3], canvas[0, 0, 0, 0] = 1.2, -1.01, 9.0
+    y = randn(1, 1, 4, 4)
+    (fit,) = fits_of(y, op, canvas, 0.1, is_clipped=False)
+    assert fit.outside == 1 / 16
+    assert fit.excess is not None
+    np.testing.assert_allclose(fit.excess, np.sqrt((0.2**2 + 0.01**2) / 16) / float(y.std()), rtol=1e-12)
+
+
+def test_a_prior_that_clips_shows_no_excess() -> None:
+    op = Identity((3, 8, 8), dtype=torch.float64, device="cpu")
+    (fit,) = fits_of(randn(1, 3, 8, 8), op, randn(1, 3, 8, 8, seed=1), 0.1, is_clipped=True)
+    assert (fit.outside, fit.excess) == (None, None)
+    known = Usual(chi2=(0.8, 1.0), excess=(0.01, 0.02))
+    assert judged(fit, known, 0.1).noise_is_more
+
+
+KNOWN = Usual(chi2=(0.8, 1.0), excess=(0.01, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("chi2", "excess", "said"),
+    [
+        (0.9, 0.015, None),
+        (1.25, 0.0, None),  # sigma within a tenth
+        (2.9, 0.0, "the noise is more than"),
+        (0.25, 0.0, "a smaller --sigma"),
+        (0.9, 0.1, "the kernel or the boundary is another"),
+    ],
+)
+def test_what_is_said(chi2: float, excess: float, said: str | None) -> None:
+    text = remark(Fit(chi2=chi2, outside=0.1, excess=excess), KNOWN, 0.05, "blur")
+    assert (text is None) if said is None else (text is not None and said in text)
+
+
+def test_a_doubted_kernel_must_do_better() -> None:
+    fit = Fit(chi2=0.9, outside=0.0, excess=0.015)
+    assert not judged(fit, KNOWN, 0.05).is_off
+    assert judged(fit, KNOWN, 0.05, is_doubted=True).is_off
+    small = replace(KNOWN, excess=(0.0, 0.0))
+    assert not judged(replace(fit, excess=LEAST_EXCESS), small, 0.05, is_doubted=True).is_off
+
+
+def test_of_little_noise_chi2_says_nothing() -> None:
+    assert remark(Fit(chi2=20.0, outside=0.0, excess=0.0), KNOWN, 0.002, "inpaint") is None
+
+
+def test_ranges_hold_where_they_were_recorded() -> None:
+    fast = resolve_sampling(task="deblur", preset="fast")
+    known = usual(fast, "motion", "natural")
+    assert known == usual(replace(fast, nfe=22), "blur", "natural")
+    assert known is not None
+    assert known.chi2[0] < 1.0 < known.chi2[1] + 0.1
+    assert usual(replace(fast, nfe=900), "blur", "natural") is None
+    assert usual(fast, "sr4", "natural") is None
+    assert usual(fast, "blur", "mine") is None
+
+
+# A larger sigma ------------------------------------------------------------------------------------------------------
+
+
+def test_the_ladder_ends_at_the_largest_sigma() -> None:
+    for sigma in (FLOOR, 0.0157, 0.19, 0.2):
+        ladder = np.array(rungs(sigma))
+        assert ladder[0] == (sigma if sigma < LARGEST else LARGEST)
+        assert ladder[-1] == LARGEST
+        assert (ladder[1:] / ladder[:-1] <= STEP + 1e-9).all()
+
+
+def test_the_busiest_part_is_tried() -> None:
+    y = torch.zeros(1, 3, 40, 60)
+    y[..., 25:, 45:] = torch.randn(3, 15, 15, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(busiest(y, 20), y[..., 20:, 40:])
+    assert busiest(y, 64).shape == y.shape
+
+
+def disc(radius: float) -> np.ndarray:
+    """A lens out of focus, its edge softened over a pixel."""
+    reach = int(np.ceil(radius))
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    weights = np.clip(radius + 0.5 - np.hypot(rows, columns), 0.0, 1.0)
+    return np.asarray(weights / weights.sum())
+
+
+def out_of_focus(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the picture of a lens out of focus, what it would be in focus), 0..255, noise of two levels."""
+    whole = pixels(next(path for path in photo_paths() if path.stem == "coffee")).astype(float)
+    scene = whole[60 : 60 + size + 10, 60 : 60 + size + 10]
+    blurred = np.stack([convolve2d(scene[..., c], disc(4.3), mode="valid") for c in range(3)], -1)
+    noisy = blurred + 2.0 * np.random.default_rng(0).normal(size=blurred.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), scene[5:-5, 5:-5]
+
+
+def gain(restored: np.ndarray, blurred: np.ndarray, truth: np.ndarray) -> float:
+    """dB over the picture as it was."""
+    return float(10 * np.log10(((blurred - truth) ** 2).mean() / ((restored - truth) ** 2).mean()))
+
+
+def searched(y: Tensor, kernel: str) -> tuple[bool, float, int]:
+    """(fits, sigma over the one given, evaluations) of a search."""
+    params = resolve("blur", OperatorOptions(kernel=kernel, boundary="valid"))
+    size = (y.shape[-2], y.shape[-1])
+    op = build("blur", params, source_shape("blur", params, size), dtype=torch.float32)
+    prior = load_prior("natural", torch.device("cpu")).prior
+    found = fitting_sigma(y, op, prior, 2 / 127.5, "blur", "natural", seed=0)
+    return found.fits, found.sigma_y * 127.5 / 2, found.evaluations
+
+
+def test_a_wrong_kernel_raises_sigma_and_the_right_one_does_not() -> None:
+    y = from_uint8(out_of_focus(80)[0])[None]
+    assert searched(y, "defocus:4.3") == (True, 1.0, TRIAL_NFE)
+    fits, factor, evaluations = searched(y, "uniform:9")
+    assert factor > 3.0 or not fits
+    assert 3 * TRIAL_NFE <= evaluations <= 5 * TRIAL_NFE
+
+
+def test_a_wrong_kernel_gives_softness_not_ruins(dmps: Dmps, tmp_path: Path) -> None:
+    blurred, truth = out_of_focus(80)
+    Image.fromarray(blurred).save(tmp_path / "y.png")
+    wrong = ("restore", "y.png", "-t", "blur", "--kernel", "uniform:9", "--preset", "fast")
+    told = dmps(*wrong, "--sigma", "2/255", "-o", "told.png")
+    assert "told.png: may not fit: the kernel or the boundary is another" in told.err
+    asked = dmps(*wrong, "-o", "asked.png")
+    assert "this kernel does not fit" in asked.err or "raised to" in asked.err
+    assert gain(pixels("told.png"), blurred, truth) < -1.0
+    assert gain(pixels("asked.png"), blurred, truth) > -0.2
+    facts = json.loads(Path("asked.json").read_text())
+    assert facts["sigma_y"] > 2 * facts["sigma_search"]["before"]
+    assert facts["fit"]["remark"] in asked.err
+    assert facts["fit"]["excess"] < json.loads(Path("told.json").read_text())["fit"]["excess"]
