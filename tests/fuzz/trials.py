@@ -196,6 +196,7 @@ class Laboratory:
         os.chdir(self.sandbox)
         os.environ.clear()
         os.environ.update(self.environment() | reader.environment)
+        self.prepare()
         reader.build()
         return 0
 
