@@ -1,8 +1,9 @@
-"""Shared by all tests: golden files, float64 helpers."""
+"""Shared by all tests: golden files, float64 helpers; `--device cuda` runs those of tensors on a GPU."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,32 @@ torch.set_num_threads(1)  # the tests' tensors are small, and other work on the 
 
 GOLDEN = Path(__file__).parent / "golden"
 
+_DEVICE = "DMPS_TEST_DEVICE"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where operators, methods, samplers and networks are tested")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[_DEVICE] = config.getoption("--device")
+    if where().type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # as the commands have it
+
+
+def where() -> torch.device:
+    """The device that is tested."""
+    return torch.device(os.environ[_DEVICE])
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether they are the same bits; elsewhere than on a CPU, which alone promises that, the same but for rounding."""
+    return torch.equal(a, b) if where().type == "cpu" else rel(a, b) <= 1e-6
+
 
 def golden(name: str) -> dict[str, Tensor]:
     """Tensors of tests/golden/NAME.safetensors."""
-    return load_file(GOLDEN / f"{name}.safetensors")
+    return {key: value.to(where()) for key, value in load_file(GOLDEN / f"{name}.safetensors").items()}
 
 
 def golden_json(name: str) -> Any:
@@ -36,14 +59,28 @@ def rel(a: Tensor, b: Tensor) -> float:
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
-    """Normal draws in float64."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    """Normal draws in float64, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(where())
 
 
 @pytest.fixture(autouse=True)
 def _no_gradients() -> Any:
     """As the commands run: a method that needs gradients enables them itself."""
     with torch.no_grad():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _on_the_device(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a test makes without saying where lies on the device, and NumPy sees what lies there."""
+    if where() == torch.device("cpu"):
+        yield
+        return
+    from_numpy, numpy = torch.from_numpy, Tensor.numpy
+    monkeypatch.setattr(torch, "from_numpy", lambda array: from_numpy(array).to(where()))
+    monkeypatch.setattr(Tensor, "numpy", lambda tensor, **options: numpy(tensor.cpu(), **options))
+    with where():
         yield
 
 

@@ -45,7 +45,7 @@ from dmps_cli.schedules import SAMPLERS, Level, ddpm_levels, flow_levels
 from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
 from dmps_cli.weights import load_prior
 from dmps_cli.windows import Inside, WindowedPrior
-from tests.conftest import golden_json, randn
+from tests.conftest import golden_json, randn, same, where
 from tests.rule import rule_weights
 from tests.shell import Dmps, photo
 from tests.test_methods import SHAPE, Dense, carried_moments, eye, matrix
@@ -245,7 +245,7 @@ def ncsnpp() -> FlowPrior:
 
 
 def natural() -> Prior:
-    prior = load_prior("natural", torch.device("cpu")).prior
+    prior = load_prior("natural", where()).prior
     assert isinstance(prior, DenoiserPrior)
     prior.denoise.__self__.double()  # type: ignore[attr-defined]
     return prior
@@ -292,7 +292,7 @@ def operator(case: str, dtype: torch.dtype = torch.float64) -> LinearOperator:
     if case == "inside":
         return Inside(operator("motion", dtype), (3, 11, 10))
     task, options, shape = OPERATORS[case]
-    return build(task, resolve(task, OperatorOptions(**options)), shape, dtype=dtype)
+    return build(task, resolve(task, OperatorOptions(**options)), shape, dtype=dtype, device=where())
 
 
 @lru_cache
@@ -525,7 +525,7 @@ def test_batch_of_two_is_two_of_one(name: str, sampler: str) -> None:
         y = randn(2, *op.out_shape, seed=4).float()
         both = run(name, sampler, op, y, SIGMA_Y, [3, 5])
         for k, seed in enumerate([3, 5]):
-            assert torch.equal(both[k], run(name, sampler, op, y[k : k + 1], SIGMA_Y, [seed])[0])
+            assert same(both[k], run(name, sampler, op, y[k : k + 1], SIGMA_Y, [seed])[0])
 
 
 @pytest.mark.parametrize(("name", "sampler"), RUNS)
@@ -555,7 +555,7 @@ def test_a_margin_is_the_middle_of_a_larger_picture(name: str, sampler: str) -> 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_operator_without_modes(name: str) -> None:
     """Methods that need them say so and name the others; the others bring A x nearer to y than the prior alone is."""
-    op = build("cs", resolve("cs", OperatorOptions()), (3, 9, 12), dtype=torch.float64)
+    op = build("cs", resolve("cs", OperatorOptions()), (3, 9, 12), dtype=torch.float64, device=where())
     y = op.A(torch.tanh(randn(1, *op.in_shape, seed=6)))
     sampler = samplers_of(name)[0]
     if METHODS[name].needs_modes:

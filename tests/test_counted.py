@@ -30,7 +30,7 @@ from dmps_cli.sampling import Fresh, Noise, sample
 from dmps_cli.schedules import CLEAN, Level
 from dmps_cli.tasks import OperatorOptions, build, resolve
 from dmps_cli.weights import load_prior
-from tests.conftest import randn
+from tests.conftest import randn, where
 from tests.shell import Dmps, photo
 
 SHAPE, SIGMA_Y = (2, 5, 6), 0.1
@@ -39,11 +39,13 @@ LEVELS = [(Level(0.6, 0.8, 0.0), Level(0.8, 0.6, 0.0)), (Level(0.95, 0.31, 0.0),
 
 
 def blur() -> LinearOperator:
-    return separable_blur(SHAPE, [0.2, 0.6, 0.2], [0.25, 0.5, 0.25], dtype=torch.float64, device="cpu")
+    return separable_blur(SHAPE, [0.2, 0.6, 0.2], [0.25, 0.5, 0.25], dtype=torch.float64, device=where())
 
 
 def mask() -> LinearOperator:
-    return build("inpaint", resolve("inpaint", OperatorOptions(fraction=0.4)), SHAPE, dtype=torch.float64)
+    return build(
+        "inpaint", resolve("inpaint", OperatorOptions(fraction=0.4)), SHAPE, dtype=torch.float64, device=where()
+    )
 
 
 def dense(op: LinearOperator) -> Tensor:
@@ -126,11 +128,11 @@ class Hidden(LinearOperator):
 
 
 def periodic(shape: tuple[int, int, int] = SHAPE, dtype: torch.dtype = torch.float64) -> CircularConvolution:
-    return CircularConvolution(shape, line(3.0, 30.0).values, dtype=dtype, device="cpu")
+    return CircularConvolution(shape, line(3.0, 30.0).values, dtype=dtype, device=where())
 
 
 ANY = {
-    "valid": lambda: ValidConvolution(SHAPE, line(3.0, 30.0).values, dtype=torch.float64, device="cpu"),
+    "valid": lambda: ValidConvolution(SHAPE, line(3.0, 30.0).values, dtype=torch.float64, device=where()),
     "periodic": lambda: Hidden(periodic()),
     "mask": lambda: Hidden(mask()),
     "padded cs": lambda: build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64),
@@ -256,7 +258,7 @@ def photograph() -> Tensor:
 
 @lru_cache
 def bundled() -> Prior:
-    return load_prior("natural", torch.device("cpu")).prior
+    return load_prior("natural", where()).prior
 
 
 class Exact(TruncatedSolver):

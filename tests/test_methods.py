@@ -19,7 +19,7 @@ from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import GaussianPrior
 from dmps_cli.sampling import Denoiser, reverse_step
 from dmps_cli.schedules import SAMPLERS, Level, ddpm_levels, flow_levels
-from tests.conftest import randn
+from tests.conftest import randn, where
 
 SHAPE, N, M = (1, 2, 4), 8, 5
 SIGMA_Y = 0.3
@@ -33,7 +33,7 @@ class Dense(LinearOperator):
     """Any matrix, with dense solves."""
 
     def __init__(self, matrix: Tensor) -> None:
-        super().__init__(SHAPE, (len(matrix),), torch.float64, "cpu")
+        super().__init__(SHAPE, (len(matrix),), torch.float64, where())
         self.matrix = matrix
 
     def A(self, x: Tensor) -> Tensor:

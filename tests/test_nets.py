@@ -18,7 +18,7 @@ from dmps_cli.nets.adm import ADM, ADMConfig, time_features
 from dmps_cli.nets.layers import GroupNorm
 from dmps_cli.nets.loading import load_state
 from dmps_cli.nets.natural import Block, Natural, NaturalConfig, NaturalNet, natural_from_state, sigmas_of
-from tests.conftest import golden, golden_json, randn, rel
+from tests.conftest import golden, golden_json, randn, rel, where
 from tests.rule import rule_tensor, rule_weights
 
 ADM_GOLDEN = [f"adm_{i}" for i in range(1, 7)]
@@ -47,14 +47,14 @@ def adm(name: str, dtype: torch.dtype = torch.float32) -> ADM:
 
 def bundled(dtype: torch.dtype = torch.float32) -> Natural:
     """The denoiser of the package."""
-    return natural_from_state(load_file(BUNDLED), where="bundled").to(dtype)
+    return natural_from_state(load_file(BUNDLED), where="bundled").to(where(), dtype)
 
 
 def small_natural(config: NaturalConfig, dtype: torch.dtype = torch.float64) -> Natural:
     """A denoiser of any size with the rule's weights (`fr` as the architecture makes it)."""
     net = NaturalNet(config)
     state = {**net.state_dict(), **rule_weights(net)}
-    return natural_from_state(state, where="small").to(dtype)
+    return natural_from_state(state, where="small").to(where(), dtype)
 
 
 SMALL = NaturalConfig(widths=(8, 12, 16), emb_width=16, num_frequencies=4)
@@ -221,7 +221,7 @@ def test_bundled_file_reproduces_the_float32_weights(pair: int) -> None:
 
 def published_denoiser(state: dict[str, Tensor], z: Tensor, s: float) -> Tensor:
     """D(z; s) of docs/natural.md written down once more, one operation a line."""
-    w = {name: value.to(z.dtype) for name, value in state.items()}
+    w = {name: value.to(z) for name, value in state.items()}
     conv, v = torch.nn.functional.conv2d, s**2 + 0.25
     phases = math.log(min(s, 200.0)) / 4.0 * w["fr"]
     e = torch.cat([phases.sin(), phases.cos()])

@@ -22,7 +22,7 @@ from dmps_cli.operators.kernels import gaussian_taps, line, uniform_taps
 from dmps_cli.operators.pointwise import ChannelMean, Mask
 from dmps_cli.operators.separable import average_pooling, bicubic_decimation, bicubic_taps, separable_blur
 from dmps_cli.tasks import BOUNDARIES, TASKS, OperatorOptions, build, resolve
-from tests.conftest import golden, randn, rel
+from tests.conftest import golden, randn, rel, same, where
 
 H, W = 8, 16
 SHAPE = (3, H, W)
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def make(case: str, shape: tuple[int, int, int] = SHAPE, dtype: torch.dtype = torch.float64) -> LinearOperator:
     task, options = CASES[case]
     size = (3, 9, 12) if options.get("scale") == 3 or case == "cs padded" else shape
-    return build(task, resolve(task, OperatorOptions(**options)), size, dtype=dtype)
+    return build(task, resolve(task, OperatorOptions(**options)), size, dtype=dtype, device=where())
 
 
 @lru_cache
@@ -220,10 +220,10 @@ def test_batch_of_two_is_two_of_one(case: str) -> None:
     for function, argument in ((op.A, x), (op.At, y), (lambda r: op.solve(r, 0.1, 1.0), y), (op.pinv, y)):
         both = function(argument)
         for i in range(2):
-            assert torch.equal(both[i], function(argument[i : i + 1])[0])
+            assert same(both[i], function(argument[i : i + 1])[0])
     both = op.correction(y)(x, 0.1, 1.0)
     for i in range(2):
-        assert torch.equal(both[i], op.correction(y[i : i + 1])(x[i : i + 1], 0.1, 1.0)[0])
+        assert same(both[i], op.correction(y[i : i + 1])(x[i : i + 1], 0.1, 1.0)[0])
 
 
 @cases
@@ -246,7 +246,7 @@ def image() -> Tensor:
 @pytest.mark.parametrize(("boundary", "mode"), [("zero", "constant"), ("reflect", "reflect"), ("circular", "wrap")])
 @pytest.mark.parametrize("task", ["deblur", "deblur-gauss"])
 def test_blur_is_scipys(task: str, boundary: str, mode: str) -> None:
-    op = build(task, resolve(task, OperatorOptions(boundary=boundary)), SHAPE, dtype=torch.float64)
+    op = build(task, resolve(task, OperatorOptions(boundary=boundary)), SHAPE, dtype=torch.float64, device=where())
     if task == "deblur":
         taps = np.full(9, 1 / 9)
     else:
@@ -260,7 +260,7 @@ def test_blur_is_scipys(task: str, boundary: str, mode: str) -> None:
 
 
 def test_anisotropic_blur_is_wide_horizontally() -> None:
-    op = build("deblur-aniso", resolve("deblur-aniso", OperatorOptions()), SHAPE, dtype=torch.float64)
+    op = build("deblur-aniso", resolve("deblur-aniso", OperatorOptions()), SHAPE, dtype=torch.float64, device=where())
     d = np.arange(-4, 5)
     wide, narrow = (np.exp(-(d**2) / (2 * std**2)) for std in (20.0, 1.0))
     expected = ndimage.correlate1d(image().numpy(), narrow / narrow.sum(), axis=2, mode="constant")
@@ -269,7 +269,9 @@ def test_anisotropic_blur_is_wide_horizontally() -> None:
 
 
 def test_motion_is_scipys_convolution() -> None:
-    op = build("motion", resolve("motion", OperatorOptions(length=7, angle=30)), SHAPE, dtype=torch.float64)
+    op = build(
+        "motion", resolve("motion", OperatorOptions(length=7, angle=30)), SHAPE, dtype=torch.float64, device=where()
+    )
     kernel = line(7, 30).values.numpy()
     expected = np.stack([ndimage.convolve(channel, kernel, mode="wrap") for channel in image()[0].numpy()])
     torch.testing.assert_close(op.A(image())[0], torch.from_numpy(expected), rtol=0, atol=1e-12)
@@ -278,7 +280,7 @@ def test_motion_is_scipys_convolution() -> None:
 def test_a_kernel_without_symmetry() -> None:
     """A line is its own mirror image and cannot tell A from A^T; this kernel can."""
     kernel = randn(4, 5, seed=9)
-    op = CircularConvolution((2, 7, 9), kernel, dtype=torch.float64, device="cpu")
+    op = CircularConvolution((2, 7, 9), kernel, dtype=torch.float64, device=where())
     x, y = randn(1, 2, 7, 9, seed=1), randn(1, 2, 7, 9, seed=2)
     expected = np.stack([ndimage.convolve(channel, kernel.numpy(), mode="wrap") for channel in x[0].numpy()])
     torch.testing.assert_close(op.A(x)[0], torch.from_numpy(expected), rtol=0, atol=1e-12)
@@ -294,7 +296,7 @@ def test_a_kernel_without_symmetry() -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4, 5, 8])
 def test_a_mirrored_picture_is_decimated_to_the_mirror_image(scale: int) -> None:
     """Half a pixel off, or a tap in the wrong place, and it is not."""
-    op = bicubic_decimation((1, 6 * scale, 5 * scale), scale, dtype=torch.float64, device="cpu")
+    op = bicubic_decimation((1, 6 * scale, 5 * scale), scale, dtype=torch.float64, device=where())
     x = randn(1, 1, 6 * scale, 5 * scale)
     torch.testing.assert_close(op.A(x.flip(2, 3)), op.A(x).flip(2, 3), rtol=0, atol=1e-12)
     ramp = torch.arange(5.0 * scale, dtype=torch.float64).expand(1, 1, 6 * scale, -1)
@@ -306,7 +308,7 @@ def test_a_mirrored_picture_is_decimated_to_the_mirror_image(scale: int) -> None
 def test_bicubic_decimation_by_the_formula(scale: int) -> None:
     """Tap q of output k at k f + f // 2 - 2 f + q is bicubic((q - 2 f + .5) / f); reflection repeats edge pixels."""
     shape = (3, 24, 48)
-    op = bicubic_decimation(shape, scale, dtype=torch.float64, device="cpu")
+    op = bicubic_decimation(shape, scale, dtype=torch.float64, device=where())
     x = randn(1, *shape, seed=7).numpy()
 
     def weight(t: float) -> float:
@@ -329,7 +331,7 @@ def test_decimation_keeps_a_flat_picture_flat() -> None:
 
 
 def test_average_pooling_is_torchs() -> None:
-    op = average_pooling(SHAPE, 4, dtype=torch.float64, device="cpu")
+    op = average_pooling(SHAPE, 4, dtype=torch.float64, device=where())
     torch.testing.assert_close(op.A(image()), torch.nn.functional.avg_pool2d(image(), 4), rtol=0, atol=1e-13)
 
 
@@ -356,13 +358,13 @@ def test_random_mask_removes_the_share_asked_for() -> None:
 def test_masks_of_another_size_or_without_a_pixel_are_refused() -> None:
     for keep in (torch.ones(H, W + 1, dtype=torch.bool), torch.zeros(H, W, dtype=torch.bool)):
         with pytest.raises(InputError, match="mask"):
-            Mask(SHAPE, keep, dtype=torch.float64, device="cpu")
+            Mask(SHAPE, keep, dtype=torch.float64, device=where())
 
 
 @pytest.mark.parametrize("size", [(8, 8), (6, 9)])
 def test_hadamard_rows_by_scipy(size: tuple[int, int]) -> None:
     """Rows of SciPy's Sylvester matrix on the pixels, zeros filled in; the mean is among them, no row twice."""
-    op = hadamard_rows((2, *size), 4, seed=5, dtype=torch.float64, device="cpu")
+    op = hadamard_rows((2, *size), 4, seed=5, dtype=torch.float64, device=where())
     rows = op.chosen.rows  # type: ignore[attr-defined]
     assert rows[0] == 0
     assert len(set(rows.tolist())) == op.out_shape[1] == size[0] * size[1] // 4
@@ -373,7 +375,7 @@ def test_hadamard_rows_by_scipy(size: tuple[int, int]) -> None:
 
 
 def test_another_seed_chooses_other_rows() -> None:
-    chosen = [hadamard_rows(SHAPE, 2, seed=seed, dtype=torch.float64, device="cpu").chosen.rows for seed in (0, 1)]  # type: ignore[attr-defined]
+    chosen = [hadamard_rows(SHAPE, 2, seed=seed, dtype=torch.float64, device=where()).chosen.rows for seed in (0, 1)]  # type: ignore[attr-defined]
     assert set(chosen[0].tolist()) != set(chosen[1].tolist())
 
 
@@ -390,7 +392,7 @@ def test_a_picture_of_a_measurement_gives_it_back(case: str) -> None:
 
 
 def test_a_colour_picture_gives_colorize_its_grey_value() -> None:
-    op = ChannelMean(SHAPE, [0.2, 0.3, 0.5], dtype=torch.float64, device="cpu")
+    op = ChannelMean(SHAPE, [0.2, 0.3, 0.5], dtype=torch.float64, device=where())
     assert torch.equal(op.from_image(image()), op.A(image()))
 
 
@@ -400,7 +402,7 @@ GOLDEN_SHAPE = (3, 32, 32)
 
 
 def golden_operator(name: str, dtype: torch.dtype) -> LinearOperator:
-    how = {"svd_cutoff": 0.03, "dtype": dtype, "device": "cpu"}
+    how = {"svd_cutoff": 0.03, "dtype": dtype, "device": where()}
     gauss = gaussian_taps(3, 31)
 
     def short(std: float) -> list[float]:
@@ -409,18 +411,18 @@ def golden_operator(name: str, dtype: torch.dtype) -> LinearOperator:
     if name.startswith("sr_bicubic_x"):
         return bicubic_decimation(GOLDEN_SHAPE, int(name[-1]), **how)  # type: ignore[arg-type]
     table = {
-        "sr_avgpool_x4": lambda: average_pooling(GOLDEN_SHAPE, 4, dtype=dtype, device="cpu"),
+        "sr_avgpool_x4": lambda: average_pooling(GOLDEN_SHAPE, 4, dtype=dtype, device=where()),
         "deblur_uniform9_true": lambda: separable_blur(GOLDEN_SHAPE, uniform_taps(9), uniform_taps(9), **how),
         "deblur_gauss_true": lambda: separable_blur(GOLDEN_SHAPE, gauss, gauss, **how),
         "deblur2d_aniso_true": lambda: separable_blur(GOLDEN_SHAPE, short(3), short(3), **how),
         "deblur2d_s1_s20_true": lambda: separable_blur(GOLDEN_SHAPE, short(1), short(20), **how),
-        "colorization": lambda: ChannelMean(GOLDEN_SHAPE, [0.3333, 0.3334, 0.3333], dtype=dtype, device="cpu"),
-        "denoise": lambda: build("denoise", {}, GOLDEN_SHAPE, dtype=dtype),
+        "colorization": lambda: ChannelMean(GOLDEN_SHAPE, [0.3333, 0.3334, 0.3333], dtype=dtype, device=where()),
+        "denoise": lambda: build("denoise", {}, GOLDEN_SHAPE, dtype=dtype, device=where()),
         "inpaint_random": lambda: Mask(
             GOLDEN_SHAPE,
             golden("operators/inpaint_random_32")["mask"].reshape(-1, 32, 32)[0] > 0,
             dtype=dtype,
-            device="cpu",
+            device=where(),
         ),
     }
     return table[name]()
@@ -466,7 +468,7 @@ def test_golden_taps(scale: int) -> None:
 @pytest.mark.parametrize(("size", "ratio"), [((33, 47), 2), ((20, 20), 1), ((100, 90), 1)])
 def test_padded_rows_that_coincide_have_a_pseudo_inverse(size: tuple[int, int], ratio: int) -> None:
     """A A^T is singular here; a y in A's range is explained, and one outside it does not blow up."""
-    op = hadamard_rows((1, *size), ratio, seed=0, dtype=torch.float64, device="cpu")
+    op = hadamard_rows((1, *size), ratio, seed=0, dtype=torch.float64, device=where())
     size_in = math.prod(size)
     if size_in < 2000:  # the dense matrix, of less than full rank
         dense_rows = op.A(torch.eye(size_in, dtype=torch.float64).reshape(size_in, *op.in_shape)).flatten(1).T

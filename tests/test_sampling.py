@@ -10,7 +10,7 @@ import torch
 
 from dmps_cli.errors import NumericsError
 from dmps_cli.priors import DenoiserPrior
-from dmps_cli.sampling import Noise, reverse_step, sample, x0_coefficient
+from dmps_cli.sampling import DrawnAhead, Noise, reverse_step, sample, x0_coefficient
 from dmps_cli.schedules import Level, ddpm_levels, flow_levels
 from tests.conftest import golden, randn
 
@@ -104,6 +104,22 @@ def test_noise_follows_the_image_not_its_place() -> None:
     alone = Noise(7, Noise.STEP, [(5, 0)])
     for _ in range(3):
         assert torch.equal(together.like(x)[1], alone.like(x[:1])[0])
+
+
+def test_what_is_drawn_ahead_is_what_would_be_drawn() -> None:
+    """Also where fewer are taken than were made, and where drawing fails."""
+    x, keys = torch.zeros(2, 3, 8, 8), [(4, 0), (5, 1)]
+    now, later = (Noise(7, Noise.STEP, keys) for _ in range(2))
+    with DrawnAhead(later, x, 9) as ahead:
+        for _ in range(7):
+            assert torch.equal(ahead.like(x), now.like(x))
+    for shapes in ([(2, 5), (2, 3, 8, 8), (2, 5)], [(2, 3, 8, 8)] * 4 + [(2, 5)]):  # others, and more than foreseen
+        now, later = (Noise(7, Noise.STEP, keys) for _ in range(2))
+        with DrawnAhead(later, x, 3) as ahead:
+            for shape in shapes:
+                assert torch.equal(ahead.like(torch.zeros(shape)), now.like(torch.zeros(shape)))
+    with DrawnAhead(Noise(7, Noise.STEP, keys[:0]), x, 1) as none, pytest.raises(RuntimeError, match="non-empty"):
+        none.like(x)
 
 
 def test_streams_do_not_coincide() -> None:

@@ -26,13 +26,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dmps_cli import checkpoints, curves, training, training_files
+from dmps_cli.ahead import Ahead
+from dmps_cli.budgets import Minutes, Steps
 from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.train import reporter
 from dmps_cli.crops import (
     Batch,
     Collection,
-    Loader,
     Photo,
     Shapes,
     draw_batch,
@@ -250,7 +251,7 @@ def test_a_step_follows_the_schedule_and_the_clipping(photos: Path, tmp_path: Pa
     assert len(seen) >= 24
     assert max(norm for _, _, norm in seen) == pytest.approx(1.0, abs=1e-3)
     for place, (lr, seconds, _) in enumerate(seen):
-        expected = min(1.0, (place + 1) / 100) * RECIPE.lr * 0.5 * (1.0 + math.cos(math.pi * seconds / RECIPE.seconds))
+        expected = min(1.0, (place + 1) / 100) * RECIPE.lr * 0.5 * (1.0 + math.cos(math.pi * seconds / 24.0))
         assert lr == pytest.approx(expected)
     assert len({*trainer.losses.means} - {1.0}) >= 5
 
@@ -507,6 +508,28 @@ def test_ctrl_c_leaves_a_usable_prior_and_130(
     assert dmps("restore", "x.png", "--task", "denoise", "--nfe", "2", "--model", "p.safetensors").code == 0
 
 
+def test_by_steps_the_same_command_gives_the_same_file(
+    dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also interrupted twice, on a clock of its own: what it holds and what it says."""
+    command = ("train", photos, *QUICK, "--steps", "10", "-o")
+    assert dmps(*command, "whole.safetensors").code == 0
+    step = Trainer.take_step
+
+    def interrupted(self: Trainer, batch: Batch) -> float:
+        if self.step in (2, 7):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "take_step", interrupted)
+    calls = [dmps(*command, "parts.safetensors", "--resume", "parts.safetensors") for _ in range(3)]
+    assert [call.code for call in calls] == [130, 130, 0], calls[-1].err
+    assert "going on from step 8, " in calls[-1].err
+    assert Path("parts.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert read_state(Files(prior=Path("whole.safetensors"))).facts["rows"][-1]["lr"] == 0.0
+
+
 # Photographs ---------------------------------------------------------------------------------------------------------
 
 
@@ -606,8 +629,26 @@ def test_batches_are_fixed_by_seed_and_step(photos: Path) -> None:
     assert {tuple(shape) for step, shape in enumerate(drawn) if step % 4 < 3} == {(3, 3, 32, 32)}
     assert {tuple(shape) for shape in drawn[3::4]} == {(1, 3, side, side) for side in range(49, 65)}
     one, same, other = (draw_batch(collection, shapes, levels, seed, 5) for seed in (0, 0, 1))
-    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one[:3], same[:3], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+
+
+def test_of_several_processes_each_draws_its_part_of_the_same_batch(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, levels = Shapes.around(5, 32), NoiseLevels()
+    collection = Collection(find_photos([photos]), channels=3, least_side=32, seed=0)
+    for step in (2, 3):  # five small crops, one large one
+        whole, parts = draw_batch(collection, shapes, levels, 0, step), []
+        for rank in range(3):
+            with monkeypatch.context() as patch:
+                for name, value in {"RANK": str(rank), "WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "x"}.items():
+                    patch.setenv(name, value)
+                parts.append(draw_batch(collection, shapes, levels, 0, step))
+        for k in range(len(whole.x)):
+            part, place = parts[k % 3], k // 3
+            assert all(torch.equal(a[k], b[place]) for a, b in zip(whole[:3], part[:3], strict=True))
+        assert {part.whole for part in parts} == {len(whole.x)}
 
 
 def test_waiting_is_measured_and_errors_come_through() -> None:
@@ -621,14 +662,14 @@ def test_waiting_is_measured_and_errors_come_through() -> None:
         return batch
 
     start = time.perf_counter()
-    with Loader(slow, 5) as loader:
+    with Ahead(slow, 5) as loader:
         for _ in range(4):
             loader.take()
         elapsed = time.perf_counter() - start
         assert loader.wait_seconds / elapsed >= 0.8
         with pytest.raises(InputError, match="gone"):
             loader.take()
-    with Loader(lambda step: batch, 0) as loader:
+    with Ahead(lambda step: batch, 0) as loader:
         for _ in range(5):
             time.sleep(0.03)  # a slow network
             loader.take()
@@ -637,8 +678,8 @@ def test_waiting_is_measured_and_errors_come_through() -> None:
 
 # The command ---------------------------------------------------------------------------------------------------------
 
-SHORT = ("--minutes", "0.001")
-QUICK = ("--minutes", "0.02", "--size", "small", "--batch", "1", "--crop", "32")
+SHORT = ("--steps", "1")
+QUICK = ("--steps", "6", "--size", "small", "--batch", "1", "--crop", "32")
 
 
 def test_the_files_say_what_they_are(dmps: Dmps, photos: Path) -> None:
@@ -737,7 +778,7 @@ def test_a_prior_of_its_own_goes_on_as_the_beginning_of_another(dmps: Dmps, phot
     """--init takes over weights and terms, and the file says which; the steps are counted anew."""
     assert dmps("train", photos, "-o", "a.safetensors", *QUICK, "--licence", "mine", "--full").code == 0
     first = read_safetensors(Path("a.safetensors"))[1]
-    start = ("train", photos, "-o", "b.safetensors", "--init", "a.safetensors", "--minutes", "0.001", *QUICK[4:])
+    start = ("train", photos, "-o", "b.safetensors", "--init", "a.safetensors", *SHORT, *QUICK[4:])
     result = dmps(*start, "--resume", "b.safetensors")
     assert result.code == 0, result.err
     assert "its terms go on: mine" in result.err
@@ -751,7 +792,7 @@ def test_a_prior_of_its_own_goes_on_as_the_beginning_of_another(dmps: Dmps, phot
     expected = load_file("a.safetensors")
     for part in (trainer.net, trainer.ema):
         assert all(torch.equal(p, expected[name]) for name, p in part.named_parameters())
-    again = dmps(*start[:6], "--resume", "b.safetensors", "--minutes", "0.02", "--licence", "yours")  # the same, later
+    again = dmps(*start[:6], "--resume", "b.safetensors", "--steps", "3", "--licence", "yours")  # the same, later
     assert again.code == 0, again.err
     assert "--init a.safetensors was for its first call" in again.err
     later = read_safetensors(Path("b.safetensors"))[1]
@@ -795,7 +836,7 @@ def test_files_of_the_training_are_no_photographs(dmps: Dmps, photos: Path) -> N
     assert dmps("train", photos, "-o", out, *QUICK).code == 0
     first = read_safetensors(out)[1]
     assert Path(f"{out}.png").exists()
-    done = dmps("train", photos, "--resume", out, "--minutes", "0.04")
+    done = dmps("train", photos, "--resume", out, "--steps", "12")
     assert "not those of the earlier calls" not in done.err
     assert read_safetensors(out)[1]["photographs_sha256"] == first["photographs_sha256"]
 
@@ -807,8 +848,8 @@ def test_figures_of_other_photographs_are_not_kept(dmps: Dmps, photos: Path, tmp
     assert int(first["psnr_step"]) == int(first["steps"])
     (tmp_path / "others").mkdir()
     photo(tmp_path / "others" / "a.png", (64, 64), seed=77)
-    more = ("train", photos, "--resume", "p.safetensors", "--minutes")
-    done = dmps(*more, "0.04", "--validate", "others")
+    more = ("train", photos, "--resume", "p.safetensors", "--steps")
+    done = dmps(*more, "12", "--validate", "others")
     assert "no PSNR compares" in done.err
     later = read_safetensors(Path("p.safetensors"))[1]
     assert int(later["psnr_step"]) == int(later["steps"]) > int(later["validation_since"]) == int(first["steps"])
@@ -830,14 +871,14 @@ def test_nothing_that_is_measured_on_is_trained_on(dmps: Dmps, photos: Path, tmp
     assert "2 copies of photographs to measure on are left out" in done.err
     assert "8 photographs to train on, 1 to measure on" in done.err
     first = read_safetensors(Path("p.safetensors"))[1]
-    later = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04")
+    later = dmps("train", photos, "--resume", "p.safetensors", "--steps", "12")
     assert "not those of the earlier calls" not in later.err
     second = read_safetensors(Path("p.safetensors"))[1]
     same = ("validation_sha256", "photographs_sha256", "validation_since")
     assert [second[name] for name in same] == [first[name] for name in same]
     assert str(tmp_path) not in json.dumps(second)
     (tmp_path / "val").rename(tmp_path / "elsewhere")
-    gone = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.06")
+    gone = dmps("train", photos, "--resume", "p.safetensors", "--steps", "18")
     assert (gone.code, f"--validate {tmp_path / 'val'} is not a folder" in gone.err) == (1, True), gone.err
     twice = tmp_path / "twice"
     twice.mkdir()
@@ -904,7 +945,7 @@ def test_the_picture_of_the_log_is_not_measured_on(dmps: Dmps, photos: Path, tmp
     (tmp_path / "val").mkdir()
     photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
     assert dmps("train", photos, "-o", "val/p.safetensors", *QUICK, "--validate", "val").code == 0
-    done = dmps("train", photos, "--resume", "val/p.safetensors", "--minutes", "0.04")
+    done = dmps("train", photos, "--resume", "val/p.safetensors", "--steps", "12")
     assert "8 photographs to train on, 1 to measure on" in done.err
     assert "no PSNR compares" not in done.err
 
@@ -914,7 +955,7 @@ def test_another_crop_measures_on_others_and_says_so(dmps: Dmps, photos: Path, t
     photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
     photo(tmp_path / "val" / "b.png", (64, 40), seed=78)
     assert dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val").code == 0
-    done = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04", "--crop", "48")
+    done = dmps("train", photos, "--resume", "p.safetensors", "--steps", "12", "--crop", "48")
     assert "no PSNR compares with theirs" in done.err
 
 
@@ -923,7 +964,8 @@ def test_checkpoints_are_said_without_photographs_to_measure_on(dmps: Dmps, tmp_
     photo(tmp_path / "one" / "a.png", (64, 64))
     done = dmps("train", "one", "-o", "p.safetensors", *QUICK)
     assert done.code == 0, done.err
-    assert "0.0/0.02 min" in done.err
+    assert "step 6, " in done.err
+    assert ", 100.0%\n" in done.err
 
 
 def test_without_room_for_the_first_state_there_is_no_prior(
@@ -1010,9 +1052,9 @@ def test_what_a_call_does_is_said(dmps: Dmps, photos: Path) -> None:
     first = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--channels", "1", "--device", "cpu").err
     values = sum(value.numel() for value in load_file("p.safetensors").values())
     assert f"small, {values:,} values, grey; cpu" in first
-    assert "0.02 min at lr up to 0.003, 1 crop of 32 px a step" in first
-    later = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.04", "--lr", "0.001", "--seed", "0").err
-    assert "from here on: minutes 0.04 (it was 0.02), lr 0.001 (it was 0.003)\n" in later
+    assert "6 steps at lr up to 0.003, 1 crop of 32 px a step" in first
+    later = dmps("train", photos, "--resume", "p.safetensors", "--steps", "12", "--lr", "0.001", "--seed", "0").err
+    assert "from here on: steps 12 (it was 6), lr 0.001 (it was 0.003)\n" in later
     assert "PSNR at sigma 15, 25, 50 of 255" in later
     assert "from here on" not in dmps("train", photos, "--resume", "p.safetensors", "--lr", "0.002").err
 
@@ -1024,8 +1066,9 @@ def test_lines_fit_a_terminal(dmps: Dmps, photos: Path, monkeypatch: pytest.Monk
     )
     shown: list[str] = []
     monkeypatch.setattr(Console, "note", lambda self, text: shown.append(f"dmps: {text}"))
-    reporter(36000.0, Console(), lambda done, text: shown.append(text))(replace(progress, is_checkpoint=True))
-    assert [len(line) <= 79 for line in shown] == [True, True], shown
+    for budget in (Minutes(amount=600.0), Steps(amount=400_000)):
+        reporter(budget, Console(), lambda done, text: shown.append(text))(replace(progress, is_checkpoint=True))
+    assert [len(line) <= 79 for line in shown] == [True] * 4, shown
 
 
 def test_half_takes_full_back(dmps: Dmps, photos: Path) -> None:
@@ -1087,7 +1130,7 @@ def test_weights_that_are_none_are_refused(dmps: Dmps, photos: Path, kind: str) 
 
 
 def test_later_minutes_go_on(dmps: Dmps, photos: Path) -> None:
-    assert dmps("train", photos, "-o", "p.safetensors", *QUICK).code == 0
+    assert dmps("train", photos, "-o", "p.safetensors", "--minutes", "0.02", *QUICK[2:]).code == 0
     first = read_state(Files(prior=Path("p.safetensors"))).facts
     done = dmps("train", photos, "--resume", "p.safetensors", "--minutes", "0.02")
     assert "nothing to do" in done.err
@@ -1102,6 +1145,15 @@ def test_later_minutes_go_on(dmps: Dmps, photos: Path) -> None:
     assert later["step"] > first["step"]
     assert later["seconds"] >= 0.04 * 60
     assert later["rows"][: len(first["rows"])] == first["rows"]
+
+
+def test_steps_may_follow_minutes(dmps: Dmps, photos: Path) -> None:
+    assert dmps("train", photos, "-o", "p.safetensors", "--minutes", "0.01", *QUICK[2:]).code == 0
+    first = read_state(Files(prior=Path("p.safetensors"))).facts["step"]
+    more = dmps("train", photos, "--resume", "p.safetensors", "--steps", str(first + 2))
+    assert f"from here on: steps {first + 2} (it was 0.01 min)\n" in more.err
+    assert read_state(Files(prior=Path("p.safetensors"))).facts["step"] == first + 2
+    assert "more --steps train it on" in dmps("train", photos, "--resume", "p.safetensors").err
 
 
 def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
@@ -1125,6 +1177,12 @@ def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
         (["p", "-o", "a.safetensors", "--minutes", "0"], 2, "--minutes is 0"),
         (["p", "-o", "a.safetensors", "--minutes", "nan"], 2, "--minutes is nan"),
         (["p", "-o", "a.safetensors", "--minutes", "1e9"], 2, "at most 1e+06"),
+        (["p", "-o", "a.safetensors", "--steps", "0"], 2, "--steps is 0"),
+        (
+            ["p", "-o", "a.safetensors", "--steps", "10", "--minutes", "1"],
+            2,
+            "--minutes and --steps exclude each other",
+        ),
         (["p", "-o", "a.safetensors", "--licence", " "], 2, "--licence is empty"),
         (["p", "--resume", "natural"], 2, "--resume natural: a prior's file ends in"),
         (["p", "--resume", "other.safetensors", "--overwrite"], 2, "exclude each other"),

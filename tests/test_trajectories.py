@@ -18,7 +18,7 @@ from dmps_cli.priors import DDPMPrior
 from dmps_cli.sampling import reverse_step, sample
 from dmps_cli.schedules import Level, alpha_bars
 from dmps_cli.tasks import OperatorOptions, build, resolve
-from tests.conftest import GOLDEN, golden, golden_json, rel
+from tests.conftest import GOLDEN, golden, golden_json, rel, where
 from tests.rule import rule_weights
 
 NAMES = sorted(
@@ -35,7 +35,7 @@ TASK_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 @lru_cache
 def operator(name: str) -> LinearOperator:
     task, options = TASK_OPTIONS[name]
-    return build(task, resolve(task, OperatorOptions(**options)), (3, 32, 32), dtype=torch.float32)
+    return build(task, resolve(task, OperatorOptions(**options)), (3, 32, 32), dtype=torch.float32, device=where())
 
 
 @lru_cache
@@ -54,6 +54,8 @@ def prior(net: str) -> DDPMPrior:
 
 class Recorded:
     """The recorded z of each step, in the loop's order."""
+
+    generators = ()
 
     def __init__(self, z: Tensor) -> None:
         self.z: Iterator[Tensor] = iter(z)

@@ -13,7 +13,7 @@ from dmps_cli.operators.separable import bicubic_decimation
 from dmps_cli.priors import DDPMPrior, DenoiserPrior
 from dmps_cli.schedules import Level
 from dmps_cli.windows import Inside, WindowedPrior, blend_weights, window_starts
-from tests.conftest import randn
+from tests.conftest import randn, where
 
 CUR, NXT = Level(0.8, 0.6, 300.0), Level(0.9, math.sqrt(1 - 0.81), 200.0)
 
@@ -75,7 +75,7 @@ def test_too_small_a_picture_is_refused() -> None:
 
 def test_a_margin_changes_nothing_inside() -> None:
     """Against the dense matrix: zeros at columns of the margin."""
-    inner = bicubic_decimation((2, 8, 12), 4, dtype=torch.float64, device="cpu")
+    inner = bicubic_decimation((2, 8, 12), 4, dtype=torch.float64, device=where())
     op = Inside(inner, (2, 11, 12))
     size = 2 * 11 * 12
     dense = op.A(torch.eye(size, dtype=torch.float64).reshape(size, 2, 11, 12)).flatten(1).T

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmps_cli import dist
 from dmps_cli.errors import InputError
 from dmps_cli.files import IMAGE_SUFFIXES, sha256_file
 from dmps_cli.images import load_uint8, size_of
@@ -266,11 +264,16 @@ CROPS, ORDER, NOISE = range(3)  # purposes of draws: streams that must never coi
 
 
 class Batch(NamedTuple):
-    """x: (B, C, H, W) of uint8; s: (B,) noise levels; eps: like x, normal draws in float32."""
+    """x: (B, C, H, W) of uint8; s: (B,) noise levels; eps: like x, normal draws in float32.
+
+    whole: how many images the step has on all processes, None if they are all here; x holds this one's part, or, where
+    there is none for it, one that does not count.
+    """
 
     x: Tensor
     s: Tensor
     eps: Tensor
+    whole: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,16 +307,23 @@ class Shapes:
 def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed: int, step: int) -> Batch:
     """The crops of a step, each flipped and turned by a multiple of 90 degrees at random, their noise and its levels.
 
-    Of a photograph smaller than a large crop, the edge is mirrored.
+    Of a photograph smaller than a large crop, the edge is mirrored. Of several processes each draws the same, and keeps
+    its own part; every crop has noise of its own, so that none is drawn in vain.
     """
     rng = np.random.default_rng((seed, CROPS, step))
     count, side = shapes.draw(rng, step)
     first = shapes.crops_before(step)
     crops = [random_crop(collection.pixels(first, rng.random()), side, rng) for _ in range(count)]
-    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, NOISE, step)).generate_state(1)[0]))
     s = torch.from_numpy(levels.draw(rng, count)).float()
-    return Batch(x, s, torch.randn(x.shape, generator=generator))
+    own = [*dist.own_part(count)] or [0]
+    x = torch.from_numpy(np.stack([crops[k] for k in own])).permute(0, 3, 1, 2)
+    return Batch(x, s[own], torch.stack([_noise((seed, NOISE, step, k), x.shape[1:]) for k in own]), count)
+
+
+def _noise(key: tuple[int, ...], shape: torch.Size) -> Tensor:
+    """Normal draws fixed by the key."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    return torch.randn(shape, generator=generator)
 
 
 def random_crop(pixels: Pixels, side: int, rng: np.random.Generator) -> Pixels:
@@ -326,53 +336,3 @@ def random_crop(pixels: Pixels, side: int, rng: np.random.Generator) -> Pixels:
     turns, is_flipped = int(rng.integers(4)), bool(rng.integers(2))
     turned = np.rot90(crop, turns)
     return turned[:, ::-1] if is_flipped else turned
-
-
-class Loader:
-    """Draws the batches of the steps from `first_step` on in a thread of its own, a few ahead.
-
-    wait_seconds: how long `take` had to wait for batches that were not ready.
-    """
-
-    AHEAD = 4
-
-    def __init__(self, draw: Callable[[int], Batch], first_step: int) -> None:
-        self.draw, self.wait_seconds = draw, 0.0
-        self.batches: queue.Queue[Batch | Exception] = queue.Queue(self.AHEAD)
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=(first_step,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        self.thread.join()
-
-    def _run(self, step: int) -> None:
-        while not self.stopped.is_set():
-            item: Batch | Exception
-            try:
-                item = self.draw(step)
-            except Exception as exc:  # noqa: BLE001 - raised again in the thread that takes it
-                item = exc
-            self._put(item)
-            step += 1
-
-    def _put(self, item: Batch | Exception) -> None:
-        while not self.stopped.is_set():
-            try:
-                self.batches.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def take(self) -> Batch:
-        """The next step's batch. Raises what drawing it raised."""
-        start = time.perf_counter()
-        item = self.batches.get()
-        self.wait_seconds += time.perf_counter() - start
-        if isinstance(item, Exception):
-            raise item
-        return item

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dmps_cli.errors import MemoryShortageError, UsageError
 
@@ -88,6 +89,13 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def onto(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device; a GPU fetches it while the CPU goes on."""
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned copy until it has been fetched
 
 
 def stopwatch(device: torch.device) -> Callable[[], float]:

@@ -1,20 +1,25 @@
 """The processes of one `torchrun`: who we are among them, waiting for each other, bringing results together.
 
-Images are shared out, tensors never travel: what is exchanged are rows of numbers, over gloo, which any machine has,
-with or without GPUs. Without torchrun there is one process, and nothing here does anything.
+Images are shared out, and rows of numbers exchanged over gloo, which any machine has, with or without GPUs. Of tensors
+only the gradients of a training travel, over NCCL where every process has a GPU of its own. Without torchrun there is
+one process, and nothing here does anything.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from dmps_cli.errors import DmpsError, SaidElsewhereError
+
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -69,8 +74,41 @@ def group() -> Iterator[None]:
     processes.init_process_group("gloo", store=fresh, rank=own_rank, world_size=size, timeout=_PATIENCE)
     try:
         yield
+    except RuntimeError as exc:
+        if not any(text in str(exc) for text in _PEER_LOST):
+            raise
+        raise common(DmpsError("another process of this run has ended; what it says is the reason")) from exc
     finally:
         processes.destroy_process_group()
+
+
+_PEER_LOST = ("gloo/transport", "Connection closed by peer", "remote process exited")  # of gloo, and of NCCL
+
+
+def common(error: DmpsError) -> DmpsError:
+    """The error, where every process meets the same one: only the first is to say it."""
+    return SaidElsewhereError(str(error)) if rank() else error
+
+
+def together(work: Callable[[], T]) -> T:
+    """What our `work` returns, once every process has done its own; inside `group`.
+
+    If it fails with a DmpsError on one of them, it fails on all, and the first one that it failed on says why.
+    """
+    if world_size() == 1:
+        return work()
+    found: list[T] = []
+    failure: DmpsError | None = None
+    try:
+        found.append(work())
+    except DmpsError as exc:
+        failure = exc
+    failed = [number for number, is_well in enumerate(gather_rows([failure is None])) if not is_well]
+    if not failed:
+        return found[0]
+    if failure is not None and failed[0] == rank():
+        raise failure
+    raise SaidElsewhereError(f"rank {failed[0]} could not go on")
 
 
 def barrier() -> None:
@@ -90,3 +128,35 @@ def gather_rows(rows: list[T]) -> list[T]:
     everyone: list[list[T]] = [[] for _ in range(world_size())]
     processes.all_gather_object(everyone, rows)
     return [row for part in everyone for row in part]
+
+
+def own_part(count: int) -> range:
+    """Which of so many things are ours: each is one process's, in turn."""
+    return range(rank(), count, world_size())
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of every process's values, the same bits on all of them; inside `group`. values: on the CPU."""
+    if world_size() == 1:
+        return values
+    import torch.distributed as processes
+
+    total = values.clone()
+    processes.all_reduce(total)
+    return total
+
+
+def averaging(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network, its gradients the mean over the processes once they have been computed; inside `group`.
+
+    All begin with the first one's parameters. The network itself where there is one process.
+    """
+    if world_size() == 1:
+        return net
+    import torch.distributed as processes
+    from torch.nn.parallel import DistributedDataParallel
+
+    num_devices = len({*gather_rows([(socket.gethostname(), str(device))])})
+    over_nccl = device.type == "cuda" and num_devices == world_size() and processes.is_nccl_available()
+    link = processes.new_group(backend="nccl", timeout=_PATIENCE) if over_nccl else None
+    return DistributedDataParallel(net, process_group=link, gradient_as_bucket_view=True)

@@ -47,6 +47,10 @@ class MemoryShortageError(DmpsError):
     """The device or the machine has too little memory for the work."""
 
 
+class SaidElsewhereError(DmpsError):
+    """What another process of the same `torchrun` says, so that it is said once."""
+
+
 interrupts: list[int] = []
 """Ctrl-C so far in the command that runs: an import that it cut in two may fail in any way, then or later."""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmps_cli.ahead import Ahead
+from dmps_cli.device import onto
 from dmps_cli.errors import NumericsError
 from dmps_cli.schedules import Level
 
@@ -54,7 +57,54 @@ class Noise:
 
     def like(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given."""
-        return torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators]).to(x)
+        drawn = torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators])
+        return onto(drawn.to(x.dtype), x.device)
+
+
+class DrawnAhead:
+    """What a Noise draws for one x time after time, by a thread while a GPU computes: the same bits, never waited for.
+
+    x: what `like` is expected to be asked for; count: how often. If it is asked for another shape, or more often, what
+    was drawn in vain is taken back, and from there on it draws as it is asked.
+    """
+
+    def __init__(self, noise: Noise, x: Tensor, count: int) -> None:
+        self.noise, self.num_left = noise, count
+        alike = torch.empty(x.shape, dtype=x.dtype)  # on the CPU, never written to
+        self.ahead = Ahead(lambda number: (self._states(), noise.like(alike)), count=count)
+
+    def _states(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self.noise.generators]
+
+    def __enter__(self) -> Self:
+        self.ahead.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.ahead.__exit__(*exc)
+
+    def like(self, x: Tensor) -> Tensor:
+        """The next draw, on x's device."""
+        if self.num_left:
+            before, drawn = self.ahead.take()
+            self.num_left -= 1
+            if drawn.shape == x.shape:
+                return onto(drawn, x.device)
+            self.ahead.__exit__()
+            self.num_left = 0
+            for generator, state in zip(self.noise.generators, before, strict=True):
+                generator.set_state(state)
+        return self.noise.like(x)
+
+
+@contextmanager
+def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead]:
+    """The noise of `count` steps, for a GPU drawn ahead of them; on a CPU, which would draw no sooner, as it is."""
+    if x.device.type != "cuda":
+        yield noise
+        return
+    with DrawnAhead(noise, x, count) as ahead:
+        yield ahead
 
 
 def x0_coefficient(cur: Level, nxt: Level, eta: float) -> float:
@@ -101,17 +151,19 @@ def sample(
     x: (B, C, H, W). Raises NumericsError, naming the level, if a state is no longer finite.
     """
     finite_so_far: list[Tensor] = []
-    for cur, nxt in pairwise(levels):
-        x0, std = denoiser.predict(x, cur, nxt)
-        if isinstance(denoiser, OwnStep):
-            fresh = noise.like if nxt.sigma > 0.0 else torch.zeros_like
-            moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, fresh, cur, nxt)
-        else:
-            drawn = noise.like(x) if eta > 0.0 and nxt.sigma > 0.0 else None
-            moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
-        x = denoiser.adjust(x, moved, cur, nxt)
-        finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
-        on_step()
+    is_noisy = eta > 0.0 or isinstance(denoiser, OwnStep)
+    with prepared(noise, x, sum(is_noisy and nxt.sigma > 0.0 for nxt in levels[1:])) as draws:
+        for cur, nxt in pairwise(levels):
+            x0, std = denoiser.predict(x, cur, nxt)
+            if isinstance(denoiser, OwnStep):
+                fresh = draws.like if nxt.sigma > 0.0 else torch.zeros_like
+                moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, fresh, cur, nxt)
+            else:
+                drawn = draws.like(x) if is_noisy and nxt.sigma > 0.0 else None
+                moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
+            x = denoiser.adjust(x, moved, cur, nxt)
+            finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
+            on_step()
     _check_finite(finite_so_far, levels)
     return x
 

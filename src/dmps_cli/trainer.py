@@ -1,6 +1,6 @@
 """What a training moves: the network, the average of its weights, the optimizer, by EDM's loss.
 
-[EDM] Karras et al. 2022. The learning rate depends on the share of the time that is used up, over all calls.
+[EDM] Karras et al. 2022. The learning rate depends on the share of the budget that is used up, over all calls.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dmps_cli import dist
+from dmps_cli.budgets import Budget, budget_of
 from dmps_cli.crops import Batch, Photo, Shapes, decode
-from dmps_cli.device import has_fast_bfloat16
+from dmps_cli.device import has_fast_bfloat16, onto
 from dmps_cli.errors import InputError
 from dmps_cli.images import from_uint8
 from dmps_cli.nets.natural import SIGMA_DATA, Natural, NaturalConfig, NaturalNet
@@ -66,7 +69,7 @@ def edm_loss(
 
 
 def learning_rate(highest: float, share: float, step: int) -> float:
-    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the time, 0 to 1."""
+    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the budget, 0 to 1."""
     return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
@@ -93,11 +96,12 @@ def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
 class Recipe:
     """How a prior is trained; kept with the training state.
 
-    minutes: over all calls; lr: the highest learning rate; full: whether the prior's file has float32;
-    validate: a folder to measure on, else a tenth is held out.
+    minutes or steps, the other None: over all calls; lr: the highest learning rate; full: whether the prior's file has
+    float32; validate: a folder to measure on, else a tenth is held out. ValueError if not exactly one of the two is.
     """
 
-    minutes: float = 120.0
+    minutes: float | None = 120.0
+    steps: int | None = None
     batch: int = 12
     crop: int = 96
     lr: float = 3e-3
@@ -106,10 +110,13 @@ class Recipe:
     full: bool = False
     validate: str = ""
 
+    def __post_init__(self) -> None:
+        budget_of(self.minutes, self.steps)
+
     @property
-    def seconds(self) -> float:
+    def budget(self) -> Budget:
         """Of all calls."""
-        return 60.0 * self.minutes
+        return budget_of(self.minutes, self.steps)
 
     @property
     def shapes(self) -> Shapes:
@@ -118,7 +125,11 @@ class Recipe:
 
 
 class Trainer:
-    """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds."""
+    """The network, the average of its weights and the optimizer on a device, with the count of steps and seconds.
+
+    Of several processes each has all of it, and computes its part of each step (dist.py): as far as rounding goes, all
+    of them then stand where one process would.
+    """
 
     def __init__(self, net: NaturalNet, config: NaturalConfig, recipe: Recipe, device: torch.device) -> None:
         self.config, self.recipe, self.device = config, recipe, device
@@ -133,13 +144,18 @@ class Trainer:
 
     @property
     def share(self) -> float:
-        """Of the time, used up."""
-        return self.seconds / self.recipe.seconds
+        """Of the budget, used up."""
+        return self.recipe.budget.share(self.step, self.seconds)
 
     @property
     def lr(self) -> float:
         """The learning rate now."""
         return learning_rate(self.recipe.lr, self.share, self.step)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network as a step calls it, that of all processes; made with the first step."""
+        return dist.averaging(self.net, self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 where the device is fast in it."""
@@ -148,14 +164,20 @@ class Trainer:
     @torch.enable_grad()
     def take_step(self, batch: Batch) -> float:
         """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
-        x = batch.x.to(self.device).float() / 127.5 - 1.0
+        whole = len(batch.x) if batch.whole is None else batch.whole
+        own = range(whole) if batch.whole is None else dist.own_part(whole)
+        x, eps = (onto(value, self.device) for value in (batch.x, batch.eps))
         with self.autocast():
-            losses = edm_loss(self.net, x, batch.s.to(self.device), batch.eps.to(self.device), self.denoiser.sigma_data)
-        (losses * self.losses.weights(batch.s).to(self.device)).mean().backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
-        if math.isfinite(float(norm)):
+            losses = edm_loss(
+                self.model, x.float() / 127.5 - 1.0, batch.s.to(self.device), eps, self.denoiser.sigma_data
+            )
+        weights = self.losses.weights(batch.s).to(self.device) * (dist.world_size() / whole)
+        (losses * weights)[: len(own)].sum().backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM))
+        s, losses = _of_all(torch.stack([batch.s, losses.detach().cpu()])[:, : len(own)], own, whole)
+        if math.isfinite(norm):
             self.optimizer.step(self.lr)
-            self.losses.update(batch.s, losses.detach())
+            self.losses.update(s, losses)
             self._update_average()
             self.bad_in_a_row = 0
         else:
@@ -163,7 +185,7 @@ class Trainer:
             self.bad_in_a_row += 1
         self.net.zero_grad(set_to_none=True)
         self.step += 1
-        return float(losses.detach().mean())
+        return float(losses.mean())
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -210,6 +232,13 @@ class Trainer:
         state = {name: value.detach().cpu() for name, value in self.ema.state_dict().items()}
         exact = {name for name, value in state.items() if self.recipe.full or value.ndim < 2 or name.startswith(EXACT)}
         return {name: value if name in exact else value.half() for name, value in sorted(state.items())}
+
+
+def _of_all(values: Tensor, own: range, whole: int) -> Tensor:
+    """(n, whole) float32: every process's values in their places. values: (n, len(own)), ours."""
+    table = torch.zeros(len(values), whole)
+    table[:, own.start :: own.step] = values
+    return dist.summed(table)
 
 
 def _psnr_name(sigma: int) -> str:

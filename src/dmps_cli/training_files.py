@@ -218,7 +218,7 @@ def write_picture(files: Files, trainer: Trainer) -> None:
 
 
 def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]:
-    """What the prior's file says of itself."""
+    """What the prior's file says of itself; of a run by steps not how long it took, so that its bytes are the run's."""
     config, recipe = trainer.config, trainer.recipe
     apart = ("licence", "full", "validate")  # said by other keys, or of one machine alone
     return {
@@ -233,10 +233,10 @@ def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]
         "precision": "float32" if recipe.full else f"float16; vectors and {' '.join(EXACT)} float32",
         "steps": str(trainer.step),
         "skipped_steps": str(trainer.bad_steps),
-        "seconds": f"{trainer.seconds:.0f}",
         "recipe": json.dumps({key: value for key, value in asdict(recipe).items() if key not in apart}),
         "licence": recipe.licence,
         "versions": json.dumps(versions()),
+        **({} if recipe.minutes is None else {"seconds": f"{trainer.seconds:.0f}"}),
         **facts,
         **_validation(trainer, int(facts.get("validation_since", 0))),
     }

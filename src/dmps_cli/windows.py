@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dmps_cli.device import onto
 from dmps_cli.operators.base import Correction, LinearOperator, Modes, Shape
 from dmps_cli.priors import Prior
 from dmps_cli.schedules import Level
@@ -62,7 +63,7 @@ class WindowedPrior(Prior):
         if len(places) == 1:
             return self.inner.predict(x_t, cur, nxt)
         row_weights, col_weights = (
-            {start: weight.to(x_t) for start, weight in blend_weights(side, window).items()}
+            {start: onto(weight.to(x_t.dtype), x_t.device) for start, weight in blend_weights(side, window).items()}
             for side, window in ((height, rows), (width, cols))
         )
         x0, std, has_std = torch.zeros_like(x_t), torch.zeros_like(x_t), False

@@ -28,7 +28,7 @@ from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
-from dmps_cli.errors import DmpsError, UsageError, interrupts, memory_errors
+from dmps_cli.errors import DmpsError, SaidElsewhereError, UsageError, interrupts, memory_errors
 from dmps_cli.text import visible_bytes
 
 INTERRUPTED = 130
@@ -91,11 +91,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with memory_errors(), ctrl_c_counts():
                 command(**values)
         except DmpsError as exc:
-            if not (dist.rank() and isinstance(exc, UsageError)):  # the command line is the same for every rank
+            if not (dist.rank() and isinstance(exc, (UsageError, SaidElsewhereError))):  # the same for every rank
                 Console().error(str(exc))
             raise typer.Exit(exc.exit_code) from exc
         except KeyboardInterrupt as exc:
-            Console().error("interrupted; finished files are kept")
+            if not dist.rank():
+                Console().error("interrupted; finished files are kept")
             raise typer.Exit(INTERRUPTED) from exc
         except StdoutError as exc:
             Console().error(f"cannot write to standard output ({exc}); finished files are kept")

@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmps_cli import __version__
+from dmps_cli import __version__, dist
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Device, Quiet, check_device, check_seed, checked
 from dmps_cli.errors import InputError, OutputError, UsageError, memory_errors
@@ -23,6 +23,7 @@ from dmps_cli.measurements import sidecar_kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dmps_cli.budgets import Budget
     from dmps_cli.crops import Collection, Photo
     from dmps_cli.trainer import Trainer
     from dmps_cli.training import Progress, Run, Start
@@ -32,7 +33,7 @@ SIZE_NAMES = ("small", "base")
 COLOURS = {3: "colour", 1: "grey"}
 SUFFIX = ".safetensors"
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
-MOST_MINUTES, MOST_BATCH = 1e6, 4096
+MOST_MINUTES, MOST_STEPS, MOST_BATCH = 1e6, 10**9, 4096
 MOST_REASONS = 5  # why photographs are skipped, in words
 
 
@@ -55,6 +56,12 @@ class Request:
         """Whether it goes on, rather than begins."""
         return self.resume is not None and not (self.may_begin and not _exists(self.resume))
 
+    @property
+    def of_recipe(self) -> dict[str, Any]:
+        """What is given of a recipe; of minutes and steps the one takes the place of the other."""
+        other = {"minutes": "steps", "steps": "minutes"}
+        return {other[name]: None for name in other if name in self.recipe} | self.recipe
+
 
 def train(  # the options are the command
     folders: Annotated[
@@ -73,6 +80,13 @@ def train(  # the options are the command
     minutes: Annotated[
         float | None,
         typer.Option(metavar="MIN", help="Time to train for in minutes, counted over all calls. Default: 120."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Steps to train for instead, counted over all calls: the same command then gives the same weights.",
+        ),
     ] = None,
     channels: Annotated[
         int | None, typer.Option(metavar="3|1", help="3 for colour, 1 for grey pictures. Default: 3.")
@@ -145,12 +159,13 @@ def train(  # the options are the command
     """Train a prior on your own photographs, for --model of restore, eval and time.
 
     It is a denoiser for every noise level, of the architecture of the bundled prior. OUT is usable from the first
-    checkpoint on; interrupted or killed, the same command with --resume OUT goes on where it was.
+    checkpoint on; interrupted or killed, the same command with --resume OUT goes on where it was. `torchrun
+    --nproc-per-node 8 -m dmps_cli train ...` shares each step among processes.
 
     Example: dmps train photos/ -o my_prior.safetensors --minutes 120
     """
-    given = {"minutes": minutes, "batch": batch, "crop": crop, "lr": lr, "seed": seed, "licence": licence}
-    given |= {"full": full, "validate": None if validate is None else _absolute(validate)}
+    given: dict[str, Any] = {"minutes": minutes, "steps": steps, "batch": batch, "crop": crop, "lr": lr, "seed": seed}
+    given |= {"licence": licence, "full": full, "validate": None if validate is None else _absolute(validate)}
     resume = _without_state(resume)
     target = checked_output(output or resume, "-o" if output else "--resume")
     request = Request(
@@ -172,13 +187,19 @@ def train(  # the options are the command
     from dmps_cli.training_files import Files, sole_writer
 
     tune_allocator()
-    place = resolve_device(device)
+    place = dist.own_device(resolve_device(device))
     files = Files(prior=request.output)
-    check_outputs(request, files)
-    console.check_path(files.prior)
-    with sole_writer(files), memory_errors("take a smaller --batch or --crop"):
-        start = find_start(request, console)
-        trainer = start.trainer(place)
+
+    def occupy() -> None:
+        if not dist.rank():
+            check_outputs(request, files)
+            console.check_path(files.prior)
+            held.enter_context(sole_writer(files))
+
+    with dist.group(), memory_errors("take a smaller --batch or --crop"), ExitStack() as held:
+        dist.together(occupy)
+        start = dist.together(lambda: find_start(request, console))
+        trainer = dist.together(lambda: start.trainer(place))
         facts: dict[str, Any] = {"version": __version__, "command": "train", "device": str(place)}
         if trainer.share >= 1.0:
             complete_run(start, trainer, files, console)
@@ -208,35 +229,36 @@ def describe_start(start: Start, trainer: Trainer) -> str:
     config, recipe = start.config, start.recipe
     named = [name for name, known in SIZES.items() if replace(known, channels=config.channels) == config]
     values = sum(value.numel() for value in trainer.net.state_dict().values())
+    shared = f", shared by {dist.world_size()} processes" if dist.world_size() > 1 else ""
     return (
         f"{named[0] if named else f'widths {config.widths}'}, {values:,} values, {COLOURS[config.channels]}; "
-        f"{describe_device(trainer.device)}; {recipe.minutes:g} min at lr up to {recipe.lr:g}, {recipe.batch} "
-        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step"
+        f"{describe_device(trainer.device)}; {recipe.budget} at lr up to {recipe.lr:g}, {recipe.batch} "
+        f"crop{'s' * (recipe.batch != 1)} of {recipe.crop} px a step{shared}"
     )
 
 
 def complete_run(start: Start, trainer: Trainer, files: Files, console: Console) -> None:
-    """Of a training whose time is used up: writes what is missing."""
+    """Of a training whose budget is used up: writes what is missing."""
     from dmps_cli.training_files import complete
 
-    was_written = complete(files, trainer, start.facts)
+    was_written = dist.together(lambda: not dist.rank() and complete(files, trainer, start.facts))
     console.note(
-        f"{files.prior} has had its {start.recipe.minutes:g} min ({trainer.step} steps): "
+        f"{files.prior} has had its {start.recipe.budget} (step {trainer.step}): "
         + ("written anew from its state" if was_written else "nothing to do")
-        + "; more --minutes train it on"
+        + f"; more --{start.recipe.budget.option} train it on"
     )
 
 
 def train_on(start: Start, trainer: Trainer, request: Request, files: Files, console: Console) -> dict[str, Any]:
-    """Trains for the rest of the time; what the JSON says of it."""
+    """Trains for the rest of the budget; what the JSON says of it."""
     console.note(describe_start(start, trainer))
     if changes := start.changes:
         console.note(f"from here on: {', '.join(changes)}")
-    training, held = find_photographs(request, start, files, console)
-    run = prepare(start, trainer, training, held, files, console)
+    training, held = dist.together(lambda: find_photographs(request, start, files, console))
+    run = dist.together(lambda: prepare(start, trainer, training, held, files, console))
     num_damaged = run.num_damaged
-    with interruptible() as run.stop, console.gauge(start.recipe.seconds) as show:
-        run.on_progress = reporter(start.recipe.seconds, console, show)
+    with interruptible() as run.stop, console.gauge(start.recipe.budget.total) as show:
+        run.on_progress = reporter(start.recipe.budget, console, show)
         run.train()
     finish(run, num_damaged, console)
     since = {"validation_since": int(run.facts["validation_since"])}
@@ -267,6 +289,8 @@ def _exists(prior: Path) -> bool:
 
 def check(request: Request) -> None:
     """Raises UsageError for what can be refused without torch."""
+    if {"minutes", "steps"} <= request.recipe.keys():
+        raise UsageError("--minutes and --steps exclude each other: a training ends by the clock, or by its steps")
     if request.is_resumed and request.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: one goes on, the other begins anew")
     terms = request.recipe.get("licence", "terms")
@@ -282,6 +306,7 @@ def check(request: Request) -> None:
             raise UsageError("--size and --init exclude each other: the weights have their sizes")
     limits: dict[str, tuple[Callable[[Any], bool], str]] = {
         "minutes": (lambda v: 0.0 < v <= MOST_MINUTES, f"above 0 and at most {MOST_MINUTES:g}"),
+        "steps": (lambda v: 1 <= v <= MOST_STEPS, f"from 1 to {MOST_STEPS}"),
         "batch": (lambda v: 1 <= v <= MOST_BATCH, f"from 1 to {MOST_BATCH}"),
         "crop": (
             lambda v: LEAST_CROP <= v <= MOST_CROP and v % CROP_MULTIPLE == 0,
@@ -326,9 +351,9 @@ def find_start(request: Request, console: Console) -> Start:
     if request.resume is not None:
         console.note(f"{request.resume} does not exist yet: this is the first call")
     if request.init is None:
-        return Start.new(request.size or "base", request.channels or 3, Recipe(**request.recipe))
+        return Start.new(request.size or "base", request.channels or 3, Recipe(**request.of_recipe))
     found = initial_network(request.init, request.channels)
-    recipe = Recipe(**{"licence": found.licence, "lr": LR_OF_WEIGHTS, **request.recipe})
+    recipe = Recipe(**{"licence": found.licence, "lr": LR_OF_WEIGHTS, **request.of_recipe})
     goes_on = f"its terms go on: {recipe.licence}"
     if recipe.licence != found.licence:
         goes_on = f"its terms ({found.licence}) are written beside yours: {recipe.licence}"
@@ -349,7 +374,7 @@ def resumed(request: Request) -> Start:
         raise UsageError(f"{request.resume} has {saved.config.channels} channels, not {request.channels}")
     if request.size is not None and SIZES[request.size].widths != saved.config.widths:
         raise UsageError(f"{request.resume} is not of the size {request.size}; leave out --size")
-    return Start(recipe=replace(saved.recipe, **request.recipe), config=saved.config, saved=saved)
+    return Start(recipe=replace(saved.recipe, **request.of_recipe), config=saved.config, saved=saved)
 
 
 def find_photographs(request: Request, start: Start, files: Files, console: Console) -> tuple[list[Photo], list[Photo]]:
@@ -500,14 +525,15 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def reporter(total: float, console: Console, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
+def reporter(budget: Budget, console: Console, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
     """Moves the bar after each step; leaves a line for each checkpoint."""
 
     def report(progress: Progress) -> None:
-        left = clock_text(max(total - progress.seconds, 0.0))
-        show(progress.seconds, f"{describe(progress, ' steps/s')}, {left} left")
+        at = progress.step, progress.seconds
+        left = clock_text(budget.seconds_left(*at, progress.steps_per_second))
+        show(budget.spent(*at), f"{describe(progress, ' steps/s')}, {left} left")
         if progress.is_checkpoint:
-            console.note(f"{describe(progress, '/s')}, {progress.seconds / 60:.1f}/{total / 60:g} min")
+            console.note(f"{describe(progress, '/s')}, {budget.so_far(*at)}")
 
     return report
 

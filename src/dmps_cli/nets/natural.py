@@ -202,7 +202,7 @@ class Natural(nn.Module):
         root = math.sqrt(s**2 + self.sigma_data**2)
         told = min(max(s, self.sigma_min), self.sigma_max)
         dtype = next(self.net.parameters()).dtype
-        c = torch.tensor([math.log(told) / 4.0], dtype=at_least_float32(dtype), device=z.device)
+        c = z.new_full((1,), math.log(told) / 4.0, dtype=at_least_float32(dtype))  # on a GPU nothing waits for it
         f = self.net((z / root).to(dtype), c).to(z.dtype)
         return torch.add((self.sigma_data / root) ** 2 * z, f, alpha=self.sigma_data * s / root)
 
