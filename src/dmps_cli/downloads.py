@@ -689,7 +689,7 @@ def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) 
             raise WeightsError(f"the server's certificate is not to be trusted ({exc})") from exc
         is_connected = not isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout)
         raise (_Interrupted if is_connected else _Unreachable)(_words(exc, order.patience)) from exc
-    except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as exc:  # the last of a host's name too long to be one
         raise WeightsError(str(exc) or type(exc).__name__) from exc
     got = _stat(part.path).st_size
     if answer.total is not None and got < answer.total:  # a server may send less of a range than was asked for

@@ -18,7 +18,8 @@ Tree = Any
 LONG = "@LONG@"  # stands for an integer of 5000 digits, which Python does not print
 
 OUTSIDE = (
-    *("../outside/keep.png", "../../outside/keep.png", "../../../outside/keep.png"),
+    *("../outside/keep.png", "../../outside/keep.png", "../../../outside/keep.png", "../../../../outside/keep.png"),
+    "../../../../../outside/keep.png",
     "/proc/self/cwd/outside/keep.png",
 )
 TEXTS = (
