@@ -19,12 +19,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dmps_cli.files import atomic_write
+from dmps_cli.files.atomic import atomic_write
+from dmps_cli.levels import Level, ddpm_levels
 from dmps_cli.methods.dmps import flat_prior_score
 from dmps_cli.operators.base import Correction, LinearOperator
 from dmps_cli.operators.pointwise import Identity
 from dmps_cli.report.plots import Chart, Series, svg
-from dmps_cli.schedules import Level, ddpm_levels
 
 SIGMA_0, X_T, STEPS, BAR_MAX, BAR_MIN = 25.0, 5.0, 500, 0.99, 0.01  # the paper's
 SHOWN = (1, 100, 200, 300, 400, 500)  # t of the table

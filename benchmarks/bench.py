@@ -46,10 +46,13 @@ def likelihood(size: int) -> list[dict[str, Any]]:
     import torch
 
     from dmps_cli.device import tune_allocator
-    from dmps_cli.methods import METHODS, resolve_sampling
+    from dmps_cli.methods.choice import resolve_sampling
+    from dmps_cli.methods.table import METHODS
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.priors import DenoiserPrior
-    from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
-    from dmps_cli.weights import load_prior
+    from dmps_cli.tasks.options import OperatorOptions
+    from dmps_cli.tasks.table import TASKS, build, resolve
+    from dmps_cli.weights.loading import load_prior
 
     tune_allocator()
     shape, rows = (3, size, size), []
@@ -67,7 +70,9 @@ def likelihood(size: int) -> list[dict[str, Any]]:
             start = time.perf_counter()
             op = build(name, params, shape, dtype=torch.float32)
             y = op.A(x_t)
-            method = METHODS["dmps"].build(free, op, y, 0.05, 0.0, sampling.knobs)  # asks for what is made lazily
+            method = METHODS["dmps"].build(
+                free, Measurement(y, op, 0.05), 0.0, sampling.knobs
+            )  # asks for what is made lazily
             construction = time.perf_counter() - start
             step = median_seconds(lambda method=method: method.predict(x_t, cur, nxt), repeats) - without
             rows.append(
@@ -89,7 +94,8 @@ def iterated() -> list[dict[str, Any]]:
     import torch
 
     from dmps_cli.device import tune_allocator
-    from dmps_cli.tasks import OperatorOptions, build, resolve
+    from dmps_cli.tasks.options import OperatorOptions
+    from dmps_cli.tasks.table import build, resolve
 
     tune_allocator()
     shape, rows = (3, 200, 300), []
@@ -107,8 +113,8 @@ def network(tuned: bool, dtype: str) -> list[dict[str, Any]]:
     import torch
 
     from dmps_cli.device import tune_allocator
-    from dmps_cli.schedules import flow_levels
-    from dmps_cli.weights import load_prior
+    from dmps_cli.levels import flow_levels
+    from dmps_cli.weights.loading import load_prior
 
     if tuned:
         tune_allocator()
@@ -147,10 +153,10 @@ def adm_evaluation(way: str) -> list[dict[str, Any]]:
     """
     import torch
 
-    from dmps_cli.checkpoints import build_prior
     from dmps_cli.device import DTYPES, peak_mib, tune_allocator
     from dmps_cli.nets.adm import ADM, ADMConfig
-    from dmps_cli.weights import card
+    from dmps_cli.weights.building import build_prior
+    from dmps_cli.weights.cards import card
 
     config, cpu = card("ffhq").config, torch.device("cpu")
     torch.manual_seed(0)
@@ -191,7 +197,8 @@ def loading() -> list[dict[str, Any]]:
     import torch
 
     from dmps_cli.nets.adm import ADM, ADMConfig
-    from dmps_cli.weights import card, load_prior
+    from dmps_cli.weights.cards import card
+    from dmps_cli.weights.loading import load_prior
 
     with TemporaryDirectory() as folder:
         os.environ["DMPS_CACHE"] = folder
@@ -239,7 +246,7 @@ def main() -> None:
     if arguments.group:
         print(json.dumps((GROUPS | PARTS)[arguments.group]()))
         return
-    from dmps_cli.report import console_table, console_text
+    from dmps_cli.cli.tables import console_table, console_text
 
     print(f"{os.cpu_count()} cores; seconds and milliseconds are medians")
     for name in arguments.groups:

@@ -21,16 +21,18 @@ import torch
 from skimage.restoration import richardson_lucy, wiener
 from torch import Tensor
 
-from dmps_cli.crops import find_photos
 from dmps_cli.device import resolve_device, tune_allocator
 from dmps_cli.errors import DmpsError
-from dmps_cli.images import from_uint8, load_rgb, to_uint8
-from dmps_cli.kernels import build as build_kernel
-from dmps_cli.methods import resolve_sampling
+from dmps_cli.files.images import from_uint8, load_rgb, to_uint8
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.sampling import Noise
-from dmps_cli.tasks import OperatorOptions, build, resolve, scene_shape
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.kernels import build as build_kernel
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve, scene_shape
+from dmps_cli.training.photographs import find_photos
+from dmps_cli.weights.loading import load_prior
 
 NOISE = 2.0  # grey levels of 255
 SIGMA_Y = math.sqrt(NOISE**2 + 1.0 / 12.0) / 127.5  # with what rounding adds, on [-1, 1]
@@ -99,7 +101,9 @@ def main() -> None:
             y = from_uint8(to_uint8(noisy[0]))
             truth = op.picture(scene)[0].cpu()
             try:
-                restored = restore(y[None].to(device), op, prior, SIGMA_Y, sampling, seed=0, keys=[FILE_KEY])
+                restored = restore(
+                    Measurement(y[None].to(device), op, SIGMA_Y), prior, sampling, seed=0, keys=[FILE_KEY]
+                )
             except DmpsError as exc:
                 print(f"{formula}, {photo.name}: {exc}", file=sys.stderr)
                 continue

@@ -18,13 +18,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from dmps_cli.crops import find_photos
 from dmps_cli.device import resolve_device, tune_allocator
-from dmps_cli.files import atomic_write
-from dmps_cli.images import encode, load_channels
+from dmps_cli.files.atomic import atomic_write
+from dmps_cli.files.images import encode, load_channels
 from dmps_cli.priors import DenoiserPrior
 from dmps_cli.sampling import Noise, sample
-from dmps_cli.weights import load_prior
+from dmps_cli.training.photographs import find_photos
+from dmps_cli.weights.loading import load_prior
 
 SIGMAS = (15, 25, 50)  # grey levels of 255
 HIGH = (1.0, 3.0, 10.0)  # on [-1, 1]

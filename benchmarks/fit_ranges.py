@@ -19,15 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmps_cli.files import pictures_in
-from dmps_cli.fit import RANGES, Fit, fits_of, usual_of
-from dmps_cli.images import from_uint8, load_rgb, to_uint8
-from dmps_cli.methods import Sampling, resolve_sampling
-from dmps_cli.metrics import GREY_LEVELS
+from dmps_cli.files.images import from_uint8, load_rgb, to_uint8
+from dmps_cli.files.inputs import pictures_in
+from dmps_cli.jobs.fit import RANGES, Fit, fits_of, usual_of
+from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
-from dmps_cli.tasks import OperatorOptions, build, resolve, scene_shape
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve, scene_shape
+from dmps_cli.units import GREY_LEVELS
+from dmps_cli.weights.loading import load_prior
 
 SIZE = 96  # px of the picture that is restored
 
@@ -106,7 +108,9 @@ def right(cases: Sequence[Case], photographs: Sequence[Path], form: str, nfe: in
         if pair is None:
             continue
         sigma_y = case.levels / GREY_LEVELS
-        x = restore(pair[0], op, prior, sigma_y, sampling_of(form, case.task, nfe), seed=0, keys=[FILE_KEY])
+        x = restore(
+            Measurement(pair[0], op, sigma_y), prior, sampling_of(form, case.task, nfe), seed=0, keys=[FILE_KEY]
+        )
         yield from fits_of(pair[0], op, x, sigma_y, is_clipped=prior.clips_x0)
 
 

@@ -19,18 +19,19 @@ import torch
 from fit_ranges import SIZE, Case, blur, middle, sampling_of
 from torch import Tensor
 
-from dmps_cli.files import pictures_in
-from dmps_cli.fit import fits_of, judged, usual
-from dmps_cli.images import load_rgb
-from dmps_cli.metrics import GREY_LEVELS
-from dmps_cli.noise_estimate import estimate_sigma
+from dmps_cli.files.images import load_rgb
+from dmps_cli.files.inputs import pictures_in
+from dmps_cli.jobs.fit import fits_of, judged, usual
+from dmps_cli.jobs.noise_estimate import estimate_sigma
+from dmps_cli.jobs.raised_sigma import fitting_sigma
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.operators.pointwise import Mask
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.priors import Prior
-from dmps_cli.raised_sigma import fitting_sigma
-from dmps_cli.tasks import OperatorOptions
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.units import GREY_LEVELS
+from dmps_cli.weights.loading import load_prior
 
 NUMBER = 40
 MODEL = "natural"
@@ -104,7 +105,7 @@ def outcomes(
             sigma_y = found.sigma_y
             search = "raised" if found.fits and found.sigma_y > estimate else "" if found.fits else "no sigma"
         sampling = sampling_of(form, claim.used.task, nfe)
-        x = restore(y, used, prior, sigma_y, sampling, seed=0, keys=[FILE_KEY])
+        x = restore(Measurement(y, used, sigma_y), prior, sampling, seed=0, keys=[FILE_KEY])
         (fit,) = fits_of(y, used, x, sigma_y, is_clipped=prior.clips_x0)
         verdict = judged(fit, usual(sampling, claim.used.task, MODEL), sigma_y)
         names = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from dmps_cli.methods import Sampling
+    from dmps_cli.methods.choice import Sampling
     from dmps_cli.priors import Prior
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +107,7 @@ def start(settings: Settings) -> torch.device:
 
 def prior_of(name: str, device: torch.device, dtype: str = "float32") -> Prior:
     """The bundled prior, or a published network with random weights."""
-    from dmps_cli.weights import load_prior, random_prior
+    from dmps_cli.weights.loading import load_prior, random_prior
 
     if name == "natural":
         return load_prior(name, device, dtype).prior
@@ -118,7 +118,8 @@ def task_on(task: str, side: int, device: torch.device) -> Any:
     """The operator of a task with its default options."""
     import torch
 
-    from dmps_cli.tasks import OperatorOptions, build, resolve
+    from dmps_cli.tasks.options import OperatorOptions
+    from dmps_cli.tasks.table import build, resolve
 
     return build(task, resolve(task, OperatorOptions()), (3, side, side), dtype=torch.float32, device=device)
 
@@ -127,7 +128,7 @@ def pictures(count: int, side: int) -> Tensor:
     """(count, 3, side, side): parts of a bundled photograph, each another one."""
     import torch
 
-    from dmps_cli.images import load_channels, photo_paths
+    from dmps_cli.files.images import load_channels, photo_paths
 
     paths = photo_paths()
     loaded = [load_channels(path, 3).pixels for path in paths[: min(count, len(paths))]]
@@ -236,8 +237,9 @@ def agreement(settings: Settings, findings: Findings) -> None:
     """The device against the CPU: every operator, every step of every method; restorations in half precision."""
     import torch
 
-    from dmps_cli.methods import DEFAULTS, resolve_sampling
-    from dmps_cli.tasks import TASKS
+    from dmps_cli.methods.choice import resolve_sampling
+    from dmps_cli.methods.defaults import DEFAULTS
+    from dmps_cli.tasks.table import TASKS
 
     device, cpu, side = start(settings), torch.device("cpu"), settings.pick(128, 32)
     x = pictures(1, side)
@@ -297,10 +299,11 @@ def step_difference(x: Tensor, priors: tuple[Prior, Prior], sampling: Sampling, 
     """
     import torch
 
-    from dmps_cli.methods import METHODS, build_posterior
+    from dmps_cli.levels import SAMPLERS
+    from dmps_cli.methods.choice import build_posterior
+    from dmps_cli.methods.table import METHODS
     from dmps_cli.pipeline import degrade
     from dmps_cli.sampling import Noise, sample
-    from dmps_cli.schedules import SAMPLERS
 
     cpu, eta = torch.device("cpu"), SAMPLERS[sampling.sampler].eta
     ops = [task_on("sr4", x.shape[-1], place) for place in (cpu, device)]
@@ -324,7 +327,7 @@ def rerun(settings: Settings, findings: Findings) -> None:
     """The same restoration twice: the same bits?"""
     import torch
 
-    from dmps_cli.methods import resolve_sampling
+    from dmps_cli.methods.choice import resolve_sampling
 
     device, side = start(settings), settings.pick(256, 32)
     prior, x = prior_of("natural", device), pictures(2, side)
@@ -357,7 +360,7 @@ def batches(settings: Settings, findings: Findings) -> None:
     import torch
 
     from dmps_cli.device import stopwatch
-    from dmps_cli.methods import resolve_sampling
+    from dmps_cli.methods.choice import resolve_sampling
 
     device, side = start(settings), settings.pick(256, 32)
     sizes = settings.pick((1, 2, 4, 8, 16, 32, 64), (1, 2, 3))
@@ -383,7 +386,7 @@ def noise(settings: Settings, findings: Findings) -> None:
     import torch
 
     from dmps_cli import sampling as loop
-    from dmps_cli.methods import resolve_sampling
+    from dmps_cli.methods.choice import resolve_sampling
 
     device, side = start(settings), settings.pick(256, 32)
     prior, choice = prior_of("natural", device), resolve_sampling(task="denoise", nfe=settings.pick(20, 3))
@@ -507,7 +510,7 @@ def profile(settings: Settings, findings: Findings) -> None:
     """Batch 1: kernels and share of the time that the GPU is busy; what CUDA graphs and torch.compile gain."""
     import torch
 
-    from dmps_cli.methods import resolve_sampling
+    from dmps_cli.methods.choice import resolve_sampling
 
     device = start(settings)
     choice, side = resolve_sampling(task="sr4", nfe=settings.pick(20, 2)), settings.pick(256, 32)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmps_cli.images import load_rgb
-from dmps_cli.metrics import psnr
-from dmps_cli.report import Picture, SheetRow, contact_sheet
+from dmps_cli.files.images import load_rgb
+from dmps_cli.metrics.table import psnr
+from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet
 
 PAGE = Path(__file__).parent.parent / "docs" / "own_picture.md"
 

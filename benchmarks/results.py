@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dmps_cli.metrics import METRICS
-from dmps_cli.report import Chart, Series, svg
-from dmps_cli.runs import read_rows
+from dmps_cli.evaluation.folder import read_rows
+from dmps_cli.metrics.table import METRICS
+from dmps_cli.report.plots import Chart, Series, svg
 
 DOCS = Path(__file__).parents[1] / "docs"
 TASKS = "sr4,deblur,colorize,denoise,inpaint,cs"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmps_cli.files import pictures_in
-from dmps_cli.metrics import GREY_LEVELS
-from dmps_cli.noise_estimate import FLOOR, estimate_sigma
+from dmps_cli.files.inputs import pictures_in
+from dmps_cli.jobs.noise_estimate import FLOOR, estimate_sigma
+from dmps_cli.units import GREY_LEVELS
 
 Array = np.ndarray
 Spoil = Callable[[Array, float, np.random.Generator], Array]

@@ -20,14 +20,16 @@ import torch
 
 from dmps_cli.device import resolve_device, tune_allocator
 from dmps_cli.errors import DmpsError
-from dmps_cli.evaluation import Problem, evaluate
-from dmps_cli.files import IMAGE_SUFFIXES
-from dmps_cli.images import load_rgb
-from dmps_cli.methods import resolve_sampling
-from dmps_cli.metrics import METRICS, Scorer
+from dmps_cli.evaluation.outcomes import Problem, evaluate
+from dmps_cli.files.images import load_rgb
+from dmps_cli.files.inputs import IMAGE_SUFFIXES
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.metrics.table import METRICS
 from dmps_cli.priors import Prior
-from dmps_cli.tasks import OperatorOptions, build, crop_box, resolve, task
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, crop_box, resolve, task
+from dmps_cli.weights.loading import load_prior
 
 FACTORS = (4.0, 2.0, math.sqrt(2.0))
 

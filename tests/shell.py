@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.abc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from dmps_cli.listener import Silent
 
 FAST = ["--nfe", "2"]
 
@@ -22,6 +25,21 @@ class Result:
 
 
 Dmps = Callable[..., Result]
+
+
+class Heard(Silent):
+    """A listener that hands on notes, and the bytes of transfers."""
+
+    def __init__(
+        self,
+        note: Callable[[str], object] = lambda text: None,
+        told: Callable[[int, int | None], object] = lambda done, total: None,
+    ) -> None:
+        self.note, self.told = note, told  # type: ignore[method-assign]
+
+    @contextmanager
+    def transfer(self, name: str) -> Iterator[Callable[[int, int | None], object]]:
+        yield self.told
 
 
 def photo(path: Path, size: tuple[int, int] = (32, 24), seed: int = 0) -> Path:

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from benchmarks import appendix_a
 from benchmarks.appendix_a import compare, exact_posterior, exact_score, flat_posterior, scalar
+from dmps_cli.levels import Level
 from dmps_cli.methods.dmps import flat_prior_score
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.pointwise import ChannelMean
-from dmps_cli.schedules import Level
-from dmps_cli.tasks import OperatorOptions, build, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
 from tests.conftest import randn, rel
 
 DOC = Path(__file__).parent.parent / "docs" / "appendix_a.md"

@@ -20,31 +20,26 @@ import torch
 from torch import Tensor
 
 from dmps_cli import device
-from dmps_cli.cli.options import SamplingFlags
 from dmps_cli.errors import MemoryShortageError, UsageError
-from dmps_cli.methods import (
-    ANY_TASK,
-    BY_NFE,
-    DEFAULTS,
-    KNOBS,
-    METHODS,
-    PRESETS,
-    Sampling,
-    build_posterior,
-    resolve_sampling,
-    samplers_of,
-)
-from dmps_cli.methods.posterior import Posterior, pulled_back
+from dmps_cli.levels import SAMPLERS, Level, ddpm_levels, flow_levels
+from dmps_cli.methods.choice import Sampling, build_posterior, resolve_sampling, samplers_of
+from dmps_cli.methods.defaults import ANY_TASK, BY_NFE, DEFAULTS, PRESETS
+from dmps_cli.methods.knobs import KNOBS
+from dmps_cli.methods.options import SamplingOptions
+from dmps_cli.methods.posterior import OwnStep, Posterior, pulled_back
+from dmps_cli.methods.table import METHODS
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
 from dmps_cli.operators.base import PINV_RCOND, LinearOperator
+from dmps_cli.operators.inside import Inside
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import restore
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, GaussianPrior, Prior
-from dmps_cli.sampling import Noise, OwnStep, reverse_step, sample
-from dmps_cli.schedules import SAMPLERS, Level, ddpm_levels, flow_levels
-from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
-from dmps_cli.windows import Inside, WindowedPrior
+from dmps_cli.sampling import Noise, reverse_step, sample
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.weights.loading import load_prior
+from dmps_cli.windows import WindowedPrior
 from tests.conftest import golden_json, randn, same, where
 from tests.rule import rule_weights
 from tests.shell import Dmps, photo
@@ -70,7 +65,9 @@ def method(
 ) -> Posterior:
     """The method by its row; on the levels that it has, where it does not have those (the formulas do not ask)."""
     sampler = sampler if sampler in samplers_of(name) else samplers_of(name)[0]
-    return build_posterior(resolve_sampling(method=name, sampler=sampler, nfe=8, knobs=knobs), prior, op, y, sigma_y)
+    return build_posterior(
+        resolve_sampling(method=name, sampler=sampler, nfe=8, knobs=knobs), prior, Measurement(y, op, sigma_y)
+    )
 
 
 def unit() -> GaussianPrior:
@@ -381,13 +378,13 @@ def ddnm_step(
 def test_steps_by_mode_are_the_dense_formulas(case: str, name: str, sigma_y: float) -> None:
     op, A, svd = operator(case), dense(case), spectrum(case)
     y = randn(2, *op.out_shape, seed=4)
-    x_t, x0, eps, z = (randn(2, *op.in_shape, seed=k) for k in range(4))
+    x0, eps, z = (randn(2, *op.in_shape, seed=k) for k in range(1, 4))
     stepper = method(name, unit(), op, y, sigma_y)
     assert isinstance(stepper, OwnStep)
     for cur, nxt in (*LEVELS["ddpm"][3:], *LEVELS["flow"][::3], LEVELS["flow"][-1]):
         flat = [t.flatten(1) for t in (x0, eps, z, y)]
         expected = ddrm_step(svd, *flat, sigma_y, nxt) if name == "ddrm" else ddnm_step(A, svd, *flat, sigma_y, nxt)
-        ours = stepper.step(x_t, x0, eps, lambda _: z, cur, nxt)
+        ours = stepper.moved(x0, eps, lambda _: z, cur, nxt)
         close(ours.flatten(1), expected, 1e-8)  # 1e-8: s down to 1e-4 of the largest
 
 
@@ -395,10 +392,10 @@ def test_steps_by_mode_are_the_dense_formulas(case: str, name: str, sigma_y: flo
 def test_ddrm_and_ddnm_are_one_step(case: str) -> None:
     """Two papers, two formulas, the same step at the same eta."""
     op = operator(case)
-    y, (x_t, x0, eps, z) = randn(2, *op.out_shape, seed=4), (randn(2, *op.in_shape, seed=k) for k in range(4))
+    y, (x0, eps, z) = randn(2, *op.out_shape, seed=4), (randn(2, *op.in_shape, seed=k) for k in range(1, 4))
     for cur, nxt in EVERY:
         ddrm, ddnm = (method(name, unit(), op, y) for name in ("ddrm", "ddnm"))
-        steps = [stepper.step(x_t, x0, eps, lambda _: z, cur, nxt) for stepper in (ddrm, ddnm)]  # type: ignore[attr-defined]
+        steps = [stepper.moved(x0, eps, lambda _: z, cur, nxt) for stepper in (ddrm, ddnm)]  # type: ignore[attr-defined]
         close(*steps, 1e-9)
 
 
@@ -429,7 +426,7 @@ def test_a_perfect_denoiser_is_carried_to_the_next_level(case: str, name: str) -
 
         def step(y: Tensor, eps: Tensor, z: Tensor, pair: tuple[Level, Level] = (cur, nxt)) -> Tensor:
             x0 = x.expand(max(len(y), len(eps), len(z)), -1, -1, -1)
-            return method(name, unit(), op, y).step(x0, x0, eps, lambda _: z, *pair).flatten(1)  # type: ignore[attr-defined]
+            return method(name, unit(), op, y).moved(x0, eps, lambda _: z, *pair).flatten(1)  # type: ignore[attr-defined]
 
         still = op.A(x)
         mean = step(still, 0 * x, 0 * x)
@@ -462,7 +459,7 @@ def test_diffpir_minimises_its_objective(case: str, pair: tuple[Level, Level]) -
     eps = (x_t - cur.alpha * x0p) / cur.sigma
     expected = nxt.alpha * x0p + nxt.sigma * (math.sqrt(0.7) * eps + math.sqrt(0.3) * z)
     assert isinstance(stepper, OwnStep)
-    close(stepper.step(x_t, x0p, eps, lambda _: z, cur, nxt), expected)
+    close(stepper.moved(x0p, eps, lambda _: z, cur, nxt), expected)
 
 
 @operators
@@ -505,7 +502,7 @@ def run(
     prior = DenoiserPrior(soft)
     knobs = {"zeta": TOY_ZETA[sampler]} if name == "dps" else {}
     sampling = resolve_sampling(method=name, sampler=sampler, nfe=nfe, knobs=knobs)
-    denoiser = build_posterior(sampling, prior, op, y, sigma_y)
+    denoiser = build_posterior(sampling, prior, Measurement(y, op, sigma_y))
     levels = prior.levels(sampler, nfe, sampling.spacing, METHODS[name].start)
     z = Noise(0, Noise.START, [(seed, 0) for seed in seeds]).like(y.new_empty((len(y), *op.in_shape)))
     return sample(
@@ -547,7 +544,7 @@ def test_a_margin_is_the_middle_of_a_larger_picture(name: str, sampler: str) -> 
     y = randn(1, *op.out_shape, seed=4)
     knobs = {"zeta": TOY_ZETA[sampler]} if name == "dps" else {}
     sampling = resolve_sampling(method=name, sampler=sampler, nfe=4, knobs=knobs)
-    middle = restore(y, op, prior, SIGMA_Y, sampling, seed=0, keys=[(3, 0)])
+    middle = restore(Measurement(y, op, SIGMA_Y), prior, sampling, seed=0, keys=[(3, 0)])
     larger = Inside(op, (3, 11, 11))
     close(middle, larger.crop(run(name, sampler, larger, y, SIGMA_Y, [3])))
 
@@ -575,7 +572,7 @@ def test_going_back_through_the_network_counts_in_memory(monkeypatch: pytest.Mon
     for name, row in METHODS.items():
         sampling = resolve_sampling(method=name, nfe=1)
         with pytest.raises(MemoryShortageError) if row.back_propagates else nullcontext():
-            restore(y, op, prior, SIGMA_Y, sampling, seed=0, keys=[(0, 0)])
+            restore(Measurement(y, op, SIGMA_Y), prior, sampling, seed=0, keys=[(0, 0)])
 
 
 # Tables and commands -------------------------------------------------------------------------------------------------
@@ -584,7 +581,7 @@ def test_going_back_through_the_network_counts_in_memory(monkeypatch: pytest.Mon
 def test_every_method_resolves_everywhere() -> None:
     """Defaults are values that the checks accept, for each task and preset; every knob has an option."""
     assert {name for name, _ in DEFAULTS} == set(METHODS)
-    assert set(KNOBS) <= {field.name for field in fields(SamplingFlags)}
+    assert set(KNOBS) <= {field.name for field in fields(SamplingOptions)}
     for (name, sampler), task, preset in (
         (pair, task, preset) for pair in RUNS for task in TASKS for preset in PRESETS
     ):

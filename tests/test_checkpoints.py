@@ -23,19 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import dmps_cli
-from dmps_cli.checkpoints import (
-    build_prior,
-    convert,
-    load_converted,
-    load_weights,
-    read_checkpoint,
-    trainable_names,
-)
 from dmps_cli.errors import OutputError, WeightsError
-from dmps_cli.files import sha256_file
+from dmps_cli.files.atomic import sha256_file
+from dmps_cli.levels import flow_levels
 from dmps_cli.nets.ncsnpp import NCSNpp
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior
-from dmps_cli.schedules import flow_levels
+from dmps_cli.weights.building import build_prior, trainable_names
+from dmps_cli.weights.conversion import convert, load_converted, load_weights
+from dmps_cli.weights.reading import read_checkpoint
 from tests.conftest import GOLDEN, golden, golden_json, randn, rel
 from tests.rule import rule_tensor
 
@@ -342,7 +337,7 @@ def test_weights_are_read_from_the_source_where_nothing_can_be_written(
     def refuse(*_: object, **__: object) -> None:
         raise OutputError("no room")
 
-    monkeypatch.setattr("dmps_cli.checkpoints.atomic_write", refuse)
+    monkeypatch.setattr("dmps_cli.tensor_files.atomic_write", refuse)
     state = load_weights(saved(tmp_path, A), tmp_path / "out", architecture="natural", config={}).tensors
     assert same(state, A)
 
@@ -357,7 +352,7 @@ def test_processes_that_convert_at_once_leave_one_whole_file(tmp_path: Path) -> 
     source, target, sha256 = conversion(tmp_path)
     whole = target.read_bytes()
     code = (
-        "import json, sys; from pathlib import Path; from dmps_cli.checkpoints import convert, load_converted\n"
+        "import json, sys; from pathlib import Path; from dmps_cli.weights.conversion import convert, load_converted\n"
         "source, target, sha256, config = sys.argv[1:]\n"
         "for _ in range(10):\n"
         "    convert(Path(source), Path(target), architecture='ncsnpp', config=json.loads(config))\n"

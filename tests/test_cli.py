@@ -17,14 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import __version__, device, files
+from dmps_cli import __version__, device
 from dmps_cli.errors import OutputError
-from dmps_cli.images import load_rgb
-from dmps_cli.methods import resolve_sampling
-from dmps_cli.metrics import Scorer
+from dmps_cli.files import atomic as files
+from dmps_cli.files.images import load_rgb
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
-from dmps_cli.tasks import OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights.loading import load_prior
 from tests.shell import FAST, Dmps, break_import, photo, pixels
 
 # Without torch -------------------------------------------------------------------------------------------------------
@@ -192,7 +195,7 @@ def in_one_process(task: str, options: OperatorOptions, size: tuple[int, int, in
     op = build(task, resolve(task, options), size, dtype=torch.float32)
     y = degrade(x, op, 0.05, seed=0, keys=[picture_key(x)])
     prior = load_prior("natural", torch.device("cpu")).prior
-    restored = restore(y, op, prior, 0.05, resolve_sampling(task=task, nfe=nfe), seed=0, keys=[FILE_KEY])
+    restored = restore(Measurement(y, op, 0.05), prior, resolve_sampling(task=task, nfe=nfe), seed=0, keys=[FILE_KEY])
     return ((restored[0].clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).numpy().astype(np.uint8)
 
 
@@ -492,7 +495,7 @@ def test_ctrl_c_that_an_import_turned_into_another_error(
 def test_ctrl_c_in_the_import_of_lpips_is_no_missing_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     break_import(monkeypatch, "lpips", ImportError("partially initialized module"))
     assert list(Scorer().missing) == ["lpips"]
-    monkeypatch.setattr("dmps_cli.metrics.interrupts", [signal.SIGINT])
+    monkeypatch.setattr("dmps_cli.metrics.lpips.interrupts", [signal.SIGINT])
     with pytest.raises(KeyboardInterrupt):
         _ = Scorer().missing
 

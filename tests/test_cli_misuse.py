@@ -18,7 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli.tasks import OperatorOptions, build, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
 from tests.shell import FAST, Dmps, photo, pixels
 
 

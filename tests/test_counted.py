@@ -13,23 +13,25 @@ import torch
 from torch import Tensor
 
 from dmps_cli.errors import UsageError
-from dmps_cli.images import load_rgb, photo_paths
-from dmps_cli.methods import build_posterior, resolve_sampling
+from dmps_cli.files.images import load_rgb, photo_paths
+from dmps_cli.levels import CLEAN, Level
+from dmps_cli.methods.choice import build_posterior, resolve_sampling
 from dmps_cli.methods.counted import CountedDmps, ReflectedDmps
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.methods.solver import MAX_ITER, TruncatedSolver
-from dmps_cli.metrics import Scorer
+from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.operators.base import PINV_DAMPING, LinearOperator
 from dmps_cli.operators.circular import CircularConvolution
 from dmps_cli.operators.convolution import ValidConvolution
 from dmps_cli.operators.kernels import line
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.operators.separable import separable_blur
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import DenoiserPrior, Prior
 from dmps_cli.sampling import Fresh, Noise, sample
-from dmps_cli.schedules import CLEAN, Level
-from dmps_cli.tasks import OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights.loading import load_prior
 from tests.conftest import randn, where
 from tests.shell import Dmps, photo
 
@@ -54,7 +56,9 @@ def dense(op: LinearOperator) -> Tensor:
 
 def counted(op: LinearOperator, y: Tensor, **knobs: float) -> CountedDmps:
     return CountedDmps(
-        DenoiserPrior(lambda z, s: z), op, y, SIGMA_Y, **{"weight": 3.0, "eta": 0.85, "eta_y": 0.8, **knobs}
+        DenoiserPrior(lambda z, s: z),
+        Measurement(y, op, SIGMA_Y),
+        **{"weight": 3.0, "eta": 0.85, "eta_y": 0.8, **knobs},
     )
 
 
@@ -76,7 +80,7 @@ def test_step_is_the_formula_on_dense_matrices(make: Callable[[], LinearOperator
         k = min(3.0 * q0**2 / (3.0 * q0**2 + spread**2), q / spread)
         noise = math.sqrt(max(q**2 - (k * spread) ** 2, 0.0)) * (0.6 * e[mode] + 0.8 * fresh[mode])
         expected[mode] = c[mode] + k * (yh[mode] / s - c[mode]) + noise
-    ours = counted(op, y).step(0 * x0, x0, eps, lambda _: z, cur, nxt)
+    ours = counted(op, y).moved(x0, eps, lambda _: z, cur, nxt)
     torch.testing.assert_close(ours.flatten(), nxt.alpha * Vt.T @ expected, rtol=0, atol=1e-7)
 
 
@@ -90,13 +94,13 @@ def test_the_state_is_as_noisy_as_its_level(make: Callable[[], LinearOperator], 
 
     def of_y(y: Tensor) -> Tensor:
         x0 = zero.expand(len(y), *SHAPE)
-        return counted(op, y, eta=1.0, eta_y=1.0).step(x0, x0, x0, lambda _: x0, cur, nxt)
+        return counted(op, y, eta=1.0, eta_y=1.0).moved(x0, x0, lambda _: x0, cur, nxt)
 
     from_n = of_y(SIGMA_Y * torch.eye(m, dtype=torch.float64).reshape(m, *op.out_shape)).flatten(1)
     basis = torch.eye(N, dtype=torch.float64).reshape(N, *SHAPE)
     none = zero.expand(N, *SHAPE)
     method = counted(op, y0.expand(N, *op.out_shape), eta=1.0, eta_y=1.0)
-    from_z = method.step(none, none, none, lambda _: basis, cur, nxt).flatten(1)
+    from_z = method.moved(none, none, lambda _: basis, cur, nxt).flatten(1)
     covariance = from_n.T @ from_n + from_z.T @ from_z
     torch.testing.assert_close(covariance, nxt.sigma**2 * torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-10)
 
@@ -144,7 +148,7 @@ any_operator = pytest.mark.parametrize("name", ANY)
 def reflected(op: LinearOperator, y: Tensor, sigma_y: float = SIGMA_Y, **knobs: float) -> ReflectedDmps:
     """Its solves run to convergence."""
     prior, chosen = DenoiserPrior(lambda z, s: z), {"weight": 3.0, "eta": 0.85, "eta_y": 1.0, **knobs}
-    method = ReflectedDmps(prior, op, y, sigma_y, **chosen)
+    method = ReflectedDmps(prior, Measurement(y, op, sigma_y), **chosen)
     method.solver = TruncatedSolver(op, len(y), tolerance=1e-9, max_iter=5000)
     return method
 
@@ -195,7 +199,7 @@ def test_solves_alone_give_the_formula_mode_by_mode(
     d = math.sqrt(max(room * q**2 * s2 / v - sigma_y**2, 0.0))
     noise = q * ((1 - k) * (known[0] * w + known[1] * fresh) + k * (all_measured[0] * e + all_measured[1] * fresh))
     expected = nxt.alpha * Vt.T @ (c + K * (yh - s * c) + noise + K * d * n_h)
-    ours = reflected(op, y, sigma_y, eta=eta, eta_y=eta_y).step(0 * x0, x0, eps, draws(z, n), cur, nxt)
+    ours = reflected(op, y, sigma_y, eta=eta, eta_y=eta_y).moved(x0, eps, draws(z, n), cur, nxt)
     torch.testing.assert_close(ours.flatten(), expected, rtol=0, atol=1e-5 * max(1.0, q))
 
 
@@ -214,7 +218,7 @@ def test_any_state_is_as_noisy_as_its_level(name: str, eta_y: float, weight: flo
     def response(count: int, y: Tensor = none, eps: Tensor = zero, z: Tensor = zero, n: Tensor = none) -> Tensor:
         x0, y = zero.expand(count, *SHAPE), y.expand(count, *op.out_shape)
         method = reflected(op, y, weight=weight, eta=1.0, eta_y=eta_y)
-        return method.step(x0, x0, eps.expand_as(x0), draws(z, n), cur, nxt).flatten(1)
+        return method.moved(x0, eps.expand_as(x0), draws(z, n), cur, nxt).flatten(1)
 
     shares = [
         response(m, y=SIGMA_Y * data), response(N, eps=images), response(N, z=images), response(m, n=data)
@@ -237,14 +241,14 @@ def test_what_eps_brings_back_of_the_measurements_noise_is_taken_out(name: str) 
     eps = v / q0 * op.At(op.solve(n, SIGMA_Y**2, v))
     v = min(3.0 * q0**2, method.room * (nxt.sigma / nxt.alpha) ** 2)
     expected = nxt.alpha * v * op.At(op.solve(n, SIGMA_Y**2, v))
-    torch.testing.assert_close(method.step(zero, zero, eps, silent, cur, nxt), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(method.moved(zero, eps, silent, cur, nxt), expected, rtol=0, atol=1e-7)
 
 
 @any_operator
 def test_at_the_clean_end_the_sample_is_the_priors(name: str) -> None:
     op, x0 = ANY[name](), randn(2, *SHAPE)
     method = reflected(op, randn(2, *op.out_shape, seed=1))
-    sample = method.step(x0, x0, randn(2, *SHAPE, seed=2), torch.zeros_like, LEVELS[1][1], CLEAN)
+    sample = method.moved(x0, randn(2, *SHAPE, seed=2), torch.zeros_like, LEVELS[1][1], CLEAN)
     torch.testing.assert_close(sample, x0, rtol=0, atol=0)
 
 
@@ -281,7 +285,7 @@ def test_truncated_solves_give_the_picture_that_modes_give() -> None:
 
     scores = []
     for instrument in (lambda method: method, by_modes):
-        restored = restore(y, op, bundled(), NOISE, sampling, seed=0, keys=[(0, 0)], instrument=instrument)
+        restored = restore(Measurement(y, op, NOISE), bundled(), sampling, seed=0, keys=[(0, 0)], instrument=instrument)
         scores.append(Scorer(["psnr", "lpips"]).score(restored, x)[0])
     assert scores[0]["psnr"] == pytest.approx(scores[1]["psnr"], abs=0.05)
     assert scores[0]["lpips"] == pytest.approx(scores[1]["lpips"], abs=0.005)
@@ -296,7 +300,7 @@ def test_a_batch_of_two_is_two_of_one() -> None:
 
     def run(y: Tensor, keys: list[tuple[int, int]]) -> tuple[Tensor, list[list[int]]]:
         levels, sampling = prior.levels("ddpm", 8, "quadratic"), resolve_sampling(preset="fast", nfe=8)
-        method = build_posterior(sampling, prior, op, y, SIGMA_Y)
+        method = build_posterior(sampling, prior, Measurement(y, op, SIGMA_Y))
         assert isinstance(method, ReflectedDmps)
         counts = []
         z = Noise(0, Noise.START, keys).like(y.new_empty(len(y), *SHAPE))

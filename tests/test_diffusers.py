@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmps_cli.checkpoints import load_diffusers
 from dmps_cli.errors import WeightsError
+from dmps_cli.levels import CLEAN, Level, ddpm_levels
+from dmps_cli.levels import alpha_bars as linear_bars
 from dmps_cli.nets.diffusers_unet import Schedule, alpha_bars, schedule_of
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, Prior
-from dmps_cli.schedules import CLEAN, Level, ddpm_levels
-from dmps_cli.schedules import alpha_bars as linear_bars
+from dmps_cli.weights.building import load_diffusers
 from tests.conftest import randn, rel
 from tests.rule import rule_weights
 

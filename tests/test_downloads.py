@@ -27,10 +27,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from dmps_cli import downloads
-from dmps_cli.downloads import Drive, Fetched, Hub, Patience, Source, Web, cache_dir, fetch, parse_source, verify
 from dmps_cli.errors import InputError, OutputError, WeightsError
-from dmps_cli.formats import CHECKPOINT, JSON
+from dmps_cli.files import downloads
+from dmps_cli.files.downloads import Drive, Fetched, Hub, Patience, Source, Web, cache_dir, fetch, parse_source, verify
+from dmps_cli.files.formats import CHECKPOINT, JSON
+from tests.shell import Heard
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -253,8 +254,7 @@ class Fetcher:
             sources,
             self.target,
             command="dmps models download net",
-            note=self.notes.append,
-            progress=lambda done, total: self.progress.append((done, total)),
+            listener=Heard(self.notes.append, lambda done, total: self.progress.append((done, total))),
             patience=Patience(**quick),
             **options,
         )
@@ -345,7 +345,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = ("torch", "numpy", "httpx2", "huggingface_hub", "filelock")
-    code = f"import sys, dmps_cli.downloads; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, dmps_cli.files.downloads; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -579,9 +579,12 @@ def test_a_beginning_without_its_notes_is_not_used(host: Host, get: Fetcher, dam
 RUN = """
 import sys
 from pathlib import Path
-from dmps_cli.downloads import Web, fetch
+from dmps_cli.files.downloads import Web, fetch
+from dmps_cli.listener import Silent
+class Printer(Silent):
+    def note(self, text): print(text, flush=True)
 print("ready", flush=True)
-found = fetch([Web(url=sys.argv[1])], Path(sys.argv[2]), command="", note=lambda text: print(text, flush=True))
+found = fetch([Web(url=sys.argv[1])], Path(sys.argv[2]), command="", listener=Printer())
 print(found.sha256, found.downloaded)
 """
 
@@ -638,7 +641,7 @@ def test_interrupted_in_the_middle(host: Host, get: Fetcher) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch([source], get.target, command="", progress=ctrl_c)
+        fetch([source], get.target, command="", listener=Heard(told=ctrl_c))
     assert get(source).sha256 == sha(CONTENT)
     assert host.ranges()[1] is not None
 

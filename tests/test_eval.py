@@ -18,11 +18,11 @@ from PIL import Image
 
 from dmps_cli import pipeline, report
 from dmps_cli.cli.main import app
-from dmps_cli.cli.results import HEAT_NOTE
-from dmps_cli.datasets import Fit, image_key
-from dmps_cli.evaluation import heat_map, of_samples
-from dmps_cli.metrics import Scorer
-from dmps_cli.runs import RowLog
+from dmps_cli.evaluation.folder import RowLog
+from dmps_cli.evaluation.outcomes import heat_map, of_samples
+from dmps_cli.evaluation.pictures import Fit, image_key
+from dmps_cli.evaluation.results import HEAT_NOTE
+from dmps_cli.metrics.scorer import Scorer
 from tests.shell import Dmps, photo, pixels
 
 NAMES = ("a.png", "b.png", "deep/c.png", "d.png")
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 KILLED = """
 import os, signal, sys
-from dmps_cli.runs import RowLog
+from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.cli.main import main
 
 whole = RowLog.append
@@ -93,7 +93,7 @@ def count_restorations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         done.append(options["keys"])
         return restore(*arguments, **options)
 
-    monkeypatch.setattr("dmps_cli.evaluation.restore", counted)
+    monkeypatch.setattr("dmps_cli.evaluation.outcomes.restore", counted)
     return done
 
 

@@ -12,14 +12,18 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dmps_cli import sampling
-from dmps_cli.methods import DEFAULTS, METHODS, build_posterior, resolve_sampling
+from dmps_cli.levels import SAMPLERS
+from dmps_cli.methods.choice import build_posterior, resolve_sampling
+from dmps_cli.methods.defaults import DEFAULTS
+from dmps_cli.methods.table import METHODS
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.inside import Inside
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
-from dmps_cli.schedules import SAMPLERS
-from dmps_cli.tasks import TASKS, OperatorOptions, build, resolve
-from dmps_cli.windows import Inside, WindowedPrior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.windows import WindowedPrior
 from tests.conftest import golden_json
 
 GPU = torch.device("cuda:0")

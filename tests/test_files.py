@@ -17,12 +17,11 @@ from typing import BinaryIO
 
 import pytest
 
-from dmps_cli import files
 from dmps_cli.errors import InputError, OutputError
-from dmps_cli.files import (
+from dmps_cli.files import atomic as files
+from dmps_cli.files.atomic import (
     atomic_write,
     check_writable,
-    expand_inputs,
     refuse_existing,
     remove_left_overs,
     remove_left_overs_below,
@@ -30,6 +29,7 @@ from dmps_cli.files import (
     sha256_file,
     try_lock,
 )
+from dmps_cli.files.inputs import expand_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,10 @@ def test_names_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, dmps_cli.files; print([m for m in ('torch', 'numpy', 'PIL') if m in sys.modules])"
+    code = (
+        "import sys, dmps_cli.files.inputs, dmps_cli.files.atomic\n"
+        "print([m for m in ('torch', 'numpy', 'PIL') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -310,7 +313,7 @@ RACE = """
 import os, sys, time
 from pathlib import Path
 from dmps_cli.errors import OutputError
-from dmps_cli.files import atomic_write
+from dmps_cli.files.atomic import atomic_write
 def no_links(*args, **kwargs): raise OSError(95, "not supported")
 if sys.argv[2] == "without links": os.link = no_links
 Path(f"ready{sys.argv[1]}").touch()
@@ -359,7 +362,7 @@ def test_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dmps_cli.files import atomic_write
+from dmps_cli.files.atomic import atomic_write
 def half(file):
     file.write(b"half"); file.flush()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,14 +13,15 @@ from PIL import Image
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from dmps_cli.fit import FLOOR, LEAST_EXCESS, Fit, Usual, fits_of, judged, remark, usual
-from dmps_cli.images import from_uint8, photo_paths
-from dmps_cli.methods import resolve_sampling
+from dmps_cli.files.images import from_uint8, photo_paths
+from dmps_cli.jobs.fit import FLOOR, LEAST_EXCESS, Fit, Usual, fits_of, judged, remark, usual
+from dmps_cli.jobs.raised_sigma import LARGEST, STEP, TRIAL_NFE, busiest, fitting_sigma, rungs
+from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.operators.convolution import ValidConvolution
 from dmps_cli.operators.pointwise import Identity
-from dmps_cli.raised_sigma import LARGEST, STEP, TRIAL_NFE, busiest, fitting_sigma, rungs
-from dmps_cli.tasks import OperatorOptions, build, resolve, source_shape
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve, source_shape
+from dmps_cli.weights.loading import load_prior
 from tests.conftest import randn
 from tests.shell import Dmps, pixels
 

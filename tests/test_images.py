@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from dmps_cli import images
 from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
-from dmps_cli.images import encode, from_uint8, load, load_channels, load_rgb, load_uint8, to_uint8
+from dmps_cli.files import images
+from dmps_cli.files.images import encode, from_uint8, load, load_channels, load_rgb, load_uint8, to_uint8
 
 Array = np.ndarray
 

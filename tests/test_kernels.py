@@ -19,7 +19,6 @@ from scipy.io import savemat
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from dmps_cli import kernels
 from dmps_cli.errors import DmpsError, InputError, UsageError
 from dmps_cli.linalg import fast_length
 from dmps_cli.operators.base import LinearOperator
@@ -27,7 +26,9 @@ from dmps_cli.operators.circular import CircularConvolution
 from dmps_cli.operators.convolution import BorderedConvolution, ValidConvolution, convolution
 from dmps_cli.operators.kernels import Kernel, disc, factored, line
 from dmps_cli.operators.separable import Separable
-from dmps_cli.tasks import BOUNDARIES, OperatorOptions, build, resolve, scene_shape, source_shape
+from dmps_cli.tasks import kernels
+from dmps_cli.tasks.options import BOUNDARIES, OperatorOptions
+from dmps_cli.tasks.table import build, resolve, scene_shape, source_shape
 from tests.conftest import randn
 
 FORMULAS = ("gauss:0.7,5", "uniform:3", "uniform:4", "aniso:2,0.6,5", "motion:4,30", "motion:5,0", "defocus:1.9")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dmps_cli.errors import InputError
-from dmps_cli.images import from_uint8, to_uint8
-from dmps_cli.masks import load_mask, load_opaque
+from dmps_cli.files.images import from_uint8, to_uint8
+from dmps_cli.files.masks import load_mask, load_opaque
 from tests.shell import Dmps
 
 KEEP = np.full((16, 24), 255, np.uint8)

@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.methods import resolve_sampling
-from dmps_cli.methods.dmps import Dmps, DmpsOptions, capped_weight, flat_prior_score
+from dmps_cli.levels import SAMPLERS, Level, ddpm_levels, flow_levels
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.methods.dmps import Dmps, capped_weight, flat_prior_score
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import GaussianPrior
-from dmps_cli.sampling import Denoiser, reverse_step
-from dmps_cli.schedules import SAMPLERS, Level, ddpm_levels, flow_levels
+from dmps_cli.sampling import Denoiser
 from tests.conftest import randn, where
 
 SHAPE, N, M = (1, 2, 4), 8, 5
@@ -89,13 +90,18 @@ def prior(variance: float = 0.5) -> GaussianPrior:
 
 
 def dmps(sampler: str, y: Tensor, *, score_at: str = "x_t", weight: float = 1.3, cap: float | None = None) -> Dmps:
-    options = DmpsOptions(weight=weight, score_at=score_at, cap=cap)  # type: ignore[arg-type]
-    return Dmps(prior(), operator(), y, SIGMA_Y, SAMPLERS[sampler].eta, options)
+    return Dmps(
+        prior(),
+        Measurement(y, operator(), SIGMA_Y),
+        weight=weight,
+        score_at=score_at,  # type: ignore[arg-type]
+        cap=cap,
+        sampler_eta=SAMPLERS[sampler].eta,
+    )
 
 
 def one_step(denoiser: Denoiser, x_t: Tensor, cur: Level, nxt: Level, eta: float, z: Tensor) -> Tensor:
-    x0, std = denoiser.predict(x_t, cur, nxt)
-    return denoiser.adjust(x_t, reverse_step(x_t, x0, cur, nxt, eta, z, std), cur, nxt)
+    return denoiser.step(x_t, cur, nxt, eta, lambda _: z)
 
 
 @pytest.mark.parametrize("score_at", ["x_t", "sample"])
@@ -181,14 +187,8 @@ def test_sampler_converges_to_the_closed_form_of_its_ode(weight: float) -> None:
     for nfe in (400, 800, 1600):
         levels = [level for level in flow_levels(nfe) if level.sigma <= 0.75]
         q = levels[0].sigma / levels[0].alpha
-        method = Dmps(
-            still,
-            operator(),
-            torch.zeros(1, M, dtype=torch.float64),
-            SIGMA_Y,
-            0.0,
-            DmpsOptions(weight=weight, cap=None),
-        )
+        nothing = Measurement(torch.zeros(1, M, dtype=torch.float64), operator(), SIGMA_Y)
+        method = Dmps(still, nothing, weight=weight, cap=None, sampler_eta=0.0)
         _, covariance = carried_moments(method, levels, 0.0)
         shrink = (variance / (variance + q**2)).__pow__(0.5) * (SIGMA_Y**2 / (SIGMA_Y**2 + s**2 * q**2)) ** (weight / 2)
         exact = Vt.T @ torch.diag((shrink / levels[0].alpha) ** 2) @ Vt
@@ -202,7 +202,8 @@ def test_cap_binds_at_the_bound_and_leaves_the_papers_setting_alone() -> None:
     """lambda w <= sigma^2 + alpha^2 sigma_y^2 / norm^2 holds at every level; at 1000 DDPM steps it never binds."""
     for levels, eta, weight in ((ddpm_levels(5), 1.0, 1.75), (flow_levels(20), 0.0, 2.0)):
         for cur, nxt in pairwise(levels):
-            method = Dmps(prior(), operator(), randn(1, M), 0.05, eta, DmpsOptions(weight=weight, cap=1.0))
+            measurement = Measurement(randn(1, M), operator(), 0.05)
+            method = Dmps(prior(), measurement, weight=weight, cap=1.0, sampler_eta=eta)
             step = method._step(cur, nxt)
             factor = method._weight(cur, nxt) * step / (cur.sigma**2 + (cur.alpha * 0.05 / method.norm) ** 2)
             assert factor <= 1 + 1e-12
@@ -217,7 +218,7 @@ def test_cap_factor_is_the_move_of_the_largest_mode() -> None:
     cur, nxt = flow_levels(20)[1:3]
     y = U[:, 0].reshape(1, M) * 0.7
     x_t = randn(1, *SHAPE, seed=2)
-    method = Dmps(prior(), operator(), y, SIGMA_Y, 0.0, DmpsOptions(weight=1e6, cap=1.0))
+    method = Dmps(prior(), Measurement(y, operator(), SIGMA_Y), weight=1e6, cap=1.0, sampler_eta=0.0)
     update = method._weight(cur, nxt) * method._step(cur, nxt) * flat_prior_score(method.correction, x_t, SIGMA_Y, cur)
     moved = (x_t + update).flatten() @ Vt[0] / cur.alpha
     assert moved.item() == pytest.approx(0.7 / S[0].item(), rel=1e-6)

@@ -22,7 +22,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from dmps_cli.errors import NumericsError, UsageError, WeightsError
-from dmps_cli.metrics import LPIPS_NETS, METRICS, Protocol, Scorer, list_hash, psnr, ssim
+from dmps_cli.metrics.lpips import LPIPS_NETS
+from dmps_cli.metrics.protocol import Protocol, list_hash
+from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.metrics.table import METRICS, psnr, ssim
 
 FEATURES = Path(str(files("dmps_cli"))) / "data" / "lpips_alexnet.safetensors"
 VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
@@ -304,7 +307,7 @@ def test_a_damaged_or_foreign_file_is_named(hub: Path) -> None:
 
 
 def test_a_package_without_its_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("dmps_cli.metrics._ALEXNET", tmp_path / "gone.safetensors")
+    monkeypatch.setattr("dmps_cli.metrics.lpips._ALEXNET", tmp_path / "gone.safetensors")
     with pytest.raises(WeightsError, match=r"gone\.safetensors.*reinstall"):
         METRICS["lpips"].build("alex", torch.device("cpu"))
 
@@ -342,6 +345,9 @@ def test_protocol_without_lpips_does_not_name_its_net() -> None:
 
 
 def test_the_table_of_metrics_is_there_without_torch() -> None:
-    code = "import sys, dmps_cli.metrics, dmps_cli.report; print({'torch', 'PIL', 'lpips', 'piq'} & set(sys.modules))"
+    code = (
+        "import sys, dmps_cli.metrics.table, dmps_cli.metrics.protocol, dmps_cli.report\n"
+        "print({'torch', 'PIL', 'lpips', 'piq'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"

@@ -19,18 +19,20 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dmps_cli import weights
-from dmps_cli.checkpoints import trainable_names
-from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import InputError
-from dmps_cli.files import sha256_file
-from dmps_cli.images import load_rgb
-from dmps_cli.methods import resolve_sampling
+from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.downloads import cache_dir
+from dmps_cli.files.images import load_rgb
+from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import restore
 from dmps_cli.priors import DDPMPrior
-from dmps_cli.tasks import OperatorOptions, build, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights import cards as weights
+from dmps_cli.weights.building import trainable_names
 from tests.conftest import GOLDEN, golden_json
 from tests.rule import rule_tensor
 from tests.shell import Dmps, break_import, photo, pixels
@@ -123,7 +125,7 @@ def test_a_named_checkpoint_is_fetched_converted_and_used(
     prior = DDPMPrior(network.eval(), learned_range=True, clip_denoised=False)
     op = build("denoise", resolve("denoise", OperatorOptions()), (3, 32, 32), dtype=torch.float32)
     y = load_rgb(tmp_path / "p.png").pixels[None]
-    x = restore(y, op, prior, 0.05, resolve_sampling(task="denoise", nfe=2), seed=0, keys=[(0, 0)])
+    x = restore(Measurement(y, op, 0.05), prior, resolve_sampling(task="denoise", nfe=2), seed=0, keys=[(0, 0)])
     ours = torch.from_numpy(pixels("a.png").astype(np.float32)).permute(2, 0, 1) / 127.5 - 1.0
     torch.testing.assert_close(ours, x[0].clamp(-1, 1), rtol=0, atol=1.01 / 255)
 

@@ -19,13 +19,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from dmps_cli import hub_datasets
-from dmps_cli.datasets import list_pictures
-from dmps_cli.downloads import cache_dir
 from dmps_cli.errors import InputError, OutputError, WeightsError
-from dmps_cli.files import atomic_write
-from dmps_cli.hub_datasets import Link, data_cards
-from tests.shell import Dmps
+from dmps_cli.evaluation import named as hub_datasets
+from dmps_cli.evaluation.named import Link, data_cards
+from dmps_cli.evaluation.pictures import list_pictures
+from dmps_cli.files.atomic import atomic_write
+from dmps_cli.files.downloads import cache_dir
+from tests.shell import Dmps, Heard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHARDS = [f"data/train-{k:05d}-of-00003-abcdef.parquet" for k in range(3)]
@@ -295,7 +295,7 @@ def test_offline_says_what_is_missing(host: Host) -> None:
 def test_a_download_goes_on_where_it_was_cut(host: Host) -> None:
     host.cuts[SHARDS[0]] = 300
     notes: list[str] = []
-    list_pictures("small", limit=1, link=Link(note=notes.append))
+    list_pictures("small", limit=1, link=Link(listener=Heard(notes.append)))
     assert [asked for file, asked in host.seen if file == SHARDS[0]] == [None, "bytes=300-"]
     assert notes[0].startswith("small: owner/small/data/train-00000-of-00003-abcdef.parquet (0 MB); free to all")
 
@@ -435,7 +435,7 @@ def test_a_name_goes_before_a_folder(host: Host, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "mine.png").write_bytes(picture(1))
     notes: list[str] = []
-    assert [*list_pictures("small", limit=1, link=Link(note=notes.append))] == ["00000.png"]
+    assert [*list_pictures("small", limit=1, link=Link(listener=Heard(notes.append)))] == ["00000.png"]
     assert notes[0] == "small is the data set of that name; the folder is ./small"
     assert [*list_pictures("./small")] == ["mine.png"]
 

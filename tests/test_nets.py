@@ -17,7 +17,8 @@ from dmps_cli.errors import WeightsError
 from dmps_cli.nets.adm import ADM, ADMConfig, time_features
 from dmps_cli.nets.layers import GroupNorm
 from dmps_cli.nets.loading import load_state
-from dmps_cli.nets.natural import Block, Natural, NaturalConfig, NaturalNet, natural_from_state, sigmas_of
+from dmps_cli.nets.natural import Block, Natural, NaturalConfig, NaturalNet
+from dmps_cli.nets.natural_state import natural_from_state, sigmas_of
 from tests.conftest import golden, golden_json, randn, rel, where
 from tests.rule import rule_tensor, rule_weights
 

@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
 
-from dmps_cli.images import photo_paths
-from dmps_cli.noise_estimate import FLOOR, Estimate, _clipped_ratio, estimate_sigma
+from dmps_cli.files.images import photo_paths
+from dmps_cli.jobs.noise_estimate import FLOOR, Estimate, _clipped_ratio, estimate_sigma
 from tests.shell import Dmps
 
 LEVELS = 127.5

@@ -21,7 +21,8 @@ from dmps_cli.operators.hadamard import PaddedHadamardRows, hadamard_rows
 from dmps_cli.operators.kernels import gaussian_taps, line, uniform_taps
 from dmps_cli.operators.pointwise import ChannelMean, Mask
 from dmps_cli.operators.separable import average_pooling, bicubic_decimation, bicubic_taps, separable_blur
-from dmps_cli.tasks import BOUNDARIES, TASKS, OperatorOptions, build, resolve
+from dmps_cli.tasks.options import BOUNDARIES, OperatorOptions
+from dmps_cli.tasks.table import TASKS, build, resolve
 from tests.conftest import golden, randn, rel, same, where
 
 H, W = 8, 16

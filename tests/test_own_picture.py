@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmps_cli.images import photo_paths
+from dmps_cli.files.images import photo_paths
 from tests.shell import Dmps
 
 PAGE = Path(__file__).parent.parent / "docs" / "own_picture.md"

@@ -18,22 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmps_cli.metrics import Protocol
-from dmps_cli.report import (
-    Case,
-    Chart,
-    Row,
-    Section,
-    Series,
-    Shot,
-    charts,
-    html_page,
-    quality_chart,
-    scales,
-    svg,
-    sweep_chart,
-    task_sheet,
-)
+from dmps_cli.metrics.protocol import Protocol
+from dmps_cli.report.page import Section, html_page
+from dmps_cli.report.plots import Chart, Series, charts, quality_chart, scales, svg, sweep_chart
+from dmps_cli.report.sheets import Case, Shot, task_sheet
+from dmps_cli.report.tables import Row
 
 VOID = {"meta", "img", "input", "br", "link"}
 EVIL = '<script src="https://evil.example/x.js">&amp;"\'.png'

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from dmps_cli.images import load, photo_paths
+from dmps_cli.files.images import load, photo_paths
 
 FREE = {"public domain", "CC0"}
 

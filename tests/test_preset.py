@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.images import load_rgb, photo_paths
-from dmps_cli.methods import resolve_sampling
-from dmps_cli.metrics import Scorer
+from dmps_cli.files.images import load_rgb, photo_paths
+from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import Prior
-from dmps_cli.tasks import OperatorOptions, build, resolve
-from dmps_cli.weights import load_prior
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
+from dmps_cli.weights.loading import load_prior
 
 SIZE, CORNER = 64, 96  # px
 
@@ -45,7 +47,7 @@ def test_denoising_gains(photo: str, sigma_y: float, sampler: str) -> None:
     op = build("denoise", {}, (3, SIZE, SIZE), dtype=torch.float32)
     y = degrade(x, op, sigma_y, seed=0, keys=[(0, 0)])
     sampling = resolve_sampling(task="denoise", sampler=sampler)
-    restored = restore(y, op, bundled(), sigma_y, sampling, seed=0, keys=[(0, 0)])
+    restored = restore(Measurement(y, op, sigma_y), bundled(), sampling, seed=0, keys=[(0, 0)])
     assert psnr(restored, x) > psnr(y, x) + 1.0
 
 
@@ -55,7 +57,7 @@ def test_kept_pixels_are_kept(pattern: dict[str, str | float]) -> None:
     x, sigma_y = detail("chelsea"), 0.02
     op = build("inpaint", resolve("inpaint", OperatorOptions(**pattern)), (3, SIZE, SIZE), dtype=torch.float32)
     y = degrade(x, op, sigma_y, seed=0, keys=[(0, 0)])
-    restored = restore(y, op, bundled(), sigma_y, resolve_sampling(task="inpaint"), seed=0, keys=[(0, 0)])
+    restored = restore(Measurement(y, op, sigma_y), bundled(), resolve_sampling(task="inpaint"), seed=0, keys=[(0, 0)])
     assert psnr(op.A(restored), op.A(x)) > psnr(y, op.A(x))
 
 
@@ -65,7 +67,7 @@ def test_a_restoration_beats_the_plain_solution(name: str) -> None:
     x, sigma_y = detail("coffee"), 0.02
     op = build(name, resolve(name, OperatorOptions()), (3, SIZE, SIZE), dtype=torch.float32)
     y = degrade(x, op, sigma_y, seed=0, keys=[(0, 0)])
-    restored = restore(y, op, bundled(), sigma_y, resolve_sampling(task=name), seed=0, keys=[(0, 0)])
+    restored = restore(Measurement(y, op, sigma_y), bundled(), resolve_sampling(task=name), seed=0, keys=[(0, 0)])
     assert psnr(restored, x) > psnr(op.At(op.solve(y, sigma_y**2, 1.0)), x)
 
 
@@ -76,7 +78,7 @@ def test_super_resolution_looks_nearer_than_bicubic(photo: str, name: str) -> No
     x, sigma_y = detail(photo), 0.05
     op = build(name, resolve(name, OperatorOptions()), (3, SIZE, SIZE), dtype=torch.float32)
     y = degrade(x, op, sigma_y, seed=0, keys=[(0, 0)])
-    restored = restore(y, op, bundled(), sigma_y, resolve_sampling(task=name), seed=0, keys=[(0, 0)])
+    restored = restore(Measurement(y, op, sigma_y), bundled(), resolve_sampling(task=name), seed=0, keys=[(0, 0)])
     enlarged = torch.nn.functional.interpolate(y, size=(SIZE, SIZE), mode="bicubic")
     scorer = Scorer(["lpips"])
     assert scorer.score(restored, x)[0]["lpips"] < scorer.score(enlarged, x)[0]["lpips"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import alpha_bars, ddpm_levels, flow_levels
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, GaussianPrior, Prior
-from dmps_cli.schedules import alpha_bars, ddpm_levels, flow_levels
 from tests.conftest import randn
 
 SHAPE = (3, 2, 2)

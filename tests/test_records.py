@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from dmps_cli.records import (
+from dmps_cli.files.records import (
     MAX_DEPTH,
     FileName,
     Label,

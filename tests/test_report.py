@@ -15,36 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from dmps_cli.metrics import Protocol
-from dmps_cli.report import (
-    Picture,
-    Row,
-    SheetRow,
-    beside_paper,
-    best,
-    column_names,
-    compact,
-    console_report,
-    console_table,
-    console_text,
-    contact_sheet,
-    csv_text,
-    fitted_table,
-    json_text,
-    latex,
-    markdown,
-    means,
-    paper_notes,
-    paper_rows,
-    paper_seconds,
-    paper_seconds_notes,
-    ranks,
-    score_caption,
-    student_t,
-    summaries,
-    table_files,
-)
-from dmps_cli.report.tables import CI, STD
+from dmps_cli.cli.tables import console_report, console_table, console_text, fitted_table
+from dmps_cli.metrics.protocol import Protocol
+from dmps_cli.report import latex
+from dmps_cli.report.paper import beside_paper, paper_notes, paper_rows, paper_seconds, paper_seconds_notes
+from dmps_cli.report.settings import compact
+from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet, score_caption
+from dmps_cli.report.statistics import student_t, summaries
+from dmps_cli.report.tables import CI, STD, Row, best, column_names, csv_text, json_text, markdown, means, ranks
+from dmps_cli.report.writers import table_files
 
 ROWS: list[Row] = [
     {"task": "sr4", "method": "dmps", "psnr": 27.314999, "ssim": 0.1 + 0.2, "lpips": 0.2071, "seconds": 12345.678},

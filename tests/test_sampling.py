@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dmps_cli.errors import NumericsError
+from dmps_cli.levels import Level, ddpm_levels, flow_levels
 from dmps_cli.priors import DenoiserPrior
 from dmps_cli.sampling import DrawnAhead, Noise, reverse_step, sample, x0_coefficient
-from dmps_cli.schedules import Level, ddpm_levels, flow_levels
 from tests.conftest import golden, randn
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dmps_cli.schedules import CLEAN, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
+from dmps_cli.levels import CLEAN, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
 from tests.conftest import golden, golden_json
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from dmps_cli.errors import InputError, UsageError
-from dmps_cli.tasks import CHECKS, TASKS, OperatorOptions, build, crop_box, resolve, source_shape
+from dmps_cli.tasks.options import CHECKS, OperatorOptions
+from dmps_cli.tasks.table import TASKS, build, crop_box, resolve, source_shape
 
 
 def test_every_option_is_checked_and_belongs_to_a_task() -> None:
@@ -124,7 +125,9 @@ def test_the_seed_decides_the_pattern_and_global_state_does_not(name: str) -> No
 
 def test_the_table_needs_no_torch() -> None:
     code = (
-        "import sys; from dmps_cli.tasks import TASKS, OperatorOptions, resolve\n"
+        "import sys\n"
+        "from dmps_cli.tasks.options import OperatorOptions\n"
+        "from dmps_cli.tasks.table import TASKS, resolve\n"
         "[resolve(name, OperatorOptions()) for name in TASKS]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmps_cli import trainer, training
 from dmps_cli.cli.main import app
-from dmps_cli.crops import Batch
-from dmps_cli.training_files import Files, read_state
+from dmps_cli.nets.beginnings import initialised
+from dmps_cli.training import run as training
+from dmps_cli.training import trainer
+from dmps_cli.training.photographs import Batch
+from dmps_cli.training.state import Files, read_state
 from tests.conftest import rel
 from tests.shell import Dmps, Result, photo
 
@@ -115,7 +117,7 @@ def test_two_processes_train_what_one_does(
     for name, value in two.tensors().items():
         if name.startswith(("net.", "ema.")):
             assert rel(value, expected[name]) <= TOLERANCE, name
-    begun = trainer.initialised(one.config, 0).out.weight
+    begun = initialised(one.config, 0).out.weight
     assert rel(begun, expected["net.out.weight"]) > 0.1
     assert two.facts["step"] == 8
     assert two.facts["level_losses"] == pytest.approx(one.facts["level_losses"], rel=1e-3)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,13 +26,22 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dmps_cli import checkpoints, curves, training, training_files
 from dmps_cli.ahead import Ahead
-from dmps_cli.budgets import Minutes, Steps
-from dmps_cli.checkpoints import read_safetensors
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.train import reporter
-from dmps_cli.crops import (
+from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
+from dmps_cli.files.atomic import try_lock
+from dmps_cli.files.images import GREY_WEIGHTS, to_grey
+from dmps_cli.nets.beginnings import initialised
+from dmps_cli.nets.natural import Natural, NaturalConfig
+from dmps_cli.report.plots import ticks
+from dmps_cli.training import curves
+from dmps_cli.training import run as training
+from dmps_cli.training import state as training_files
+from dmps_cli.training.budgets import Minutes, Steps
+from dmps_cli.training.muon import Muon, MuonAdamW, orthogonalised
+from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
+from dmps_cli.training.objective import average_decay, edm_loss, learning_rate
+from dmps_cli.training.photographs import (
     Batch,
     Collection,
     Photo,
@@ -42,24 +52,12 @@ from dmps_cli.crops import (
     is_usable,
     random_crop,
 )
-from dmps_cli.errors import InputError, NumericsError, OutputError, WeightsError
-from dmps_cli.files import try_lock
-from dmps_cli.images import GREY_WEIGHTS, to_grey
-from dmps_cli.nets.natural import Natural, NaturalConfig
-from dmps_cli.noise_levels import LevelLosses, NoiseLevels
-from dmps_cli.optimizers import Muon, MuonAdamW, orthogonalised
-from dmps_cli.report import ticks
-from dmps_cli.trainer import (
-    Recipe,
-    Trainer,
-    average_decay,
-    edm_loss,
-    initialised,
-    learning_rate,
-    validation_pictures,
-)
-from dmps_cli.training import Run
-from dmps_cli.training_files import Files, Saved, check_room, read_state
+from dmps_cli.training.run import Run
+from dmps_cli.training.start import reporter
+from dmps_cli.training.state import Files, Saved, check_room, read_state
+from dmps_cli.training.trainer import Recipe, Trainer, validation_pictures
+from dmps_cli.weights import reading as checkpoints
+from dmps_cli.weights.reading import read_safetensors
 from tests.conftest import randn, rel
 from tests.shell import Dmps, photo, pixels
 
@@ -357,8 +355,8 @@ def test_iterating_the_smaller_side_is_newton_schulz(shape: tuple[int, int]) -> 
     for _ in range(5):
         gram = x @ x.T
         x = a * x + b * gram @ x + c * gram @ gram @ x
-    assert (orthogonalised(matrix.float()) - x).abs().max() <= 1e-4
-    assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+    assert (orthogonalised(matrix[None].float())[0] - x).abs().max() <= 1e-4
+    assert torch.equal(orthogonalised(torch.zeros(1, *shape)), torch.zeros(1, *shape))
 
 
 def test_steps_are_those_of_torchs_muon() -> None:
@@ -926,15 +924,17 @@ def test_one_unreadable_photograph_to_measure_on_is_skipped(
     (tmp_path / "val").mkdir()
     photo(tmp_path / "val" / "a.png", (64, 64), seed=77)
     (tmp_path / "val" / "b.png").write_bytes((photos / "0.png").read_bytes())
-    reading = io.open
 
-    def refused(path: Any, *arguments: Any, **options: Any) -> Any:
-        if str(path).endswith("b.png"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return reading(path, *arguments, **options)
+    def refusing(opening: Callable[..., Any]) -> Callable[..., Any]:
+        def refused(path: Any, *arguments: Any, **options: Any) -> Any:
+            if str(path).endswith("b.png"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return opening(path, *arguments, **options)
 
-    for module in (builtins, io):  # Pillow has it of the one, pathlib of the other
-        monkeypatch.setattr(module, "open", refused)
+        return refused
+
+    for module in (builtins, io, os):  # Pillow has it of the first, pathlib of the second, the package of the third
+        monkeypatch.setattr(module, "open", refusing(module.open))
     done = dmps("train", photos, "-o", "p.safetensors", *QUICK, "--validate", "val")
     assert done.code == 0, done.err
     assert "8 photographs to train on, 1 to measure on; 1 damaged skipped" in done.err
@@ -1035,7 +1035,7 @@ def test_names_and_terms_that_are_no_text(photos: Path, tmp_path: Path, monkeypa
 
 def test_weights_of_another_preconditioning_are_refused(dmps: Dmps, photos: Path) -> None:
     state = {name: value.clone() for name, value in initialised(TINY, 0).state_dict().items()}
-    for told, said in (("0.7", "its sigma_data is 0.7"), ("much", "should be numbers")):
+    for told, said in (("0.7", "its sigma_data is 0.7"), ("much", "expected a number")):
         save_file(state, "w.safetensors", {"architecture": "natural", "sigma_data": told})
         result = dmps("train", photos, "-o", "a.safetensors", "--init", "w.safetensors", *SHORT)
         assert result.code == 1
@@ -1081,7 +1081,7 @@ def test_half_takes_full_back(dmps: Dmps, photos: Path) -> None:
 def test_two_processes_do_not_train_one_prior(dmps: Dmps, photos: Path) -> None:
     """A process that holds the file, then is killed; what it leaves of its lock stands in nobody's way."""
     code = (
-        "import sys, time; from pathlib import Path; from dmps_cli.training_files import Files, sole_writer\n"
+        "import sys, time; from pathlib import Path; from dmps_cli.training.state import Files, sole_writer\n"
         "with sole_writer(Files(prior=Path('p.safetensors'))): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:

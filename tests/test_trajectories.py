@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.methods import METHODS
+from dmps_cli.levels import alpha_bars
+from dmps_cli.methods.table import METHODS
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import DDPMPrior
 from dmps_cli.sampling import reverse_step, sample
-from dmps_cli.schedules import Level, alpha_bars
-from dmps_cli.tasks import OperatorOptions, build, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import build, resolve
 from tests.conftest import GOLDEN, golden, golden_json, rel, where
 from tests.rule import rule_weights
 
@@ -67,14 +69,13 @@ class Recorded:
 class Watched:
     """A denoiser whose samples are kept."""
 
+    draws_on_ode = False
+
     def __init__(self, inner: Any) -> None:
         self.inner, self.samples = inner, []
 
-    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> Any:
-        return self.inner.predict(x_t, cur, nxt)
-
-    def adjust(self, x_t: Tensor, drawn: Tensor, cur: Level, nxt: Level) -> Tensor:
-        self.samples.append(self.inner.adjust(x_t, drawn, cur, nxt))
+    def step(self, *arguments: Any) -> Tensor:
+        self.samples.append(self.inner.step(*arguments))
         return self.samples[-1]
 
 
@@ -86,7 +87,7 @@ def test_trajectory(name: str) -> None:
     score_at = {"official": "sample", "paper": "x_t"}[facts["kind"]]
     knobs = {"weight": facts["scale"], "score_at": score_at, "cap": None}
     y = data["y"].reshape(-1, *op.out_shape)
-    watched = Watched(METHODS["dmps"].build(prior(facts["net"]), op, y, facts["noise_std"], 1.0, knobs))
+    watched = Watched(METHODS["dmps"].build(prior(facts["net"]), Measurement(y, op, facts["noise_std"]), 1.0, knobs))
     levels = prior(facts["net"]).levels("ddpm", steps)
     x_T = noise["x_T"].reshape(1, 3, 32, 32)
     final = sample(watched, levels, x_T, eta=1.0, noise=Recorded(noise["z"]))  # type: ignore[arg-type]

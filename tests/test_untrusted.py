@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dmps_cli.datasets import list_pictures
 from dmps_cli.errors import InputError
-from dmps_cli.reading import decoding, load_array, read_bytes
+from dmps_cli.evaluation.pictures import list_pictures
+from dmps_cli.files.reading import decoding, load_array, read_bytes
 from tests.shell import FAST, Dmps, photo
 
 

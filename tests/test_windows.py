@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dmps_cli.levels import Level
+from dmps_cli.operators.inside import Inside
 from dmps_cli.operators.separable import bicubic_decimation
 from dmps_cli.priors import DDPMPrior, DenoiserPrior
-from dmps_cli.schedules import Level
-from dmps_cli.windows import Inside, WindowedPrior, blend_weights, window_starts
+from dmps_cli.windows import WindowedPrior, blend_weights, window_starts
 from tests.conftest import randn, where
 
 CUR, NXT = Level(0.8, 0.6, 300.0), Level(0.9, math.sqrt(1 - 0.81), 200.0)

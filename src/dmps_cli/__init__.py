@@ -7,15 +7,10 @@ imported when first used, so that `import dmps_cli` does not import torch.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dmps_cli.evaluation import evaluate
-    from dmps_cli.pipeline import degrade, restore
+from typing import Any
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "degrade", "evaluate", "restore"]
-
 _HOMES = {"degrade": "pipeline", "restore": "pipeline", "evaluate": "evaluation"}
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
-from dmps_cli.methods import METHODS, Sampling, build_posterior
+from dmps_cli.levels import SAMPLERS
+from dmps_cli.methods.choice import Sampling, build_posterior
 from dmps_cli.methods.posterior import Posterior
+from dmps_cli.methods.table import METHODS
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.grey import OfGreyValue
+from dmps_cli.operators.inside import Inside
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
-from dmps_cli.schedules import SAMPLERS
-from dmps_cli.windows import Inside
 
 Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
+
 
 FILE_KEY: Key = (0, 0)
 """Every file of `restore`: the same file gives the same result in any call."""
@@ -50,10 +54,8 @@ def degrade(x: Tensor, op: LinearOperator, sigma_y: float, *, seed: int, keys: S
 
 @torch.no_grad()
 def restore(
-    y: Tensor,
-    op: LinearOperator,
+    measurement: Measurement,
     prior: Prior,
-    sigma_y: float,
     sampling: Sampling,
     *,
     seed: int,
@@ -62,18 +64,19 @@ def restore(
     instrument: Callable[[Posterior], Posterior] = lambda method: method,
     on_iterations: Callable[[list[list[int]]], None] = lambda iterations: None,
 ) -> Tensor:
-    """A posterior sample x given y = A x + n for each item of the batch.
+    """A posterior sample x given the measurement, for each item of its batch.
 
     A picture smaller than what the prior knows is restored as the middle of one that is large enough. A grey one is
     restored by a prior of colour as the mean of the channels, of which there is one measurement with one noise.
 
-    y: (B, *op.out_shape) on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items
-    are computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
+    measurement: y on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items are
+    computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
     network evaluation; instrument wraps the method, to watch it or to put another in its place; on_iterations is given,
     part by part, the iterations in each step of each item, if the operator's solves are iterated. Raises NumericsError
     if a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
     operator, MemoryShortageError.
     """
+    y, op = measurement.y, measurement.op
     size = micro_batch(op.device, len(y))
     height, width = prior.fitting(*op.in_shape[1:])
     needed = prior.peak_bytes(height, width)
@@ -83,10 +86,8 @@ def restore(
     with memory_errors():
         parts = [
             _restore_together(
-                y[i : i + size],
-                op,
+                replace(measurement, y=y[i : i + size]),
                 prior,
-                sigma_y,
                 sampling,
                 seed,
                 keys[i : i + size],
@@ -100,10 +101,8 @@ def restore(
 
 
 def _restore_together(
-    y: Tensor,
-    op: LinearOperator,
+    measurement: Measurement,
     prior: Prior,
-    sigma_y: float,
     sampling: Sampling,
     seed: int,
     keys: Sequence[Key],
@@ -111,11 +110,13 @@ def _restore_together(
     instrument: Callable[[Posterior], Posterior],
     on_iterations: Callable[[list[list[int]]], None],
 ) -> Tensor:
+    y, op = measurement.y, measurement.op
     is_grey = op.in_shape[0] == 1 and prior.channels > 1
     if is_grey:
         op = OfGreyValue(op, prior.channels)
     inside = Inside(op, (op.in_shape[0], *prior.fitting(*op.in_shape[1:])))
-    chosen = build_posterior(sampling, prior, op if inside.in_shape == op.in_shape else inside, y, sigma_y)
+    fitted = op if inside.in_shape == op.in_shape else inside
+    chosen = build_posterior(sampling, prior, replace(measurement, op=fitted))
     method = instrument(chosen)
     levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
     z = Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape)))

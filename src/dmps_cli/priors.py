@@ -7,18 +7,19 @@ x_t = alpha x + sigma eps is rescaled to what the network was trained on.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import SAMPLERS, Level, ddpm_time, flow_label
 from dmps_cli.nets.layers import clipped
-from dmps_cli.schedules import SAMPLERS, Level, ddpm_time, flow_label
+from dmps_cli.sampling import Denoiser
 
 
-class Prior(ABC):
+class Prior(Denoiser):
     """A denoiser with its noise levels. All images (B, C, H, W) on [-1, 1]; one network call per `predict`.
 
     bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size, multiple: of the sides
@@ -56,11 +57,6 @@ class Prior(ABC):
     @abstractmethod
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(E[x0 | x_t] at level cur, the learned standard deviation of the step to nxt or None)."""
-
-    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """The sample itself: alone, a prior is the denoiser of unconditional sampling."""
-        del x_t, cur, nxt
-        return sample
 
 
 class DenoiserPrior(Prior):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,31 +16,33 @@ from torch import Tensor
 from dmps_cli.ahead import Ahead
 from dmps_cli.device import onto
 from dmps_cli.errors import NumericsError
-from dmps_cli.schedules import Level
+from dmps_cli.levels import Level
 
 Fresh = Callable[[Tensor], Tensor]
 """Standard normal noise like a tensor (B, ..), fresh in every call."""
 
 
-class Denoiser(Protocol):
-    """What the loop needs: a prior alone, or a method wrapped around one."""
+class Denoiser(ABC):
+    """What the loop needs: a prior alone, or a method wrapped around one.
 
+    draws_on_ode: whether its steps draw noise where the sampler's do not.
+    """
+
+    draws_on_ode = False
+
+    @abstractmethod
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(E[x0 | x_t], standard deviation of the reverse step's noise or None for the ancestral one)."""
-        ...
 
-    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """The sample after the prior's step from x_t, corrected; most methods return it unchanged."""
-        ...
+    def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
+        """The sample at level nxt from x_t at level cur: `predict`, then `reverse_step`.
 
-
-@runtime_checkable
-class OwnStep(Denoiser, Protocol):
-    """A denoiser that makes the step itself, in place of `reverse_step`: it chooses the noise of each mode."""
-
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; fresh noise, also on an ODE."""
-        ...
+        eta: stochasticity of the sampler's steps. A method that chooses its noise, or corrects the sample,
+        overrides it.
+        """
+        x0, std = self.predict(x_t, cur, nxt)
+        drawn = fresh(x_t) if eta > 0.0 and nxt.sigma > 0.0 else None
+        return reverse_step(x_t, x0, cur, nxt, eta, drawn, std)
 
 
 class Noise:
@@ -151,17 +154,10 @@ def sample(
     x: (B, C, H, W). Raises NumericsError, naming the level, if a state is no longer finite.
     """
     finite_so_far: list[Tensor] = []
-    is_noisy = eta > 0.0 or isinstance(denoiser, OwnStep)
+    is_noisy = eta > 0.0 or denoiser.draws_on_ode
     with prepared(noise, x, sum(is_noisy and nxt.sigma > 0.0 for nxt in levels[1:])) as draws:
         for cur, nxt in pairwise(levels):
-            x0, std = denoiser.predict(x, cur, nxt)
-            if isinstance(denoiser, OwnStep):
-                fresh = draws.like if nxt.sigma > 0.0 else torch.zeros_like
-                moved = denoiser.step(x, x0, (x - cur.alpha * x0) / cur.sigma, fresh, cur, nxt)
-            else:
-                drawn = draws.like(x) if is_noisy and nxt.sigma > 0.0 else None
-                moved = reverse_step(x, x0, cur, nxt, eta, drawn, std)
-            x = denoiser.adjust(x, moved, cur, nxt)
+            x = denoiser.step(x, cur, nxt, eta, draws.like)
             finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
             on_step()
     _check_finite(finite_so_far, levels)

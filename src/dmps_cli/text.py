@@ -11,6 +11,8 @@ import re
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # as str.splitlines() has them
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a name that are no UTF-8, as Python holds them
+
+
 # ECMA-48: control sequences, strings up to their end, other sequences of two or more characters
 _SEQUENCE = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -18,6 +20,8 @@ _SEQUENCE = re.compile(
     "|\x1b[ -/]*[0-~]",
     re.DOTALL,
 )
+
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with what a spreadsheet takes a cell for a formula (OWASP)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dmps_cli.device import onto
-from dmps_cli.operators.base import Correction, LinearOperator, Modes, Shape
+from dmps_cli.levels import Level
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 OVERLAP_SHARE = 4
 """Neighbouring windows share at least a quarter of their side."""
+
 
 UNUSED_SHARE = 16
 """The outermost sixteenth of a window, where the network misses its surroundings, does not count inside a picture."""
@@ -112,80 +110,3 @@ def blend_weights(side: int, window: int) -> dict[int, Tensor]:
     for start, weight in raw.items():
         total[start : start + window] += weight
     return {start: weight / total[start : start + window] for start, weight in raw.items()}
-
-
-class Inside(LinearOperator):
-    """A on the middle of a larger picture, whose margin nobody measures: for priors that need a least size.
-
-    in_shape: (C, H, W) of the larger picture, H and W at least those of the operator inside.
-    """
-
-    def __init__(self, inner: LinearOperator, in_shape: Shape) -> None:
-        super().__init__(in_shape, inner.out_shape, inner.dtype, inner.device)
-        self.inner, self.pattern = inner, inner.pattern
-        rows, cols = (larger - smaller for larger, smaller in zip(in_shape[1:], inner.in_shape[1:], strict=True))
-        self.margins = (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2)  # left, right, top, bottom
-
-    def crop(self, x: Tensor) -> Tensor:
-        """The middle, which the operator inside sees. x: (B, *in_shape)."""
-        left, right, top, bottom = self.margins
-        return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
-
-    def fill(self, x: Tensor) -> Tensor:
-        """The transpose of `crop`: zeros around."""
-        return pad(x, self.margins)
-
-    @property
-    def norm(self) -> float:
-        """That of the operator inside."""
-        return self.inner.norm
-
-    @property
-    def modes(self) -> Modes | None:
-        """Those of the operator inside, on the middle; the margin is in none."""
-        inner = self.inner.modes
-        if inner is None:
-            return None
-        return replace(inner, Vt=lambda x: inner.Vt(self.crop(x)), V=lambda c: self.fill(inner.V(c)))
-
-    def A(self, x: Tensor) -> Tensor:
-        """A of the middle."""
-        return self.inner.A(self.crop(x))
-
-    def At(self, y: Tensor) -> Tensor:
-        """A^T y in the middle, zeros around."""
-        return self.fill(self.inner.At(y))
-
-    @property
-    def is_iterated(self) -> bool:
-        """As inside."""
-        return self.inner.is_iterated
-
-    def gram(self, r: Tensor) -> Tensor:
-        """As inside."""
-        return self.inner.gram(r)
-
-    def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """As inside."""
-        return self.inner.precondition(r, noise_var, scale)
-
-    def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """As inside: A A^T is the same."""
-        return self.inner.solve(r, noise_var, scale)
-
-    def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y in the middle, zeros around."""
-        return self.fill(self.inner.pinv(y))
-
-    def correction(self, y: Tensor) -> Correction:
-        """That of the operator inside, on the middle."""
-        correct = self.inner.correction(y)
-        return lambda x, noise_var, scale: self.fill(correct(self.crop(x), noise_var, scale))
-
-    def to_image(self, y: Tensor) -> Tensor:
-        """As inside."""
-        return self.inner.to_image(y)
-
-    def from_image(self, image: Tensor) -> Tensor:
-        """As inside."""
-        return self.inner.from_image(image)

@@ -69,20 +69,23 @@ def _import_most() -> None:
 
     torch.set_num_threads(1)
     Image.init()
-    import_all(("dmps_cli.cli.main", "dmps_cli.pipeline", "dmps_cli.report", "dmps_cli.weights", "typer.rich_utils"))
+    import_all(
+        ("dmps_cli.cli.main", "dmps_cli.pipeline", "dmps_cli.jobs.restoring", "dmps_cli.report", "typer.rich_utils")
+    )
 
 
 def _hasten() -> None:
     """In the process of a command: a download gives up early, and LPIPS, which reads nothing of others, is left out."""
-    from dmps_cli import downloads, metrics
     from dmps_cli.errors import WeightsError
+    from dmps_cli.files import downloads
+    from dmps_cli.metrics import lpips
 
     def left_out(name: str) -> None:
         raise WeightsError(f"{name} is left out to save time")
 
     quick = {"tries": 2, "first_wait": 0.01, "longest_wait": 0.05, "read": 0.3, "window": 0.5, "connect": 0.3}
     downloads.Patience = functools.partial(downloads.Patience, **quick, unreachable=0.5)  # type: ignore[misc,assignment]
-    metrics._lpips_network = left_out  # type: ignore[assignment]
+    lpips._lpips_network = left_out  # type: ignore[assignment]
 
 
 def fuzz(place: Laboratory, asked: argparse.Namespace) -> int:

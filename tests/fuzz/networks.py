@@ -39,7 +39,7 @@ def build_checkpoints() -> None:
     import torch
     from safetensors.torch import save_file
 
-    from dmps_cli.checkpoints import random_state
+    from dmps_cli.weights.building import random_state
 
     build_pictures()
     table = {name: dict(TABLE["y"]) for name in ("zip", "legacy", "safe")}

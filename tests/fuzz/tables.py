@@ -32,7 +32,7 @@ def build_run() -> None:
 
 def mended_config(content: Any) -> Any:
     """With the hash that belongs to it."""
-    from dmps_cli.runs import config_hash
+    from dmps_cli.evaluation.folder import config_hash
 
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         with contextlib.suppress(ValueError, TypeError, RecursionError):
@@ -166,7 +166,7 @@ def build_data() -> None:
     build_pictures()
     Path("d.toml").write_bytes(toml_of(DATA))
     os.environ["DMPS_DATASETS"] = "d.toml"
-    from dmps_cli.hub_datasets import data_cards
+    from dmps_cli.evaluation.named import data_cards
 
     folder = data_cards()["small"].location
     cells = [{"bytes": Path(name).read_bytes(), "path": name} for name in (GOOD, "in/bad.png")]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dmps_cli import dist
+from dmps_cli import processes
 from dmps_cli.errors import OutputError
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
-    from dmps_cli.report import Row
+    from dmps_cli.report.tables import Row
+
 
 Advance = Callable[[], None]
 
@@ -26,7 +27,7 @@ class StdoutError(Exception):
 
 def _print(render: Callable[[TextIO], str]) -> None:
     """A text on stdout, at once; on none where it is closed. Raises StdoutError. Of several ranks the first speaks."""
-    if dist.rank() or sys.stdout is None:
+    if processes.rank() or sys.stdout is None:
         return
     with whole_stdout():  # rich asks the stream while it lays a table out
         print(render(sys.stdout), flush=True)
@@ -63,7 +64,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _on_terminal() -> bool:
-    return _is_terminal(sys.stderr) and not dist.rank()
+    return _is_terminal(sys.stderr) and not processes.rank()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +76,13 @@ class Console:
 
     def note(self, text: str, *more: str) -> None:
         """Something worth knowing; more: lines that belong under it."""
-        if not self.quiet and not dist.rank():
+        if not self.quiet and not processes.rank():
             for line in (f"dmps: {text}", *more):
                 _say(line)
 
-    def missing_metrics(self, reasons: Mapping[str, str]) -> None:
-        """Says which metrics have no column, and why."""
-        for metric, reason in reasons.items():
-            self.note(f"{metric} is left out: {reason}")
-
     def error(self, text: str) -> None:
         """Something that could not be done; another rank than the first says which it is."""
-        _say(f"dmps: {f'rank {dist.rank()}: ' if dist.rank() else ''}error: {text}")
+        _say(f"dmps: {f'rank {processes.rank()}: ' if processes.rank() else ''}error: {text}")
 
     def result(self, text: str) -> None:
         """A line of the result, at once, so that a pipe can go on with it."""
@@ -110,13 +106,13 @@ class Console:
 
     def table(self, rows: Sequence[Row]) -> None:
         """Rows as a table."""
-        from dmps_cli.report import fitted_table
+        from dmps_cli.cli.tables import fitted_table
 
         self.rendered(lambda stream: fitted_table(rows, stream))
 
     def object(self, content: Mapping[str, Any]) -> None:
         """The result as one JSON object, with --json."""
-        from dmps_cli.report import json_text
+        from dmps_cli.report.tables import json_text
 
         if self.as_json:
             _print(lambda stream: json_text(content))

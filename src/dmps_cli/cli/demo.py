@@ -15,12 +15,13 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Quiet
 from dmps_cli.errors import DmpsError, OutputError
-from dmps_cli.files import atomic_write, remove_left_overs
+from dmps_cli.files.atomic import atomic_write, remove_left_overs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL import Image
+
 
 TASKS = ("sr4", "deblur", "denoise", "colorize", "inpaint")
 SAMPLERS = ("ddpm", "flow")
@@ -43,7 +44,7 @@ def demo(
 
     Example: dmps demo --output demo --nfe 20
     """
-    from dmps_cli.images import photo_paths, png_bytes
+    from dmps_cli.files.images import photo_paths, png_bytes
 
     sheet_path = output / SHEET
     if sheet_path.exists() and not overwrite:
@@ -113,7 +114,7 @@ def draw(results: Sequence[Result]) -> Image.Image:
     """The contact sheet: a row per photograph and task, PSNR and LPIPS under each restoration."""
     from PIL import Image
 
-    from dmps_cli.report import Picture, SheetRow, contact_sheet, score_caption
+    from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet, score_caption
 
     def sheet_row(result: Result) -> SheetRow:
         captions = ["", "", *map(score_caption, result.sidecars.values())]

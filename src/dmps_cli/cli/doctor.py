@@ -9,10 +9,12 @@ import typer
 
 from dmps_cli import __version__
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import ComputeFlags, Device, Model, Offline, Quiet, WeightsFile
+from dmps_cli.cli.options import Device, Model, Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError
-from dmps_cli.metrics import GREY_LEVELS, Scorer
-from dmps_cli.weights import DEFAULT_MODEL
+from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.units import GREY_LEVELS
+from dmps_cli.weights.cards import DEFAULT_MODEL
+from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -20,14 +22,18 @@ if TYPE_CHECKING:
 
     from dmps_cli.priors import Prior
 
+
 SIDE, NFE = 64, 5
 LEVELS = {"noisy": 2, "clean": 8}
 """Evaluations: which of 10 levels, noisiest first."""
+
 
 TOLERANCE = {"float32": 1.0, "bfloat16": 16.0, "float16": 8.0}
 """Largest difference to float32 on the CPU that passes, in grey levels of 255; at a level noisier than the picture in
 units of its noise, sigma / alpha, by which a network that predicts noise is multiplied there.
 """
+
+
 OK, TOO_FAR = "ok", "too far"
 
 
@@ -48,11 +54,11 @@ def doctor(
     Example: dmps doctor --device auto
     """
     console = Console(quiet=quiet, as_json=as_json)
-    compute = ComputeFlags(model=model, weights_file=weights_file, offline=offline, device=device_name)
+    compute = ComputeOptions(model=model, weights_file=weights_file, offline=offline, device=device_name)
     sampler = compute.check().sampler
     device = compute.start()
     from dmps_cli.device import describe, free_bytes
-    from dmps_cli.measurements import versions
+    from dmps_cli.files.measurements import versions
 
     if device.type == "cpu":
         console.note("no GPU is used here: the CPU's half precision is checked against its float32")
@@ -86,7 +92,7 @@ def doctor(
         raise typer.Exit(DmpsError.exit_code)
 
 
-def compare(compute: ComputeFlags, sampler: str, device: torch.device, console: Console) -> list[dict[str, Any]]:
+def compare(compute: ComputeOptions, sampler: str, device: torch.device, console: Console) -> list[dict[str, Any]]:
     """A row per floating-point type: what it differs by, in grey levels, from the CPU in float32."""
     import torch
 
@@ -108,7 +114,7 @@ def compare(compute: ComputeFlags, sampler: str, device: torch.device, console: 
     return rows
 
 
-def outputs(compute: ComputeFlags, sampler: str, device: torch.device, console: Console) -> dict[str, Tensor]:
+def outputs(compute: ComputeOptions, sampler: str, device: torch.device, console: Console) -> dict[str, Tensor]:
     """The network's x0 at two noise levels and a DMPS run, on the CPU in float32, whatever computed them."""
     import torch
 
@@ -123,7 +129,7 @@ def picture(side: int, channels: int) -> Tensor:
     """The middle of a bundled photograph, (1, channels, side, side); mirrored where it is too small."""
     import torch
 
-    from dmps_cli.images import load_channels, photo_paths
+    from dmps_cli.files.images import load_channels, photo_paths
 
     pixels = load_channels(photo_paths()[0], channels).pixels[None]
     while min(pixels.shape[-2:]) < side:
@@ -150,9 +156,11 @@ def run(prior: Prior, sampler: str, side: int, device: torch.device) -> Tensor:
     """A restoration of few steps."""
     import torch
 
-    from dmps_cli.methods import resolve_sampling
+    from dmps_cli.methods.choice import resolve_sampling
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.pipeline import degrade, restore
-    from dmps_cli.tasks import OperatorOptions, build, resolve
+    from dmps_cli.tasks.options import OperatorOptions
+    from dmps_cli.tasks.table import build, resolve
 
     x = picture(side, prior.channels).to(device)
     op = build(
@@ -160,4 +168,4 @@ def run(prior: Prior, sampler: str, side: int, device: torch.device) -> Tensor:
     )
     y = degrade(x, op, 0.05, seed=0, keys=[(0, 0)])
     sampling = resolve_sampling(task="deblur", sampler=sampler, nfe=NFE)
-    return restore(y, op, prior, 0.05, sampling, seed=0, keys=[(0, 0)])
+    return restore(Measurement(y, op, 0.05), prior, sampling, seed=0, keys=[(0, 0)])

@@ -7,22 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmps_cli.errors import UsageError
-from dmps_cli.purposes import DEFOCUS, GREY, MOVED, NOISE, OF_A_PICTURE, SMALL, SOFT, TRANSPARENT, Purpose
+from dmps_cli.tasks.purposes import DEFOCUS, GREY, MOVED, NOISE, OF_A_PICTURE, SMALL, SOFT, TRANSPARENT, Purpose
 
 if TYPE_CHECKING:
-    from dmps_cli.inspection import Look
+    from dmps_cli.jobs.inspection import Look
+
 
 SEEN_NOISE = 2.0  # grey levels of 255
 SMALL_SIDE = 320  # px; a picture with a shorter side is enlarged more often than not
-
-
-class NoTaskError(UsageError):
-    """Nothing says how a picture was degraded."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: nothing says how it was degraded; name a --task")
-        self.path = path
 
 
 def typed(command: str, inputs: Sequence[str]) -> str:
@@ -32,7 +24,7 @@ def typed(command: str, inputs: Sequence[str]) -> str:
 
 def guide(path: Path) -> list[str]:
     """Lines for a person whose picture no sidecar describes. Raises InputError if it cannot be read."""
-    from dmps_cli.inspection import look
+    from dmps_cli.jobs.inspection import look
 
     rows = [(purpose.fault, purpose.arguments, purpose.note) for purpose in OF_A_PICTURE]
     widths = [max(len(row[column]) for row in rows) + 2 for column in range(2)]

@@ -16,14 +16,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dmps_cli import __version__, dist
+from dmps_cli import __version__, processes
 from dmps_cli.cli.console import Console, StdoutError, whole_stdout
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
 from dmps_cli.cli.eval import evaluate
+from dmps_cli.cli.groups import reflowed
 from dmps_cli.cli.models import MODELS
-from dmps_cli.cli.options import reflowed
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
@@ -91,11 +91,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with memory_errors(), ctrl_c_counts():
                 command(**values)
         except DmpsError as exc:
-            if not (dist.rank() and isinstance(exc, (UsageError, SaidElsewhereError))):  # the same for every rank
+            if not (processes.rank() and isinstance(exc, (UsageError, SaidElsewhereError))):  # the same for every rank
                 Console().error(str(exc))
             raise typer.Exit(exc.exit_code) from exc
         except KeyboardInterrupt as exc:
-            if not dist.rank():
+            if not processes.rank():
                 Console().error("interrupted; finished files are kept")
             raise typer.Exit(INTERRUPTED) from exc
         except StdoutError as exc:
@@ -148,12 +148,19 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "doctor": doctor,
 }
+
+
 for name, function in COMMANDS.items():
     app.command(name)(guarded(function))
 
+
 models_app = typer.Typer(name="models", help="List, show, fetch and verify checkpoints.", no_args_is_help=True)
+
+
 for name, function in MODELS.items():
     models_app.command(name)(guarded(function))
+
+
 app.add_typer(models_app)
 
 

@@ -10,31 +10,22 @@ import typer
 from msgspec.structs import asdict
 
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.options import Offline, Quiet, WeightsFile, complete_model
-from dmps_cli.downloads import cache_dir
+from dmps_cli.cli.groups import COMPLETE
+from dmps_cli.cli.options import Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError, WeightsError
-from dmps_cli.weights import (
-    CARD_TEXTS,
-    NOT_HERE,
-    Card,
-    bad_cards,
-    card,
-    cards,
-    copy_is_enough,
-    copy_of,
-    fetch_card,
-    metadata_of,
-    places,
-    state,
-    verify_card,
-)
+from dmps_cli.files.downloads import cache_dir
+from dmps_cli.weights.cards import CARD_TEXTS, Card, bad_cards, card, cards, metadata_of
+from dmps_cli.weights.store import NOT_HERE, copy_is_enough, copy_of, fetch_card, places, state, verify_card
 
 MEGABYTE = 1_000_000
 
+
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=complete_model),
+    typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=COMPLETE["models"]),
 ]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -112,7 +103,7 @@ def _text(value: object) -> str:
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Checkpoints to download.", autocompletion=complete_model),
+        typer.Argument(metavar="NAME...", help="Checkpoints to download.", autocompletion=COMPLETE["models"]),
     ],
     weights_file: WeightsFile = None,
     offline: Offline = False,
@@ -125,9 +116,7 @@ def fetch(
     console = Console(quiet=quiet)
     entries = [card(name, weights_file) for name in names]
     for entry in entries:
-        with console.transfer(entry.name) as told:
-            here = copy_is_enough(entry)
-            fetched = [] if here else fetch_card(entry, offline=offline, progress=told, note=console.note)
+        fetched = [] if copy_is_enough(entry) else fetch_card(entry, offline=offline, listener=console)
         for file in fetched:
             console.note(f"{file.path.name}: sha256 {file.sha256}{f', from {file.source}' if file.source else ''}")
             console.path(file.path)
@@ -139,7 +128,7 @@ def verify(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME...]", help="Checkpoints; none: all that are here.", autocompletion=complete_model
+            metavar="[NAME...]", help="Checkpoints; none: all that are here.", autocompletion=COMPLETE["models"]
         ),
     ] = None,
     weights_file: WeightsFile = None,

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from dmps_cli.checks import flag
 from dmps_cli.cli.console import Console
-from dmps_cli.metrics import GREY_LEVELS
-from dmps_cli.tasks import TASKS, flag
+from dmps_cli.tasks.table import TASKS
+from dmps_cli.units import GREY_LEVELS
 
 
 def _text(default: Any) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dmps_cli.methods.posterior import ModewisePosterior, Posterior
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.levels import Level
+from dmps_cli.methods.posterior import ModewisePosterior, OwnStep
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 Solve = Callable[[Tensor, float, float], Tensor]
 
@@ -38,24 +38,21 @@ class CountedDmps(ModewisePosterior):
     def __init__(
         self,
         prior: Prior,
-        op: LinearOperator,
-        y: Tensor,
-        sigma_y: float,
+        measurement: Measurement,
         *,
         weight: float,
         eta: float,
         eta_y: float,
     ) -> None:
-        super().__init__(prior, op, y, sigma_y, eta=eta)
+        super().__init__(prior, measurement, eta=eta)
         self.weight, self.eta_y = weight, eta_y
 
     def start(self, z: Tensor, level: Level) -> Tensor:
         """The state at the first level: the measurement where it is less noisy than the level."""
         return self.informed_start(z, level)
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+    def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """The formula above; k (yh - c) as k / s (U^T y - s c), so that a small s divides nothing."""
-        del x_t
         z = fresh(x0)
         variance = self.weight * (cur.sigma / cur.alpha) ** 2
         q = nxt.sigma / nxt.alpha
@@ -70,7 +67,7 @@ class CountedDmps(ModewisePosterior):
         return nxt.alpha * self.replaced(unknown, c + pull + left * drawn)
 
 
-class ReflectedDmps(Posterior):
+class ReflectedDmps(OwnStep):
     """The same account of the noise for any A, with solves alone: no singular values, no square root of a matrix.
 
     x / alpha in units of q = sigma / alpha, primes for the next level; K = v A^T (s2 I + v A A^T)^-1:
@@ -93,22 +90,15 @@ class ReflectedDmps(Posterior):
     is one solve, else two. Start: pure noise.
     """
 
-    def __init__(
-        self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float, eta: float, eta_y: float
-    ) -> None:
-        super().__init__(prior, op, y, sigma_y)
+    def __init__(self, prior: Prior, measurement: Measurement, *, weight: float, eta: float, eta_y: float) -> None:
+        super().__init__(prior, measurement)
         self.weight, self.eta, self.eta_y = weight, eta, eta_y
         drift, drift_y = math.sqrt(1.0 - eta**2), math.sqrt(1.0 - eta_y**2)
         self.drift, self.drift_y = drift, drift_y if drift * drift_y <= eta * eta_y else -drift_y
         self.room = (self.eta + self.eta_y) ** 2 + (self.drift - self.drift_y) ** 2  # D
 
-    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prior's own: the measurement enters in the step, which draws no learned noise."""
-        return self.prior.predict(x_t, cur, nxt)[0], None
-
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+    def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """The formula above."""
-        del x_t
         q0, q = cur.sigma / cur.alpha, nxt.sigma / nxt.alpha
         residual, z = self.y - self.op.A(x0), fresh(x0)
         m = self.eta * z

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import ModewisePosterior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 
 class Ddnm(ModewisePosterior):
@@ -22,9 +22,9 @@ class Ddnm(ModewisePosterior):
     that it starts from noise alone.
     """
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+    def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """x' as above; L / s is taken together, so that a small s divides nothing."""
-        del x_t, cur
+        del cur
         z = fresh(x0)
         alpha, sigma, drift = nxt.alpha, nxt.sigma, math.sqrt(1.0 - self.eta**2)
         is_full = sigma >= alpha * self.spread

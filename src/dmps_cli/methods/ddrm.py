@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import ModewisePosterior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 
 class Ddrm(ModewisePosterior):
@@ -26,9 +26,9 @@ class Ddrm(ModewisePosterior):
         """The state at the first level: the measurement where it is less noisy than the level."""
         return self.informed_start(z, level)
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+    def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """The three cases above; (yh - c) / ss = (U^T y - s c) / sigma_y, so that a small s divides nothing."""
-        del x_t, cur
+        del cur
         z = fresh(x0)
         q, drift = nxt.sigma / nxt.alpha, math.sqrt(1.0 - self.eta**2)
         c, modes_of_z = self.modes.Vt(x0), self.modes.Vt(z)

@@ -6,14 +6,14 @@ import math
 
 from torch import Tensor
 
-from dmps_cli.methods.posterior import Posterior
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.levels import Level
+from dmps_cli.methods.posterior import OwnStep
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Fresh
-from dmps_cli.schedules import Level
 
 
-class Diffpir(Posterior):
+class Diffpir(OwnStep):
     """x0p = argmin ||y - A x||^2 / sigma_y^2 + ||x - x0||^2 / g, g = sigma^2 / alpha^2 (Algorithm 1, its lambda = 1).
 
         x0p = x0 + g A^T (sigma_y^2 I + g A A^T)^-1 (y - A x0)
@@ -22,8 +22,8 @@ class Diffpir(Posterior):
     zeta: share of the noise variance drawn afresh, 0 to 1.
     """
 
-    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, zeta: float) -> None:
-        super().__init__(prior, op, y, sigma_y)
+    def __init__(self, prior: Prior, measurement: Measurement, *, zeta: float) -> None:
+        super().__init__(prior, measurement)
         self.zeta = zeta
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
@@ -32,7 +32,7 @@ class Diffpir(Posterior):
         g = (cur.sigma / cur.alpha) ** 2
         return x0 + g * self.correction(x0, self.sigma_y**2, g), None
 
-    def step(self, x_t: Tensor, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+    def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """x' from x0p and its eps."""
-        del x_t, cur
+        del cur
         return nxt.alpha * x0 + nxt.sigma * (math.sqrt(1.0 - self.zeta) * eps + math.sqrt(self.zeta) * fresh(x0))

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import Posterior
-from dmps_cli.operators.base import Correction, LinearOperator
+from dmps_cli.operators.base import Correction
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
-from dmps_cli.sampling import x0_coefficient
-from dmps_cli.schedules import Level
-
-
-@dataclass(frozen=True, kw_only=True)
-class DmpsOptions:
-    """Knobs of DMPS.
-
-    weight: the paper's lambda. score_at: where the likelihood score is taken: at `x_t`, before the prior's step
-    (Algorithms 1 and 2), or at the `sample` after it (the authors' released code). cap: largest factor by which
-    the likelihood step may move a measured mode of x_t / alpha towards the data; None = no cap, as in the paper.
-    """
-
-    weight: float
-    score_at: Literal["x_t", "sample"] = "x_t"
-    cap: float | None = 1.0
+from dmps_cli.sampling import Fresh, x0_coefficient
 
 
 def flat_prior_score(correction: Correction, x_t: Tensor, sigma_y: float, level: Level) -> Tensor:
@@ -57,34 +43,46 @@ class Dmps(Posterior):
     That is exactly Algorithm 1 (DDPM: x += lambda (1 - alpha_t) / sqrt(alpha_t) S) and Algorithm 2 (flow:
     x += lambda (b / a) dt S): c0 sigma^2 / alpha equals the factor before S in both, c0 being the coefficient of x0
     in the prior's step.
+
+    weight: the paper's lambda. score_at: where the likelihood score is taken: at `x_t`, before the prior's step
+    (Algorithms 1 and 2), or at the `sample` after it (the authors' released code). cap: largest factor by which the
+    likelihood step may move a measured mode of x_t / alpha towards the data; None: no cap, as in the paper.
+    sampler_eta: stochasticity of the sampler's steps, on which c0 depends: 1 on DDPM levels, 0 on flow levels.
     """
 
     def __init__(
-        self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, eta: float, options: DmpsOptions
+        self,
+        prior: Prior,
+        measurement: Measurement,
+        *,
+        weight: float,
+        score_at: Literal["x_t", "sample"] = "x_t",
+        cap: float | None = 1.0,
+        sampler_eta: float = 1.0,
     ) -> None:
-        super().__init__(prior, op, y, sigma_y)
-        self.eta, self.options = eta, options
-        self.norm = op.norm
+        super().__init__(prior, measurement)
+        self.weight, self.score_at, self.cap, self.sampler_eta = weight, score_at, cap, sampler_eta
+        self.norm = self.op.norm
 
     def _step(self, cur: Level, nxt: Level) -> float:
         """w = c0 sigma^2 / alpha, the factor before lambda S in the sample."""
-        return x0_coefficient(cur, nxt, self.eta) * cur.sigma**2 / cur.alpha
+        return x0_coefficient(cur, nxt, self.sampler_eta) * cur.sigma**2 / cur.alpha
 
     def _weight(self, cur: Level, nxt: Level) -> float:
-        return capped_weight(self.options.weight, self.options.cap, self._step(cur, nxt), self.norm, self.sigma_y, cur)
+        return capped_weight(self.weight, self.cap, self._step(cur, nxt), self.norm, self.sigma_y, cur)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(x0 + lambda (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""
         x0, std = self.prior.predict(x_t, cur, nxt)
-        if self.options.score_at == "x_t":
+        if self.score_at == "x_t":
             score = flat_prior_score(self.correction, x_t, self.sigma_y, cur)
             x0 = x0 + self._weight(cur, nxt) * cur.sigma**2 / cur.alpha * score
         return x0, std
 
-    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """With score_at = sample: sample + lambda w S(sample), alpha and sigma those of the level before the step."""
-        del x_t
-        if self.options.score_at == "sample":
+    def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
+        """The prior's own; with score_at = sample then + lambda w S(sample), alpha and sigma those before the step."""
+        sample = super().step(x_t, cur, nxt, eta, fresh)
+        if self.score_at == "sample":
             score = flat_prior_score(self.correction, sample, self.sigma_y, cur)
             sample = sample + self._weight(cur, nxt) * self._step(cur, nxt) * score
         return sample

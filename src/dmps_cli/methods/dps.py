@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.linalg import item_dot
 from dmps_cli.methods.posterior import Posterior, pulled_back
 from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import x0_coefficient
-from dmps_cli.schedules import Level
 
 
 def residual_direction(op: LinearOperator, y: Tensor, x0: Tensor) -> Tensor:
@@ -30,10 +31,8 @@ class Dps(Posterior):
     zeta so much that later ones hardly heed y: measured, 11 dB at 20 evaluations.
     """
 
-    def __init__(
-        self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, sampler_eta: float, *, zeta: float
-    ) -> None:
-        super().__init__(prior, op, y, sigma_y)
+    def __init__(self, prior: Prior, measurement: Measurement, *, zeta: float, sampler_eta: float = 1.0) -> None:
+        super().__init__(prior, measurement)
         self.sampler_eta, self.zeta = sampler_eta, zeta
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:

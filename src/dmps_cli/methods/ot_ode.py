@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.pgdm import Pgdm
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 class OtOde(Pgdm):
@@ -19,8 +19,8 @@ class OtOde(Pgdm):
     gamma: the weight of the score, '1' or 'sqrt': sqrt(s / (s^2 + (1 - s)^2)), s = alpha the share of data.
     """
 
-    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, gamma: str) -> None:
-        super().__init__(prior, op, y, sigma_y, weight=1.0)
+    def __init__(self, prior: Prior, measurement: Measurement, *, gamma: str) -> None:
+        super().__init__(prior, measurement, weight=1.0)
         self.gamma = gamma
 
     def start(self, z: Tensor, level: Level) -> Tensor:

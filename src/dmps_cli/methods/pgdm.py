@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import Posterior, pulled_back
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 def unit_prior_variance(level: Level) -> float:
@@ -29,8 +29,8 @@ class Pgdm(Posterior):
     evaluations. There OT-ODE is the method, which starts later.
     """
 
-    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float) -> None:
-        super().__init__(prior, op, y, sigma_y)
+    def __init__(self, prior: Prior, measurement: Measurement, *, weight: float) -> None:
+        super().__init__(prior, measurement)
         self.weight = weight
 
     def weight_at(self, level: Level) -> float:

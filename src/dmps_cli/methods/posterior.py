@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.solver import TruncatedSolver
-from dmps_cli.operators.base import Correction, LinearOperator
+from dmps_cli.operators.base import Correction
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
+from dmps_cli.sampling import Denoiser, Fresh
 
 
-class Posterior(ABC):
-    """A prior informed by a measurement: the denoiser that the sampling loop is given.
+class Posterior(Denoiser):
+    """A prior informed by a measurement: the denoiser that the sampling loop is given."""
 
-    y = A x + n, n ~ N(0, sigma_y^2 I); y: (B, *op.out_shape). A method that makes its steps itself adds `step`
-    (sampling.OwnStep).
-    """
-
-    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float) -> None:
-        self.prior, self.op, self.y, self.sigma_y = prior, op, y, sigma_y
+    def __init__(self, prior: Prior, measurement: Measurement) -> None:
+        self.prior, self.measurement = prior, measurement
+        self.y, self.op, self.sigma_y = measurement.y, measurement.op, measurement.sigma_y
 
     @cached_property
     def solver(self) -> TruncatedSolver:
@@ -50,31 +49,44 @@ class Posterior(ABC):
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """(estimate of E[x0 | x_t, y], standard deviation of the step's noise or None for the ancestral one)."""
 
-    def adjust(self, x_t: Tensor, sample: Tensor, cur: Level, nxt: Level) -> Tensor:
-        """The sample itself."""
-        del x_t, cur, nxt
-        return sample
+
+class OwnStep(Posterior):
+    """A method that makes its step itself, in place of `reverse_step`: it chooses the noise of each mode."""
+
+    draws_on_ode = True
+
+    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
+        """The prior's own: the measurement enters in the step, which draws no learned noise."""
+        return self.prior.predict(x_t, cur, nxt)[0], None
+
+    def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
+        """`moved` from the prediction and its eps. Noise is drawn on an ODE too, and none is left at the clean end."""
+        x0, _ = self.predict(x_t, cur, nxt)
+        return self.moved(
+            x0, (x_t - cur.alpha * x0) / cur.sigma, fresh if nxt.sigma > 0.0 else torch.zeros_like, cur, nxt
+        )
+
+    @abstractmethod
+    def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
+        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; fresh: draws noise."""
 
 
-class ModewisePosterior(Posterior):
+class ModewisePosterior(OwnStep):
     """The step of DDRM and DDNM+, which treat every mode by itself: what they share.
 
     eta: stochasticity of the modes that nothing is known of. Raises ValueError for an operator without `modes`.
     """
 
-    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, eta: float) -> None:
-        super().__init__(prior, op, y, sigma_y)
+    def __init__(self, prior: Prior, measurement: Measurement, *, eta: float) -> None:
+        super().__init__(prior, measurement)
+        op = self.op
         if op.modes is None:
             raise ValueError(f"{type(op).__name__} has no modes")
         self.eta, self.modes = eta, op.modes
-        self.yh = self.modes.Ut(y)  # U^T y; the papers' y-bar is this divided by s
+        self.yh = self.modes.Ut(self.y)  # U^T y; the papers' y-bar is this divided by s
         s = torch.where(self.modes.measured, self.modes.singulars, torch.inf)
         self.inverse = 1.0 / s  # of measured modes, 0 of the others
-        self.spread = sigma_y * self.inverse  # ss = sigma_y / s
-
-    def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prior's own: the measurement enters in the step, which draws no learned noise."""
-        return self.prior.predict(x_t, cur, nxt)[0], None
+        self.spread = self.sigma_y * self.inverse  # ss = sigma_y / s
 
     def informed_start(self, z: Tensor, level: Level) -> Tensor:
         """A state with the measurement where it is less noisy than the level: the start of DDRM. z: standard normal."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmps_cli.levels import Level
 from dmps_cli.methods.pgdm import unit_prior_variance
 from dmps_cli.methods.posterior import Posterior
-from dmps_cli.operators.base import LinearOperator
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
-from dmps_cli.schedules import Level
 
 
 class DmpsTweedie(Posterior):
@@ -20,8 +20,8 @@ class DmpsTweedie(Posterior):
     sigma^2 / alpha^2 where Tweedie's formula has sigma^2 / alpha.
     """
 
-    def __init__(self, prior: Prior, op: LinearOperator, y: Tensor, sigma_y: float, *, weight: float) -> None:
-        super().__init__(prior, op, y, sigma_y)
+    def __init__(self, prior: Prior, measurement: Measurement, *, weight: float) -> None:
+        super().__init__(prior, measurement)
         self.weight = weight
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:

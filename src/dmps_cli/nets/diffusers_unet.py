@@ -16,21 +16,20 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from dmps_cli.errors import WeightsError
+from dmps_cli.files.reading import decoding, read_bytes
+from dmps_cli.files.records import RecordError, as_record, one_of, parse_json
+from dmps_cli.levels import ddpm_time
 from dmps_cli.nets.layers import clipped
 from dmps_cli.nets.loading import load_state
 from dmps_cli.nets.options import MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH
-from dmps_cli.reading import decoding, read_bytes
-from dmps_cli.records import RecordError, as_record, one_of, parse_json
-from dmps_cli.schedules import ddpm_time
 
 T = TypeVar("T")
-
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 """Those of diffusers that clip x0 unless their configuration says otherwise."""
 
-MAX_STEPS = 100_000
 
+MAX_STEPS = 100_000
 Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Beta = Annotated[float, Meta(gt=0.0, lt=1.0)]
 

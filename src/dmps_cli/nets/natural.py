@@ -10,40 +10,72 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Self
 
 import torch
-from msgspec import UNSET, Meta, Struct, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dmps_cli.errors import WeightsError
 from dmps_cli.nets.layers import at_least_float32
-from dmps_cli.nets.loading import load_state
-from dmps_cli.records import RecordError, as_builtins, as_record
+
+ARCHITECTURE = "natural"
+
 
 UNSHUFFLED = 4
 """Channels that each channel of a picture becomes as 2 x 2 px are put into one."""
 
+
 RMS_EPS = 1e-4
 """Added to the mean square that a block divides by."""
 
+
 SIGMA_DATA = 0.5
 """Standard deviation of pixels on [-1, 1], as the preconditioning takes it."""
+
 
 PEAK_BYTES_PER_PIXEL = {"float32": 900.0, "bfloat16": 700.0, "float16": 700.0}
 """Memory that a restoration with the bundled sizes takes, the operator included (docs/speed.md)."""
 
 
+HEAD_WIDTH = 64
+"""Channels of a head of the attention, where the width is a multiple of it; else there is one head."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NaturalConfig:
-    """Sizes of the network. The numbers of a file are read off its shapes by `from_state`. channels: of a picture."""
+    """Sizes of the network. The numbers of a file are read off its shapes by `from_state`. channels: of a picture.
+
+    num_blocks: of each level of `widths` on the way down, and as many on the way up, or in the middle of the coarsest
+    one; one number is that of every level. has_attention: whether the coarsest level sees all of itself once, before
+    its middle.
+    """
 
     channels: int = 3
     widths: tuple[int, ...] = (64, 96, 128, 192)
-    num_blocks: int = 2
+    num_blocks: int | tuple[int, ...] = 2
+    has_attention: bool = False
     emb_width: int = 128
     num_frequencies: int = 32
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Of each level. Raises ValueError if they are not of as many levels as the widths."""
+        found = (self.num_blocks,) * len(self.widths) if isinstance(self.num_blocks, int) else self.num_blocks
+        if len(found) != len(self.widths):
+            raise ValueError(f"num_blocks {found} and widths {self.widths} should be of as many levels")
+        return found
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the metadata of a file say of the sizes."""
+        numbers = (self.num_blocks,) if isinstance(self.num_blocks, int) else self.num_blocks
+        return {
+            "channels": str(self.channels),
+            "widths": ",".join(map(str, self.widths)),
+            "num_blocks": ",".join(map(str, numbers)),
+            "has_attention": str(self.has_attention).lower(),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], where: str) -> Self:
@@ -51,13 +83,16 @@ class NaturalConfig:
         try:
             num_levels = 1 + sum(name.startswith("down.") and name.endswith(".weight") for name in state)
             deeper = [state[f"down.{i}.weight"].shape[0] for i in range(num_levels - 1)]
+            found = [name.split(".")[1] for name in state if name.startswith("enc.") and name.endswith(".c1.weight")]
+            num_blocks = tuple(found.count(str(i)) for i in range(num_levels))
             channels, rest = divmod(state["inp.weight"].shape[1], UNSHUFFLED)
             if channels not in (1, 3) or rest:
                 raise WeightsError(f"{where}: its 'inp.weight' takes neither grey nor colour pictures")
             return cls(
                 channels=channels,
                 widths=(state["inp.weight"].shape[0], *deeper),
-                num_blocks=sum(name.startswith("mid.") and name.endswith(".c1.weight") for name in state),
+                num_blocks=num_blocks[0] if len({*num_blocks}) == 1 else num_blocks,
+                has_attention="attention.qkv.weight" in state,
                 emb_width=state["emb.0.weight"].shape[0],
                 num_frequencies=state["fr"].shape[0],
             )
@@ -67,6 +102,20 @@ class NaturalConfig:
             raise WeightsError(
                 f"{where}: no tensor {exc}, so these are not weights of 'natural'; choose the matching architecture"
             ) from exc
+
+
+SIZES = {
+    "small": NaturalConfig(widths=(32, 48, 64, 96)),
+    "base": NaturalConfig(),
+    "large": NaturalConfig(widths=(96, 128, 160, 256)),
+}
+"""Sizes by name: a quarter of the cost of the bundled prior (1.6 M values), that of the bundled prior (5.7 M), and
+twice its cost (9.7 M; docs/training_gpu.md)."""
+
+
+def peak_bytes_per_pixel(state: Mapping[str, Tensor], dtype: str) -> float:
+    """Memory that a restoration with these weights takes: that of the bundled sizes by the width of the first level."""
+    return PEAK_BYTES_PER_PIXEL[dtype] * len(state["inp.weight"]) / NaturalConfig().widths[0]
 
 
 class Block(nn.Module):
@@ -95,10 +144,38 @@ class Block(nn.Module):
         return y.add_(x)
 
 
+class Attention(nn.Module):
+    """x + proj(softmax(q k^T / sqrt(d)) v) over all places, d = 64; (q, k, v) = qkv(n(x)), n as in `Block`.
+
+    q and k are divided by their root mean square over the channels of their head, so that no logit exceeds sqrt(d).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_heads = 1 if width % HEAD_WIDTH else width // HEAD_WIDTH
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, result: (B, C, H, W)."""
+        places = self.qkv(_normalised(x, 1)).flatten(2).mT.contiguous()  # (B, H W, 3 C); a view in channels_last
+        heads = places.reshape(*places.shape[:2], 3, self.num_heads, -1).transpose(1, 3)
+        q, k, v = heads.unbind(2)  # (B, heads, H W, d)
+        seen = functional.scaled_dot_product_attention(_normalised(q, -1), _normalised(k, -1), v)
+        y: Tensor = self.proj(seen.transpose(-1, -2).reshape(x.shape))
+        return x + y
+
+
+def _normalised(x: Tensor, dim: int) -> Tensor:
+    """x / sqrt(mean of x^2 over that dimension + 1e-4)."""
+    mean = x.to(at_least_float32(x.dtype)).square().mean(dim, keepdim=True)
+    return x * torch.rsqrt(mean + RMS_EPS).to(x.dtype)
+
+
 class NaturalNet(nn.Module):
     """F(u, c), the network inside the preconditioning. Parameter names as published.
 
-    A U-Net on the image pixel-unshuffled by 2, two residual blocks a level, skips added.
+    A U-Net on the image pixel-unshuffled by 2, residual blocks at each level, skips added.
     """
 
     fr: Tensor
@@ -109,19 +186,22 @@ class NaturalNet(nn.Module):
         self.channels = config.channels
         self.multiple = 2 ** len(widths)  # 2 for the unshuffling, 2 for each step down
 
-        def blocks(width: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(width, emb_width) for _ in range(config.num_blocks))
+        def blocks(level: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(widths[level], emb_width) for _ in range(config.blocks[level]))
+
+        deepest = len(widths) - 1
 
         self.register_buffer("fr", torch.tensor(_frequencies(config.num_frequencies)))
         self.emb = nn.Sequential(
             nn.Linear(2 * config.num_frequencies, emb_width), nn.SiLU(), nn.Linear(emb_width, emb_width)
         )
         self.inp = nn.Conv2d(UNSHUFFLED * config.channels, widths[0], 3, padding=1)
-        self.enc = nn.ModuleList(blocks(width) for width in widths)
+        self.enc = nn.ModuleList(map(blocks, range(len(widths))))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
-        self.mid = blocks(widths[-1])
+        self.attention = Attention(widths[-1]) if config.has_attention else nn.Identity()
+        self.mid = blocks(deepest)
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairwise(widths[::-1]))
-        self.dec = nn.ModuleList(blocks(width) for width in widths[-2::-1])
+        self.dec = nn.ModuleList(map(blocks, reversed(range(deepest))))
         self.out = nn.Conv2d(widths[0], UNSHUFFLED * config.channels, 3, padding=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -148,7 +228,7 @@ class NaturalNet(nn.Module):
         for enc, down in zip(self.enc, self.down, strict=False):
             skips.append(run(enc, x))
             x = down(skips[-1])
-        x = run(self.mid, run(self.enc[-1], x))
+        x = run(self.mid, self.attention(run(self.enc[-1], x)))
         for up, dec in zip(self.up, self.dec, strict=True):
             x = up(x)
             skip = skips.pop()
@@ -207,35 +287,3 @@ class Natural(nn.Module):
         return torch.add((self.sigma_data / root) ** 2 * z, f, alpha=self.sigma_data * s / root)
 
     forward = denoise
-
-
-def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Natural:
-    """The denoiser of a weights file, ready to run, in float32 and channels_last.
-
-    state: the file's tensors, whatever their precision; where: the file, for messages; metadata: its strings, of
-    which `sigma_data`, `sigma_min`, `sigma_max` count (absent: the defaults of Natural). Raises WeightsError.
-    """
-    with torch.device("meta"):
-        net = NaturalNet(NaturalConfig.from_state(state, where))
-    load_state(net, state, where)
-    return Natural(net, **sigmas_of(metadata or {}, where)).to(memory_format=torch.channels_last)
-
-
-Sigma = Annotated[float, Meta(gt=0.0, le=1e4)]
-
-
-class Sigmas(Struct, frozen=True, kw_only=True):
-    """What a file's metadata say of the noise levels; absent: the defaults of Natural."""
-
-    sigma_data: Sigma | UnsetType = UNSET
-    sigma_min: Sigma | UnsetType = UNSET
-    sigma_max: Sigma | UnsetType = UNSET
-
-
-def sigmas_of(metadata: Mapping[str, str], where: str) -> dict[str, float]:
-    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is none."""
-    try:
-        sigmas = as_record(dict(metadata), Sigmas, strict=False)
-    except RecordError as exc:
-        raise WeightsError(f"{where}: its metadata are damaged ({exc}); fetch the file again") from exc
-    return as_builtins(sigmas)

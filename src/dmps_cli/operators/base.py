@@ -21,12 +21,13 @@ from dmps_cli.linalg import conjugate_gradient, largest_eigenvalue
 
 Shape = tuple[int, ...]
 Correction = Callable[[Tensor, float, float], Tensor]
-
 PINV_RCOND = 1e-4
 """Singular values below this share of the largest are 0 to `pinv`, `Modes.measured`, and `solve` at noise_var = 0."""
 
+
 PINV_DAMPING = {torch.float64: PINV_RCOND, torch.float32: 1e-2}
 """The share of the largest singular value by which an iterated `pinv` damps; float32 cannot resolve less."""
+
 
 CG_MAX_ITER = 1000
 CG_RTOL = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -62,6 +63,8 @@ class LinearOperator(ABC):
     """
 
     pattern: Tensor | None = None
+    task: str | None = None
+    """The name of the task that it was built for, by which methods have their defaults."""
     frame: tuple[int, int, int, int] | None = None
 
     def __init__(self, in_shape: Shape, out_shape: Shape, dtype: torch.dtype, device: torch.device | str) -> None:

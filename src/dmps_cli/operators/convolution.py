@@ -23,7 +23,6 @@ from dmps_cli.operators.kernels import Kernel
 from dmps_cli.operators.separable import Boundary, border_columns, separable_blur
 
 Border = Literal["zero", "reflect", "replicate"]
-
 POWER_FLOOR = 1e-6
 """The preconditioner takes |K|^2 for at least this share of its largest value, so that it stays definite."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from dmps_cli.metrics import METRICS
+from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.tables import CELL_NOTE, Row, full_text, has_intervals, heading, is_numeric, ranks, shown_columns
 from dmps_cli.text import stripped
 

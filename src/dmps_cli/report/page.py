@@ -28,8 +28,10 @@ from dmps_cli.text import stripped
 if TYPE_CHECKING:
     from PIL import Image
 
+
 MAX_BYTES = 9_500_000  # of the pictures, in base64: the page stays under 10 MB
 _QUALITIES = ((256, 85), (256, 70), (192, 70), (128, 70))  # (longest side px, JPEG quality), the first that fits
+
 
 # .wide: a shadow where a table goes on (backgrounds that scroll cover those that do not)
 _STYLE = """
@@ -58,6 +60,8 @@ image-rendering:pixelated;cursor:zoom-out}
 .plots svg{max-width:100%;height:auto;margin:.5rem 1rem .5rem 0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;background:#f6f6f6;padding:.8rem}
 """
+
+
 # what the page may load: its own pictures and style, nothing else, whatever a text in it should say
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -122,8 +126,6 @@ def _safe(text: str) -> str:
 
 
 # --- Tables and plots
-
-
 def _section(section: Section) -> Iterator[str]:
     rows, names = section.rows, shown_columns(section.rows)
     marks = ranks(rows, section.within)
@@ -167,8 +169,6 @@ def _facts(facts: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 # --- Pictures
-
-
 class _Shown(NamedTuple):
     """What a cell shows: a data URI (none: an empty cell) and the text under it."""
 

@@ -10,11 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmps_cli.methods import KNOBS, as_typed, resolve_sampling
+from dmps_cli.errors import UsageError
+from dmps_cli.methods.choice import as_typed, resolve_sampling
+from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
-from dmps_cli.tasks import OperatorOptions, resolve
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import resolve
 
 Scores = tuple[float, float, float]
+PAPER = "paper"  # what --compare takes
+
+
+def is_compared(compare: str | None) -> bool:
+    """Whether --compare asks for the paper's figures. Raises UsageError for anything else it may say."""
+    if compare not in (None, PAPER):
+        raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
+    return compare is not None
+
 
 PAPER_LPIPS_NET = "vgg"
 OURS = ""  # in the column `source`
@@ -67,6 +79,8 @@ PAPER_TABLES = (
         seconds={"dmps": 4.45, "dps": 8.04, "ot-ode": 6.44},
     ),
 )
+
+
 PAPER_SIGMA = {"denoise": 0.5}  # the other tasks: 0.05, on [-1, 1]
 PAPER_SIDE = 256  # px
 PAPER_MACHINE = "one V100"

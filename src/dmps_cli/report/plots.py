@@ -17,7 +17,6 @@ DASHES = ("", "6 3", "2 3")
 RADII = (3, 5, 7, 9)  # px; the first dot is filled, the others are rings, so that equal points are all seen
 LEFT, TOP, WIDTH, HEIGHT, BOTTOM = 64, 34, 420, 280, 52  # px: margins and the plane
 LETTER, LINE = 6.6, 20  # px: widest usual letter of the legend, height of its lines
-
 Point = tuple[float, float]
 
 
@@ -199,8 +198,6 @@ def _tick_text(value: float) -> str:
 
 
 # --- From rows of `summaries` to charts
-
-
 def quality_chart(rows: Sequence[Row], metric: str, against: str, *, title: str | None = None) -> Chart:
     """A metric over 'nfe' or 'seconds' (logarithmic), a line per method, sampler and setting of their knobs.
 

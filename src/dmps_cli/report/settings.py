@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dmps_cli.metrics import METRICS, OF_SAMPLES
+from dmps_cli.metrics.protocol import OF_SAMPLES
+from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.tables import CI, SOURCE, STD, Row, Value, cell_text, column_names, grouped
 
 _KEY = ("task", "sigma_y", "method", "sampler", "nfe")

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dmps_cli.errors import InputError
-from dmps_cli.metrics import METRICS
-from dmps_cli.reading import open_regular
+from dmps_cli.files.reading import open_regular
+from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.tables import Row
 
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
+
 
 MAX_COLUMNS = 8
 INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
@@ -59,7 +60,7 @@ class Shot:
 
     def opened(self) -> Image.Image | None:
         """The picture; None where its file is not there or holds none that can be read."""
-        from dmps_cli.images import opened
+        from dmps_cli.files.images import opened
 
         if not isinstance(self.picture, Path):
             return self.picture

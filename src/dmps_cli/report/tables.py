@@ -1,4 +1,4 @@
-"""Rows of numbers as a console table, CSV, JSON and Markdown.
+"""Rows of numbers as CSV, JSON and Markdown.
 
 A row is a flat mapping from column name to value. What people read labels and rounds metrics as METRICS says; CSV and
 JSON hold every digit. None is a value that is not there: an empty cell, null. Columns NAME_std and NAME_ci95 (see
@@ -11,36 +11,23 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import StringIO
 from statistics import fmean
-from textwrap import wrap
-from typing import Any, TextIO
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
-from dmps_cli.metrics import METRICS, OF_SAMPLES
-from dmps_cli.text import csv_cell, json_safe, stripped, visible_bytes
+from dmps_cli.metrics.protocol import OF_SAMPLES
+from dmps_cli.metrics.table import METRICS
+from dmps_cli.text import csv_cell, json_safe, stripped
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
-
 STD, CI = "_std", "_ci95"
 CELL_NOTE = "mean ± half the 95 % interval of the mean (standard deviation)"
 SOURCE = "source"  # column: where a row is from that was not computed here; such rows are never ranked
 WITHIN = ("task", "sigma_y", "n")  # columns in which rivals agree: other images, another n, are no rivals
 
-_LEAST_TEXT = 12  # characters of a text column that a narrow terminal leaves
-_ANY_WIDTH = 100_000
-
 
 # --- Rows
-
-
 def column_names(rows: Sequence[Row]) -> list[str]:
     """Every column, in the order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
@@ -151,130 +138,6 @@ def is_numeric(rows: Sequence[Row], name: str) -> bool:
 
 
 # --- Formats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """How a console table is laid out. gap: spaces between columns, 1 to 3; lines: of a mean with its interval.
-
-    breaks_heads: no heading is wider than its cells and longest word need; moves_constants: columns in which all rows
-    agree are said under the table.
-    """
-
-    gap: int = 3
-    lines: int = 1
-    breaks_heads: bool = False
-    moves_constants: bool = False
-
-
-WIDE = Form()
-FORMS = (
-    WIDE,
-    Form(gap=2, breaks_heads=True),
-    Form(gap=2, breaks_heads=True, lines=2),
-    Form(gap=2, breaks_heads=True, lines=2, moves_constants=True),
-    Form(gap=2, breaks_heads=True, lines=3, moves_constants=True),
-    Form(gap=1, breaks_heads=True, lines=3, moves_constants=True),
-)
-"""From the widest to the narrowest."""
-
-
-def console_table(
-    rows: Sequence[Row], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Form = WIDE
-) -> Table:
-    """A rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
-
-    best_within: with these columns equal, the best of each metric is marked with a star (see `best`).
-    """
-    marked = set() if best_within is None else best(rows, best_within)
-    constant = _constants(rows) if form.moves_constants else {}
-    said = ", ".join(f"{heading(name)} {text}" for name, text in constant.items())
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption=Text(visible_bytes(f"all rows: {said}")) if said else None,
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if form.gap > 1 else 0, 0, 1 if form.gap > 2 else 0),
-        pad_edge=False,
-    )
-    columns = {n: _starred_column(rows, n, marked, form.lines) for n in shown_columns(rows) if n not in constant}
-    for name, texts in columns.items():
-        _add_column(table, rows, name, texts, form)
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*map(Text, cells))  # Text: square brackets of file names are not markup
-    return table
-
-
-def _constants(rows: Sequence[Row]) -> dict[str, str]:
-    """The columns of names and counts in which several rows agree, with what they say."""
-    found = {name: {row.get(name) for row in rows} for name in shown_columns(rows)}
-    alike = {name: values.pop() for name, values in found.items() if len(rows) > 1 and len(values) == 1}
-    return {name: str(value) for name, value in alike.items() if isinstance(value, str | int)}
-
-
-def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Form) -> None:
-    head = visible_bytes(heading(name))
-    widest = max((len(line) for text in texts for line in text.split("\n")), default=0)
-    if form.breaks_heads:
-        head = "\n".join(wrap(head, max([widest, *map(len, head.split())])))
-    widest = max(widest, *map(len, head.split("\n")))
-    if any(" ± " in text or "\n" in text for text in texts):  # aligned already; rich would strip what stands behind
-        lines = [line.rjust(len(texts[0].split("\n")[0])) for line in head.split("\n")]
-        table.add_column(Text("\n".join(lines)), no_wrap=True, min_width=widest)
-    elif is_numeric(rows, name):
-        table.add_column(Text(head), justify="right", no_wrap=True, min_width=widest)
-    else:
-        table.add_column(Text(head), overflow="fold", min_width=min(widest, _LEAST_TEXT))
-
-
-def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:
-    # the star in front: behind, it would push the digits out of line
-    cells = [visible_bytes(full_text(row, name)) for row in rows]
-    texts = ["*" * ((index, name) in marked) + cell for index, cell in enumerate(cells)]
-    return _aligned(texts, lines)
-
-
-def _aligned(texts: Sequence[str], lines: int) -> list[str]:
-    """Cells 'mean ± interval (deviation)', on so many lines, with each part below its like; others as they are."""
-    if not any(" ± " in text for text in texts):
-        return [*texts]
-    parts = [(*text.split(" ", maxsplit=3), "", "", "")[:4] for text in texts]
-    widths = [max(map(len, column)) for column in zip(*parts, strict=True)]
-    padded = [[part.rjust(width) for part, width in zip(row, widths, strict=True)] for row in parts]
-    breaks = {1: [slice(0, 4)], 2: [slice(0, 3), slice(3, 4)], 3: [slice(0, 1), slice(1, 3), slice(3, 4)]}[lines]
-    split = [[" ".join(row[part]) for part in breaks] for row in padded]
-    widest = max(len(line) for cell in split for line in cell)
-    return ["\n".join(line.rjust(widest) for line in cell) for cell in split]
-
-
-def fitted_table(rows: Sequence[Row], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
-    """The table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
-    console = Console(file=stream)
-    for form in FORMS:
-        table = console_table(rows, best_within=best_within, form=form)
-        if not stream.isatty() or _width(console, table).minimum <= console.width:
-            break
-    return console_text(table, stream)
-
-
-def _width(console: Console, table: Table) -> Measurement:
-    return Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table)
-
-
-def console_text(table: Table, stream: TextIO) -> str:
-    """The table as it is to be written to the stream, without the last line end.
-
-    On a terminal: in its colours and width; if its numbers need more, the terminal will break the lines. Elsewhere:
-    plain, and as wide as the table is. Nothing is ever cut.
-    """
-    console = Console(file=stream)
-    needed = _width(console, table)
-    console.width = max(console.width, needed.minimum) if stream.isatty() else needed.maximum
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
-from dmps_cli.metrics import Protocol
+from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.latex import latex
 from dmps_cli.report.settings import compact, setting_notes
 from dmps_cli.report.tables import (
@@ -14,13 +14,15 @@ from dmps_cli.report.tables import (
     WITHIN,
     Row,
     csv_text,
-    fitted_table,
     has_intervals,
     json_text,
     markdown,
 )
-from dmps_cli.runs import LATEX, MARKDOWN, MEANS, RESULTS, ROWS
-from dmps_cli.text import visible_bytes
+
+ROWS, MEANS, RESULTS, MARKDOWN, LATEX = "rows.csv", "means.csv", "results.json", "table.md", "table.tex"
+PAGE = "report.html"
+TABLES = (ROWS, MEANS, RESULTS)
+REPORTS = (MARKDOWN, LATEX, PAGE)
 
 
 def table_notes(summary: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
@@ -74,16 +76,3 @@ def results_object(
         "paper": [row for row in summary if row.get(SOURCE)],
         "rows": [*rows],
     }
-
-
-def console_report(
-    summary: Sequence[Row],
-    protocol: Protocol,
-    stream: TextIO,
-    *,
-    notes: Sequence[str] = (),
-    within: Sequence[str] = WITHIN,
-) -> str:
-    """What the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
-    table = fitted_table(compact(summary), stream, best_within=within)
-    return "\n".join([table, *map(visible_bytes, table_notes(summary, protocol, notes))])

@@ -1,0 +1,113 @@
+"""Options in groups: a command's dataclasses become its options, panels and completion."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import glob
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from dmps_cli.errors import DmpsError
+from dmps_cli.levels import SAMPLERS
+from dmps_cli.methods.defaults import PRESETS
+from dmps_cli.methods.table import METHODS
+from dmps_cli.tasks.kernels import FORMS
+from dmps_cli.tasks.options import BOUNDARIES
+from dmps_cli.tasks.table import TASKS
+from dmps_cli.weights.cards import cards
+
+PANELS = {
+    "OperatorOptions": "Operator (each task takes some of these, see `dmps tasks`)",
+    "SamplingOptions": "Sampling",
+    "SweepOptions": "Sampling (numbers with commas between: every combination)",
+    "ComputeOptions": "Machine and prior",
+    "OutputFlags": "Output",
+    "PictureOptions": "Photographs",
+    "FolderOptions": "Output",
+}
+
+
+def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+    """Shell completion from a table's names."""
+
+    def matching(incomplete: str) -> list[str]:
+        try:
+            return [name for name in choices() if name.startswith(incomplete)]
+        except DmpsError:  # a table that cannot be read is said when the command runs
+            return []
+
+    return matching
+
+
+def complete_kernel(incomplete: str) -> list[str]:
+    """Formulas up to their numbers, and files and folders of that beginning."""
+    files = sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - the beginning of a name
+    return [*(f"{name}:" for name in FORMS if name.startswith(incomplete)), *files]
+
+
+COMPLETE = {
+    "models": complete(lambda: [*cards()]),
+    "samplers": complete(lambda: [*SAMPLERS]),
+    "methods": complete(lambda: [*METHODS]),
+    "presets": complete(lambda: [*PRESETS]),
+    "tasks": complete(lambda: [*TASKS]),
+    "kernel": complete_kernel,
+    "boundary": complete(lambda: [*BOUNDARIES]),
+}
+"""Completion by the name of a table."""
+
+
+def command_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Spreads each parameter of a command that is a dataclass into one option per field.
+
+    The command is called with the dataclasses filled in, so that groups of options keep one definition.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            parameters += _group_parameters(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    del run.__wrapped__  # inspect would otherwise look through to the grouped signature
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def reflowed(text: str) -> str:
+    """Each paragraph on one line: the help is wrapped where the terminal ends, not where the source does."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
+def _group_parameters(group: Any) -> list[inspect.Parameter]:
+    """One parameter per field, in the group's own panel of the help."""
+    hints = get_type_hints(group, include_extras=True)
+
+    def parameter(field: Field[Any]) -> inspect.Parameter:
+        hint = hints[field.name]
+        if field.metadata:  # described below the command line, by checks.option
+            said = field.metadata
+            names = said["names"] or ([f"--{field.name.replace('_', '-')}"] if hint == bool | None else [])
+            complete = COMPLETE.get(said["complete"])
+            option = typer.Option(*names, help=said["help"], metavar=said["metavar"], autocompletion=complete)
+            hint = Annotated[hint, option]
+        option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
+        option.rich_help_panel = PANELS[group.__name__]
+        hint = Annotated[hint.__origin__, option]
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
+
+    return [parameter(field) for field in fields(group)]

@@ -1,0 +1,1 @@
+"""Evaluations: which pictures, what came of each, the folder that keeps it, processes, timing."""

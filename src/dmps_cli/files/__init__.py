@@ -1,0 +1,1 @@
+"""Files: inputs, pictures, measurements, downloads; written whole or not at all."""

@@ -1,0 +1,1 @@
+"""Work on files: files in, files out."""

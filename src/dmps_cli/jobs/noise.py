@@ -1,0 +1,102 @@
+"""The noise of one measurement: given, estimated, or raised where a kernel does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmps_cli.errors import UsageError
+from dmps_cli.listener import Listener
+from dmps_cli.tasks.plan import OperatorPlan
+from dmps_cli.tasks.table import TASKS, scene_shape
+from dmps_cli.units import GREY_LEVELS, both_scales
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dmps_cli.jobs.raised_sigma import Raised
+    from dmps_cli.operators.base import LinearOperator
+    from dmps_cli.weights.loading import LoadedPrior
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredNoise:
+    """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
+
+    is_none: whether the measurement is exact, up to its rounding.
+    """
+
+    sigma_y: float
+    origin: str = "given"
+    notes: tuple[str, ...] = ()
+    is_none: bool = False
+    raised: Raised | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """What was said of the kernel already, before anything was restored with it."""
+        return self.raised.text if self.raised else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the sidecar."""
+        facts = {"sigma_y": self.sigma_y, "sigma_y_255": self.sigma_y * GREY_LEVELS, "sigma_origin": self.origin}
+        facts |= {"sigma_search": self.raised.as_dict()} if self.raised else {}
+        return facts | ({"noise_notes": list(self.notes)} if self.notes else {})
+
+
+def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listener) -> MeasuredNoise:
+    """The noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
+    from dmps_cli.jobs.noise_estimate import estimate_sigma
+    from dmps_cli.operators.pointwise import Mask
+
+    if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
+        raise UsageError(f"{path}: the measurement is no picture, that shows its noise; give --sigma")
+    estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
+    least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
+    listener.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
+    for note in estimate.notes:
+        listener.note(f"{path}: {note}")
+    return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
+
+
+def raised_noise(
+    noise: MeasuredNoise,
+    path: Path,
+    plan: OperatorPlan,
+    y: Tensor,
+    op: LinearOperator,
+    prior: LoadedPrior,
+    seed: int,
+    listener: Listener,
+) -> MeasuredNoise:
+    """A blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
+    if not plan.is_estimated or TASKS[plan.task].kernel is None:
+        return noise
+    from dmps_cli.device import stopwatch
+    from dmps_cli.jobs.raised_sigma import TRIAL_NFE, fitting_sigma
+
+    def on_trial(trial: int, most: int) -> None:
+        if trial == 2:  # the first is made of every picture
+            left = f"{most - 1} trials of {TRIAL_NFE} evaluations at most"
+            listener.note(f"{path}: the kernel may not fit; larger sigmas are tried, {left}")
+
+    elapsed = stopwatch(op.device)
+    part, part_op = trial_part(y, op, plan)
+    raised = fitting_sigma(
+        part, part_op, prior.prior, noise.sigma_y, plan.task, prior.name, seed=seed, on_trial=on_trial
+    )
+    if raised.text:
+        listener.note(f"{path}: {raised.text} ({raised.evaluations} evaluations to find it, {elapsed():.1f} s)")
+    return replace(noise, sigma_y=raised.sigma_y, raised=raised)
+
+
+def trial_part(y: Tensor, op: LinearOperator, plan: OperatorPlan) -> tuple[Tensor, LinearOperator]:
+    """(y, the operator) of the part that sigmas are tried on: of a scene that goes on around it, a part is one too."""
+    from dmps_cli.jobs.raised_sigma import busiest
+
+    part = busiest(y)
+    if op.frame is None or part.shape == y.shape:
+        return y, op
+    shape = scene_shape(plan.task, plan.params, (part.shape[-2], part.shape[-1]), part.shape[1])
+    return part, plan.build(shape, op.device)

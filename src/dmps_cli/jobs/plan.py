@@ -1,0 +1,142 @@
+"""Which operator an input asks for: the command line, its sidecar, the task's defaults, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dmps_cli.checks import flag
+from dmps_cli.errors import InputError, UsageError
+from dmps_cli.files.measurements import Sidecar
+from dmps_cli.tasks.options import PATTERNS, OperatorOptions
+from dmps_cli.tasks.plan import OperatorPlan, check_mask, short
+from dmps_cli.tasks.table import TASKS, check_told, factor, of_found_picture, resolve
+from dmps_cli.units import both_scales
+
+if TYPE_CHECKING:
+    pass
+
+
+Noise = float | Literal["auto"] | None
+"""What --sigma says: a standard deviation, that it is to be estimated, or nothing."""
+
+
+class NoTaskError(UsageError):
+    """Nothing says how a picture was degraded."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: nothing says how it was degraded; name a --task")
+        self.path = path
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputPlan:
+    """What an input is to be restored as; what its sidecar says it was measured as, where that is another operator."""
+
+    plan: OperatorPlan
+    sidecar: Sidecar | None = None
+    measured: OperatorPlan | None = None
+    notes: tuple[str, ...] = ()
+
+
+def plan_operator(
+    path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: Noise
+) -> InputPlan:
+    """The plan for an input, with notes where a flag contradicts the sidecar. Raises UsageError if it stays open."""
+    if sidecar is not None:
+        return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
+    if task is None:
+        raise NoTaskError(path)
+    if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
+        raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
+    check_told(task, options)
+    params = resolve(task, of_found_picture(task, options))
+    check_mask(params)
+    plan = OperatorPlan(task=task, params=params, **_noise("auto" if sigma is None else sigma))
+    return InputPlan(plan=plan.of_picture(path))
+
+
+def _noise(sigma: float | Literal["auto"]) -> dict[str, Any]:
+    """The fields of a plan that say what its noise is."""
+    return {"sigma_y": 0.0, "is_estimated": True} if sigma == "auto" else {"sigma_y": sigma}
+
+
+def _plan_from_sidecar(path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: Noise) -> InputPlan:
+    measured = recorded_plan(path, sidecar)
+    notes, given = [], options.given()
+    recorded = measured.params if task == measured.task else {}
+    if task != measured.task:
+        notes.append(f"{path}: --task {task} overrides the sidecar's {measured.task}")
+        check_told(task, options)
+    params = resolve(task, OperatorOptions(**{**_open_patterns(recorded, given), **given}))
+    if "mask" in given:
+        check_mask(params)
+    elif "invert_mask" in given:
+        raise UsageError("--invert-mask belongs to a --mask; the sidecar holds the mask as it was used")
+    noise = _noise(measured.sigma_y if sigma is None else sigma)
+    plan = OperatorPlan(
+        task=task, params=params, mask_png=None if "mask" in given else measured.mask_png, **noise
+    ).of_picture(path)
+    if sigma is not None and sigma != measured.sigma_y:
+        told = sigma if sigma == "auto" else both_scales(sigma)
+        notes.append(f"{path}: --sigma {told} overrides the sidecar's {both_scales(measured.sigma_y)}")
+    if task == measured.task and _is_same(plan, measured):
+        plan = replace(measured, **noise)
+        return InputPlan(plan=plan, sidecar=sidecar, notes=tuple(notes))
+    notes += [
+        f"{path}: {flag(name)} {short(params[name])} overrides the sidecar's {short(recorded[name])}"
+        for name in given
+        if name in recorded and (params[name] != recorded[name] or name == "mask")
+    ]
+    return InputPlan(plan=plan, sidecar=sidecar, measured=measured, notes=tuple(notes))
+
+
+def check_claimed(plan: OperatorPlan, numbers: int, path: Path) -> None:
+    """Raises InputError for a recorded picture far larger than a measurement of so many numbers can be of."""
+    if plan.image_shape is None:
+        return
+    _, height, width = plan.image_shape
+    share = (1.0 - (plan.params.get("fraction") or 0.0)) / plan.params.get("ratio", 1) / factor(plan.params) ** 2
+    if height * width * share > 16 * numbers + 2**22:  # a canvas at a valid boundary is larger than what it shows
+        raise InputError(
+            f"the sidecar of {path} claims a picture of {width} x {height} px, {path} has {numbers} numbers"
+        )
+
+
+def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
+    """The operator exactly as the sidecar has it. Raises InputError if it holds what no operator has."""
+    recorded = {name: value for name, value in sidecar.operator.items() if value is not None}
+    try:
+        params = resolve(sidecar.task, OperatorOptions(**recorded))
+    except (UsageError, InputError, TypeError) as exc:
+        raise InputError(f"the sidecar of {path} is damaged ({exc}); restore with it moved away") from exc
+    return OperatorPlan(
+        task=sidecar.task,
+        params=params,
+        sigma_y=sidecar.sigma_y,
+        image_shape=sidecar.image_shape,
+        mask_png=sidecar.mask,
+        pattern_sha256=sidecar.pattern_sha256,
+    )
+
+
+def _is_same(plan: OperatorPlan, measured: OperatorPlan) -> bool:
+    """Whether both are one operator; a mask counts by its pixels, whatever its file is called."""
+    if plan.mask_png == measured.mask_png:
+        return plan.params == measured.params
+    import torch
+
+    if plan.mask is None or measured.mask is None:
+        return False
+    return torch.equal(plan.mask, measured.mask)
+
+
+def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded parameters, without the recorded pattern of missing pixels if another kind is given."""
+    kinds = set(PATTERNS) & given.keys()
+    dropped = set(PATTERNS) - kinds if kinds else set()
+    if kinds and "fraction" not in kinds:
+        dropped.add("operator_seed")
+    return {name: value for name, value in recorded.items() if value is not None and name not in dropped}

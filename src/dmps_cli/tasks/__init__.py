@@ -1,0 +1,1 @@
+"""Tasks: a table of degradations by name, their options, the plan of one measurement."""

@@ -1,0 +1,143 @@
+"""A task with complete parameters and noise, and the operator that it builds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmps_cli.errors import InputError, UsageError, memory_errors
+from dmps_cli.files.measurements import decode_mask, pattern_hash
+from dmps_cli.tasks import kernels
+from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.table import ALPHA_MASK, TASKS, Shape3, build, resolve, source_shape
+from dmps_cli.units import both_scales
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dmps_cli.operators.base import LinearOperator
+
+
+def make_plan(
+    task: str, options: OperatorOptions, sigma: float | None, seed: int, *, own_alpha: bool = False
+) -> OperatorPlan:
+    """The complete parameters; a random pattern follows the seed unless it has its own.
+
+    own_alpha: whether each picture may bring its mask. Raises UsageError for a wrong option, InputError for a missing
+    mask.
+    """
+    params = resolve(task, options)
+    if params.get("operator_seed") is not None and options.operator_seed is None:
+        params["operator_seed"] = seed
+    check_mask(params)
+    if params.get("mask") == ALPHA_MASK and not own_alpha:
+        raise UsageError(f"--mask {ALPHA_MASK} is each picture's own; name a mask's file here")
+    return OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorPlan:
+    """A task with complete parameters and noise.
+
+    image_shape: (C, H, W) of x where the sidecar fixes it; mask_png: the sidecar's mask in base64, where no file is
+    named instead; mask_of: the picture whose transparent parts are the mask; pattern_sha256: what the operator's
+    pattern must hash to; is_estimated: whether the noise is asked of each picture, in place of sigma_y.
+    """
+
+    task: str
+    params: Mapping[str, Any]
+    sigma_y: float
+    image_shape: Shape3 | None = None
+    mask_png: str | None = None
+    mask_of: Path | None = None
+    pattern_sha256: str | None = None
+    is_estimated: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for plans that build the same operator for the same shape."""
+        return self.task, repr(self.params), self.mask_png, self.mask_of, self.pattern_sha256
+
+    def of_picture(self, path: Path) -> OperatorPlan:
+        """The plan for one picture, whose own transparent parts may be the mask."""
+        return replace(self, mask_of=path) if self.params.get("mask") == ALPHA_MASK else self
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The mask that the parameters name: (H, W) of bool, True = kept; read once. Raises InputError."""
+        return self._mask_and_notes[0]
+
+    @property
+    def mask_notes(self) -> tuple[str, ...]:
+        """How the mask was read, and the share that it removes."""
+        mask, notes = self._mask_and_notes
+        if mask is None:
+            return ()
+        name = self.mask_of or self.params["mask"]
+        return (*notes, f"{name} removes {1.0 - float(mask.double().mean()):.1%} of the pixels")
+
+    @cached_property
+    def _mask_and_notes(self) -> tuple[Tensor | None, tuple[str, ...]]:
+        if self.params.get("mask") is None:
+            return None, ()
+        if self.mask_png is not None:
+            return decode_mask(self.mask_png, self.image_shape and self.image_shape[1:]), ()
+        from dmps_cli.files.masks import load_mask, load_opaque
+
+        invert = self.params["invert_mask"]
+        if self.mask_of is not None:
+            return load_opaque(self.mask_of, invert=invert), ()
+        return load_mask(Path(self.params["mask"]), invert=invert)
+
+    def build(self, in_shape: Shape3, device: torch.device) -> LinearOperator:
+        """The operator in float32 for images of that shape. Raises InputError where it is not the one recorded."""
+        import torch
+
+        with memory_errors():
+            op = build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask)
+        if self.pattern_sha256 not in (None, pattern_hash(op.pattern)):
+            raise InputError(
+                f"the parameters of this '{self.task}' measurement do not give the pixels that it was made of: its "
+                "sidecar was edited, or another NumPy draws another pattern from its seed"
+            )
+        return op
+
+    def describe(self) -> str:
+        """For notes: the task, its parameters but those that change nothing, sigma_y on both scales."""
+        params = ", ".join(f"{name} {short(value)}" for name, value in self.params.items() if value not in (None, 0.0))
+        noise = "estimated" if self.is_estimated else both_scales(self.sigma_y)
+        return f"{self.task}{f' ({params})' if params else ''}, sigma_y {noise}"
+
+
+def short(value: object) -> str:
+    """A parameter's value for a note: 1/3 as 0.3333."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(short, value))
+    if isinstance(value, Mapping):
+        return kernels.described(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def check_mask(params: Mapping[str, Any]) -> None:
+    """Raises InputError if the mask that the parameters name does not exist."""
+    if params.get("mask") not in (None, ALPHA_MASK) and not os.path.isfile(params["mask"]):  # noqa: PTH113 - False for any odd name
+        raise InputError(f"the mask {params['mask']} does not exist, or is no regular file")
+
+
+def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int], channels: int) -> Shape3:
+    """(C, H, W) of x: the sidecar's, or what the degraded picture of (h, w) implies.
+
+    channels: of the restoration, without a sidecar; with one it is the sidecar's, but that a prior of grey pictures
+    takes the grey value of a measurement in colour. Raises InputError where a sidecar has another number.
+    """
+    if plan.image_shape is None:
+        return source_shape(plan.task, plan.params, picture_size, channels)
+    measured, height, width = plan.image_shape
+    if measured not in (1, channels, 3):
+        raise InputError(f"the sidecar says {measured} channels, and the prior has {channels}; choose another --model")
+    return min(measured, channels), height, width

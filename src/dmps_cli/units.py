@@ -1,0 +1,12 @@
+"""The scales of pictures and noise, and how they are said."""
+
+from __future__ import annotations
+
+GREY_LEVELS = 127.5  # one unit of [-1, 1] in grey levels of 255
+MAX_SIGMA = 10.0  # of measurement noise on [-1, 1]; beyond it a number was meant in grey levels
+MIN_SIGMA = 1e-9  # of measurement noise that is not 0: its square must be a number in float32, and times another one
+
+
+def both_scales(sigma_y: float) -> str:
+    """sigma_y on [-1, 1] and in grey levels of 255, for every text that names it."""
+    return f"{sigma_y:g} on [-1, 1] = {sigma_y * GREY_LEVELS:.4g} of 255"

@@ -1,0 +1,1 @@
+"""Checkpoints: a table, files found and fetched, read safely, made priors."""

@@ -1,0 +1,151 @@
+"""Networks of every architecture, from their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dmps_cli.errors import OptionsError, WeightsError
+from dmps_cli.nets.adm import ADM, ADMConfig
+from dmps_cli.nets.diffusers_unet import Schedule, alpha_bars, folder_denoiser, read_config
+from dmps_cli.nets.loading import load_state
+from dmps_cli.nets.natural import NaturalConfig
+from dmps_cli.nets.natural_state import natural_from_state
+from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
+from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
+from dmps_cli.weights.reading import read_checkpoint
+
+
+# Building
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """How the network of a checkpoint is made, and the prior that it is."""
+
+    build: Callable[[Mapping[str, object], str], nn.Module]
+    prior: Callable[[nn.Module, bool], Prior]  # of the network, whether x0 is clipped
+    unused: frozenset[str] = frozenset()  # entries of published files that are dropped
+
+
+def _adm_prior(network: nn.Module, clip_denoised: bool) -> Prior:
+    assert isinstance(network, ADM)
+    channels, out_channels = network.config.channels, network.config.out_channels
+    return DDPMPrior(
+        network, learned_range=out_channels == 2 * channels, clip_denoised=clip_denoised, channels=channels
+    )
+
+
+def _flow_prior(network: nn.Module, clip_denoised: bool) -> Prior:
+    assert isinstance(network, NCSNpp)
+    del clip_denoised  # rectified flow is sampled unclipped
+    return FlowPrior(network, channels=network.config.channels)
+
+
+ARCHITECTURES = {
+    "adm": Architecture(
+        build=lambda config, where: ADM(ADMConfig.from_reference(config, where)),
+        prior=_adm_prior,
+    ),
+    "ncsnpp": Architecture(
+        build=lambda config, where: NCSNpp(NCSNppConfig.from_reference(config, where)),
+        prior=_flow_prior,
+        unused=UNUSED_BUFFERS,
+    ),
+}
+"""Networks whose sizes a configuration gives. `natural` reads its own off the file; `diffusers` is a folder."""
+
+
+def on_meta(architecture: str, config: Mapping[str, object], where: str) -> nn.Module:
+    """The network without storage, so that nothing is initialised in vain. Raises WeightsError."""
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted([*ARCHITECTURES, "natural"]))
+        raise WeightsError(f"{where}: unknown architecture '{architecture}'; choose one of {known}")
+    try:
+        with torch.device("meta"):
+            return ARCHITECTURES[architecture].build(config, where)
+    except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as exc:  # torch's words for sizes that cannot be
+        raise OptionsError(f"{where}: these options make no {architecture} network: {exc}") from exc
+
+
+def trainable_names(architecture: str, config: Mapping[str, object], where: str) -> list[str]:
+    """The parameters that training changes, in the order of the published `model.parameters()`."""
+    if architecture == "natural":
+        return []
+    network = on_meta(architecture, config, where)
+    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
+def random_state(architecture: str, config: Mapping[str, object], where: str) -> dict[str, Tensor]:
+    """Weights of the architecture's shapes without a file: normal with variance 1 / fan-in, norms 1, biases 0.
+
+    Of fixed seed. Enough to time a network: its numbers stay finite, its pictures mean nothing. Raises OptionsError,
+    WeightsError for an architecture whose sizes only a file gives.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(name: str, shape: torch.Size) -> Tensor:
+        if len(shape) > 1:
+            return torch.randn(shape, generator=generator).div(float(shape[1:].numel()) ** 0.5)
+        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+
+    state = on_meta(architecture, config, where).state_dict()
+    return {name: draw(name, value.shape) for name, value in state.items()}
+
+
+def used(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries that the architecture reads."""
+    unused = ARCHITECTURES[architecture].unused if architecture in ARCHITECTURES else frozenset()
+    return {name: value for name, value in state.items() if name not in unused}
+
+
+def build_prior(
+    architecture: str,
+    config: Mapping[str, object],
+    state: Mapping[str, Tensor],
+    *,
+    where: str,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    clip_denoised: bool = True,
+    schedule: str = "linear",
+    metadata: Mapping[str, str] | None = None,
+) -> Prior:
+    """The prior of a checkpoint: its network on `device` (absent: the CPU), its weights in `dtype` and channels_last.
+
+    config: of `adm` the arguments of the reference's `create_model`, of `ncsnpp` the options of its configuration
+    file, of `natural` nothing. where: the file, for messages. clip_denoised, schedule: of `adm`, whether x0 is clipped
+    to [-1, 1], and the chain that it was trained on (`nets.diffusers_unet.alpha_bars`).
+    metadata: of `natural`. Raises WeightsError if these are not the architecture's weights, all of them.
+    """
+    if architecture == "natural":
+        denoiser = natural_from_state(state, where, metadata).to(device=device, dtype=dtype)
+        return DenoiserPrior(denoiser.denoise, NaturalConfig.from_state(state, where).channels)
+    network = on_meta(architecture, config, where)
+    load_state(network, used(architecture, state), where)
+    network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    prior = ARCHITECTURES[architecture].prior(network, clip_denoised)
+    prior.multiple = int(network.multiple)  # type: ignore[arg-type]
+    if isinstance(prior, DDPMPrior) and schedule != "linear":
+        prior.bars = alpha_bars(Schedule(beta_schedule=schedule), where)
+    return prior
+
+
+def load_diffusers(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Prior:
+    """The prior of a local diffusers folder: an unconditional UNet2DModel on pixels and its noise schedule.
+
+    The network may lie in `unet/`, the schedule in `scheduler/`. Raises WeightsError, also if diffusers is missing.
+    """
+    denoiser = folder_denoiser(folder, read_checkpoint)
+    denoiser.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    prior = DenoiserPrior(denoiser.denoise, denoiser.channels)
+    prior.multiple = denoiser.multiple
+    return prior
+
+
+def folder_size(folder: Path) -> int | None:
+    """The side, px, of the pictures that a diffusers folder's network was made for, if it says so. WeightsError."""
+    size = read_config(folder).get("sample_size")
+    return size if isinstance(size, int) and size > 0 else None

@@ -1,0 +1,138 @@
+"""Checkpoints made priors on a device."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmps_cli.errors import UsageError, WeightsError
+from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.downloads import downloaded_sha256
+from dmps_cli.listener import SILENT, Listener
+from dmps_cli.weights.cards import DIFFUSERS, Card, card
+from dmps_cli.weights.store import copy_is_enough, copy_of, fetch_card, roots
+
+if TYPE_CHECKING:
+    import torch
+
+    from dmps_cli.priors import Prior
+    from dmps_cli.weights.conversion import Weights
+
+
+# Loading
+@dataclass(frozen=True, kw_only=True)
+class LoadedPrior:
+    """A prior ready to run, with what its outputs must record. sha256: of the published file."""
+
+    name: str
+    prior: Prior
+    sha256: str
+    dtype: str
+    aligned_faces: bool = False
+
+
+def load_prior(
+    name: str,
+    device: torch.device,
+    dtype: str = "float32",
+    *,
+    override: Path | None = None,
+    offline: bool = False,
+    batch: int = 1,
+    listener: Listener = SILENT,
+) -> LoadedPrior:
+    """The checkpoint of a name or path, fetched if need be, checked against its architecture, on the device.
+
+    dtype: of the network. override: the user's table. batch: windows per call of a network that knows one size. Raises
+    UsageError for an unknown name, WeightsError for a file that is missing, damaged or of another architecture.
+    """
+    from dmps_cli.device import DTYPES
+    from dmps_cli.nets.natural import peak_bytes_per_pixel
+    from dmps_cli.weights import building
+    from dmps_cli.windows import WindowedPrior
+
+    entry = card(name, override)
+    if entry.architecture == DIFFUSERS:
+        folder, sha256 = _folder(entry, offline=offline, listener=listener)
+        prior = building.load_diffusers(folder, device=device, dtype=DTYPES[dtype])
+    else:
+        weights = _mapped(entry, offline=offline, listener=listener)
+        sha256 = weights.sha256
+        prior = building.build_prior(
+            entry.architecture,
+            entry.config,
+            weights.tensors,
+            where=weights.where,
+            device=device,
+            dtype=DTYPES[dtype],
+            clip_denoised=entry.clip_denoised,
+            schedule=entry.schedule,
+            metadata=weights.metadata,
+        )
+        if entry.architecture == "natural":
+            prior.bytes_per_pixel = peak_bytes_per_pixel(weights.tensors, dtype)
+    if entry.image_size is not None and entry.image_size % prior.multiple:
+        raise WeightsError(f"'{name}': image_size {entry.image_size} is no multiple of its network's {prior.multiple}")
+    if entry.image_size is not None:
+        prior = WindowedPrior(prior, entry.image_size, batch=batch)
+    return LoadedPrior(name=name, prior=prior, sha256=sha256, dtype=dtype, aligned_faces=entry.aligned_faces)
+
+
+def random_prior(
+    name: str, device: torch.device, dtype: str = "float32", *, override: Path | None = None, batch: int = 1
+) -> LoadedPrior:
+    """The network of a name or path with random weights and no file, for timing; sha256 ''.
+
+    Raises UsageError for an unknown name, or one whose network's sizes only its file gives.
+    """
+    from dmps_cli.device import DTYPES
+    from dmps_cli.weights import building
+    from dmps_cli.windows import WindowedPrior
+
+    entry = card(name, override)
+    if entry.architecture not in building.ARCHITECTURES:
+        raise UsageError(
+            f"--random-weights: only its file gives the sizes of the network of '{name}'; leave the option out, or "
+            "name a checkpoint of another architecture, --model ffhq for one"
+        )
+    prior = building.build_prior(
+        entry.architecture,
+        entry.config,
+        building.random_state(entry.architecture, entry.config, name),
+        where=name,
+        device=device,
+        dtype=DTYPES[dtype],
+        clip_denoised=entry.clip_denoised,
+        schedule=entry.schedule,
+    )
+    if entry.image_size is not None:
+        prior = WindowedPrior(prior, entry.image_size, batch=batch)
+    return LoadedPrior(name=name, prior=prior, sha256="", dtype=dtype, aligned_faces=entry.aligned_faces)
+
+
+def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
+    """(a diffusers folder, the sha256 of its weights)."""
+    from dmps_cli.nets.diffusers_unet import weights_path
+
+    fetched = fetch_card(entry, **fetching)
+    folder = roots(entry, fetched).pop() if fetched else entry.location
+    return folder, sha256_file(weights_path(folder))
+
+
+def _mapped(entry: Card, **fetching: Any) -> Weights:
+    """The tensors of a file, mapped. A pickle's copy serves without the pickle."""
+    from dmps_cli.weights.conversion import load_converted, load_weights
+
+    copy = copy_of(entry)
+    if copy_is_enough(entry):
+        with contextlib.suppress(WeightsError):  # stale or damaged: fetched and made again below
+            known = entry.sha256 or downloaded_sha256(entry.location)
+            return load_converted(copy, architecture=entry.architecture, sha256=known)
+    fetched = fetch_card(entry, **fetching)
+    source, sha256 = (fetched[0].path, fetched[0].sha256) if fetched else (entry.location, "")
+    loaded = load_weights(source, copy, architecture=entry.architecture, config=entry.config, sha256=sha256)
+    if entry.is_local and entry.sha256 not in (None, loaded.sha256):
+        raise WeightsError(f"{source}: the file's sha256 is {loaded.sha256}, {entry.sha256} is due by its table")
+    return loaded
