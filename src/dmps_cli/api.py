@@ -279,15 +279,15 @@ def restore_file(
     """Restores a picture file, as `dmps restore` does, to the same bits; returns what was written, sample by sample.
 
     path: a measurement of `dmps degrade`, whose sidecar says the rest, or any degraded picture; then `task` says how.
-    sigma_y: on [-1, 1]; "auto": estimated; None: the sidecar's, estimated without one. prior: a name or a path, or one at
-    hand. device: None: that of a loaded prior, cpu for a prior of one's own, else the best one that is there. output: a
-    file, or a folder; None: beside the input. overwrite: whether over what is there. reference: the true picture, by
-    which it is scored. method, preset, nfe, sampler, samples, seed, on_step: as in `restore`. options: those of the
-    operator, as in `operator` but for tensors, and the method's knobs. listener: is told notes.
+    sigma_y: on [-1, 1]; "auto": estimated; None: the sidecar's, estimated without one. prior: a name or a path, or one
+    at hand. device: None: that of a loaded prior, cpu for a prior of one's own, else the best one that is there.
+    output: a file, or a folder; None: beside the input. overwrite: whether over what is there. reference: the true
+    picture, by which it is scored. method, preset, nfe, sampler, samples, seed, on_step: as in `restore`. options:
+    those of the operator, as in `operator` but for tensors, and the method's knobs. listener: is told notes.
 
     Each result has its `path` and `facts`, what the sidecar beside it says: sigma_y, method, fit, scores, versions.
-    Raises the DmpsError of what failed, TypeError for an option that there is not, ValueError for a sigma_y or seed that
-    cannot be.
+    Raises the DmpsError of what failed, TypeError for an option that there is not, ValueError for a sigma_y or a seed
+    that cannot be.
     """
     _check_names("restore_file", options, (*_OPERATOR_OPTIONS, *_KNOBS))
     _check_seed(seed)
