@@ -39,7 +39,7 @@ from dmps_cli.tasks import kernels
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.table import build, resolve
-from dmps_cli.units import MAX_SIGMA
+from dmps_cli.units import MAX_SIGMA, MIN_SIGMA
 from dmps_cli.weights.cards import DEFAULT_MODEL
 from dmps_cli.weights.loading import LoadedPrior
 from dmps_cli.weights.options import ComputeOptions
@@ -56,6 +56,7 @@ OnStep = Callable[[int, int], object]
 Shape = Sequence[int]
 _OPERATOR_OPTIONS = tuple(field.name for field in fields(OperatorOptions))
 _KNOBS = (*KNOBS, "spacing")
+_SIGMAS = f"0, or a number from {MIN_SIGMA:g} to {MAX_SIGMA:g} on [-1, 1]"
 
 
 def load_image(path: PathLike, *, channels: Literal[1, 3] | None = 3, device: torch.device | str = "cpu") -> Tensor:
@@ -139,8 +140,8 @@ def degrade(x: Tensor, op: LinearOperator, sigma_y: float, seed: int = 0) -> Mea
     """
     _check_fits("x", x, op.in_shape, op)
     _check_seed(seed)
-    if not 0.0 <= sigma_y < float("inf"):
-        raise ValueError(f"sigma_y is {sigma_y}; expected a standard deviation on [-1, 1], 0 or more")
+    if not _is_sigma(sigma_y):
+        raise ValueError(f"sigma_y is {sigma_y!r}; expected {_SIGMAS}")
     seen: Counter[int] = Counter()
     keys = []
     for image in x.detach().to(torch.float32):
@@ -291,10 +292,8 @@ def restore_file(
     """
     _check_names("restore_file", options, (*_OPERATOR_OPTIONS, *_KNOBS))
     _check_seed(seed)
-    if sigma_y not in (None, "auto") and not (isinstance(sigma_y, float | int) and 0.0 <= sigma_y <= MAX_SIGMA):
-        raise ValueError(
-            f"sigma_y is {sigma_y!r}; expected a number from 0 to {MAX_SIGMA:g} on [-1, 1], 'auto' or None"
-        )
+    if sigma_y not in (None, "auto") and not _is_sigma(sigma_y):
+        raise ValueError(f"sigma_y is {sigma_y!r}; expected {_SIGMAS}, 'auto' or None")
     source = Path(path)
     if not source.is_file():
         raise InputError(f"{source} does not exist, or is no file")
@@ -371,6 +370,11 @@ def _check_fits(name: str, value: Tensor, shape: Shape, op: LinearOperator) -> N
 def _check_seed(seed: int) -> None:
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1")
+
+
+def _is_sigma(value: Any) -> bool:
+    """Whether float32 can tell that standard deviation from 0 and from infinity."""
+    return isinstance(value, float | int) and (value == 0.0 or MIN_SIGMA <= value <= MAX_SIGMA)
 
 
 def _counted(on_step: OnStep | None, total: int) -> Callable[[], None]:
