@@ -48,7 +48,7 @@ def test_what_leaves_the_scale_counts_within_the_frame() -> None:
     (fit,) = fits_of(y, op, canvas, 0.1, is_clipped=False)
     assert fit.outside == 1 / 16
     assert fit.excess is not None
-    np.testing.assert_allclose(fit.excess, np.sqrt((0.2**2 + 0.01**2) / 16) / float(y.std()), rtol=1e-12)
+    np.testing.assert_allclose(fit.excess, np.sqrt((0.2**2 + 0.01**2) / 16) / float(y.std(correction=0)), rtol=1e-12)
 
 
 def test_a_prior_that_clips_shows_no_excess() -> None:

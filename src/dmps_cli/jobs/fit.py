@@ -34,7 +34,7 @@ LEAST_SIGMA = 0.01
 
 
 BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
-CHI2_SLACK = 1.3  # beyond the range recorded: 10 % of sigma are 21 % of chi2, and other pictures differ
+CHI2_SLACK = 1.6  # beyond the range recorded: half the sigma is four times the chi2, and other pictures differ
 LEAST_EXCESS = 0.01  # of the contrast; less is never said
 HARDLY = 0.01  # of the power that a blur lets through at most
 RING_WIDTH, RINGS = 0.03, range(2, 14)  # of frequencies, cycles per px: 0.06 to 0.42
@@ -82,7 +82,7 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
     chi2 = (residual**2).mean(1) / noise**2  # in float32 the square of 1e20 is infinite
     over = (picture.abs() - 1.0).clamp_min(0.0)
     outside = (over > BEYOND).double().mean(1)
-    excess = (over**2).mean(1).sqrt() / contrast.std(1).clamp_min(noise)
+    excess = (over**2).mean(1).sqrt() / contrast.std(1, correction=0).clamp_min(noise)
     columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), ripples_of(op, x), strict=True)
     return [
         Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond, ripples=waves)
@@ -200,8 +200,8 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
         facts.append(f"chi2 is {fit.chi2:.2g}, usual are {known.chi2[0]:.2g} to {known.chi2[1]:.2g}")
     if verdict.leaves_the_scale:
         facts.append(
-            f"{fit.outside:.1%} of it lies off the scale of a picture, by {fit.excess:.1%} of its contrast, usual is "
-            f"up to {max(LEAST_EXCESS, known.excess[1]):.1%}"
+            f"it leaves the scale of a picture by {fit.excess:.1%} of its contrast, usual is up to "
+            f"{max(LEAST_EXCESS, known.excess[1]):.1%}"
         )
     if verdict.has_ripples:
         facts.append(
