@@ -129,3 +129,9 @@ def test_floats_that_are_no_picture_are_called_that(dmps: Dmps, tmp_path: Path) 
     np.save(tmp_path / "y.npy", np.zeros((3, 50), np.float32))
     result = dmps("restore", "y.npy")
     assert (result.code, "no picture" in result.err) == (2, True)
+
+
+def test_a_task_that_is_meant_for_several_reasons_is_named_once(dmps: Dmps) -> None:
+    result = dmps("restore", "p.png", "--task", "unblur")
+    assert result.code == 2
+    assert result.err.count("'blur'") == 1

@@ -97,6 +97,7 @@ def test_kept_pixels_without_noise_are_the_files_own(dmps: Dmps, tmp_path: Path,
     before, after = pixels("p.png"), pixels("x.png")
     np.testing.assert_array_equal(after[hole], before[hole])
     sidecar = json.loads(Path("x.json").read_text())
+    assert sidecar["channels"] == 3
     assert sidecar["sigma_origin"] == ("given" if sigma == "0" else "estimated")
 
 
@@ -115,3 +116,28 @@ def test_the_pictures_own_holes(dmps: Dmps, tmp_path: Path) -> None:
     assert (refused.code, "opaque everywhere" in refused.err) == (1, True)
     refused = dmps("restore", "p.png", "-t", "inpaint", "--box", "1,1,2,2", "--invert-mask")
     assert (refused.code, "--invert-mask belongs to a --mask" in refused.err) == (2, True)
+
+
+def test_a_random_share_that_removes_nothing_is_refused(dmps: Dmps) -> None:
+    Image.fromarray(PHOTO).save("p.png")
+    result = dmps("restore", "p.png", "-t", "inpaint", "--fraction", "0", *FAST)
+    assert (result.code, result.out) == (1, "")
+    assert "--fraction 0 of 24 x 16 px removes nothing" in result.err
+    assert not Path("p_restored.png").exists()
+
+
+def test_a_mask_instead_of_a_recorded_share_is_said(dmps: Dmps) -> None:
+    Image.fromarray(PHOTO).save("p.png")
+    Image.fromarray(KEEP).save("m.png")
+    assert dmps("degrade", "p.png", "-t", "inpaint", "-o", "y.png").code == 0
+    result = dmps("restore", "y.png", "--mask", "m.png", *FAST)
+    assert result.code == 0
+    assert "--mask m.png overrides the sidecar's --fraction 0.5" in result.err
+
+
+def test_a_mask_that_removes_most_names_the_way_round(dmps: Dmps) -> None:
+    Image.fromarray(PHOTO).save("p.png")
+    Image.fromarray(255 - KEEP).save("m.png")
+    result = dmps("restore", "p.png", "-t", "inpaint", "--mask", "m.png", *FAST)
+    assert result.code == 0
+    assert "m.png removes 89.6% of the pixels (with --invert-mask the rest instead)" in result.err

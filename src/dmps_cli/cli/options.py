@@ -93,7 +93,7 @@ def checked_sigma(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    if text.strip() == AUTO:
+    if text.strip().lower() == AUTO:
         raise UsageError(f"--sigma {AUTO} estimates the noise of a picture; here it is the noise to add: give a number")
     number, slash, white = text.partition("/")
     try:
@@ -116,7 +116,7 @@ def checked_sigma(text: str | None) -> float | None:
 
 def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | None:
     """As `checked_sigma`, or AUTO: it is to be estimated."""
-    return AUTO if text is not None and text.strip() == AUTO else checked_sigma(text)
+    return AUTO if text is not None and text.strip().lower() == AUTO else checked_sigma(text)
 
 
 @dataclass(frozen=True, kw_only=True)

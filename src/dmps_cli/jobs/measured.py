@@ -188,7 +188,7 @@ def measured(
     y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, listener))
     if tuple(y.shape[1:]) != op.out_shape:
         raise InputError(
-            f"{job.path} holds {tuple(y.shape[1:])}, but {job.plan.describe()} of a picture of "
+            f"{job.path} holds {tuple(y.shape[1:])}, but '{job.plan.task}' of a picture of "
             f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
         )
     known = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)

@@ -51,10 +51,10 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listene
     from dmps_cli.operators.pointwise import Mask
 
     if op.to_image(y).shape[1:] != op.out_shape and not isinstance(op, Mask):
-        raise UsageError(f"{path}: the measurement is no picture, that shows its noise; give --sigma")
+        raise UsageError(f"{path}: the measurement is no picture that shows its noise; give --sigma")
     estimate = estimate_sigma(op.to_image(y)[0], op.keep if isinstance(op, Mask) else None)
     least = ", the rounding to 8 bits alone" if estimate.is_floor else ""
-    listener.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma says otherwise")
+    listener.note(f"{path}: its noise is estimated at {both_scales(estimate.sigma_y)}{least}; --sigma replaces it")
     for note in estimate.notes:
         listener.note(f"{path}: {note}")
     return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)

@@ -69,7 +69,7 @@ def estimate_sigma(y: Tensor, keep: Tensor | None = None) -> Estimate:
     kept = np.ones(pixels.shape[1:], dtype=bool) if keep is None else keep.cpu().numpy()
     patches = _Patches.of(pixels, kept)
     if patches is None:
-        return _estimate(0.0, "shows too little in one piece for its noise to be estimated")
+        return _estimate(0.0, "it shows too little in one piece to tell its noise; give --sigma if there is some")
     clips = _is_clipped(pixels[:, kept])
     asked = patches.asked(clips=clips)
     return _estimate(0.0) if asked is None else _judged(patches, asked)

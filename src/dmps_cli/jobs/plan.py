@@ -86,11 +86,18 @@ def _plan_from_sidecar(path: Path, sidecar: Sidecar, task: str, options: Operato
         plan = replace(measured, **noise)
         return InputPlan(plan=plan, sidecar=sidecar, notes=tuple(notes))
     notes += [
-        f"{path}: {flag(name)} {short(params[name])} overrides the sidecar's {short(recorded[name])}"
+        f"{path}: {flag(name)} {short(params[name])} overrides the sidecar's {_told(recorded, name)}"
         for name in given
         if name in recorded and (params[name] != recorded[name] or name == "mask")
     ]
     return InputPlan(plan=plan, sidecar=sidecar, measured=measured, notes=tuple(notes))
+
+
+def _told(recorded: Mapping[str, Any], name: str) -> str:
+    """A recorded parameter for a note; the pattern of missing pixels that stands for another kind of it."""
+    if recorded[name] is None and name in PATTERNS:
+        return ", ".join(f"{flag(kind)} {short(recorded[kind])}" for kind in PATTERNS if recorded[kind] is not None)
+    return short(recorded[name])
 
 
 def check_claimed(plan: OperatorPlan, numbers: int, path: Path) -> None:

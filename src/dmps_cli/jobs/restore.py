@@ -174,6 +174,7 @@ class Restorer:
             "input_sha256": job.sha256,
             "task": job.plan.task,
             "operator": dict(job.plan.params),
+            "channels": of.op.in_shape[0],
             **of.noise.as_dict(),
             **of.sampling.as_dict(),
             "seed": self.compute.seed,

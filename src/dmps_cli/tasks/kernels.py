@@ -270,6 +270,8 @@ def _read_file(path: Path, name: str | None) -> np.ndarray:
         arrays = _read_npz(path)
     elif head == _MATLAB or path.suffix.lower() == ".mat":
         arrays = _read_mat(path)
+    elif path.suffix.lower() in (".npy", ".npz", ".txt", ".csv"):
+        raise InputError(f"{path} is no kernel: its content is none of PNG, NPY and MAT")
     else:
         arrays = {"": _read_picture(path)}
     return _chosen(arrays, path, name)

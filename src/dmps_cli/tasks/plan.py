@@ -78,8 +78,10 @@ class OperatorPlan:
         mask, notes = self._mask_and_notes
         if mask is None:
             return ()
-        name = self.mask_of or self.params["mask"]
-        return (*notes, f"{name} removes {1.0 - float(mask.double().mean()):.1%} of the pixels")
+        name = f"what is transparent in {self.mask_of}" if self.mask_of else self.params["mask"]
+        removed = 1.0 - float(mask.double().mean())
+        other = " (with --invert-mask the rest instead)" if removed > 0.5 and self.mask_png is None else ""
+        return (*notes, f"{name} removes {removed:.1%} of the pixels{other}")
 
     @cached_property
     def _mask_and_notes(self) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -6,7 +6,7 @@ To add a task: a row of TASKS (and a class in `operators/`). Options that are ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,8 @@ def _mask(site: Site) -> LinearOperator:
         keep = outside_box(size, params["box"])
     else:
         keep = random_keep(size, params["fraction"], params["operator_seed"])
+        if bool(keep.all()):
+            raise InputError(f"--fraction {params['fraction']:g} of {size[1]} x {size[0]} px removes nothing")
     return Mask(site.in_shape, keep, dtype=site.dtype, device=site.device)
 
 
@@ -214,15 +216,18 @@ def task(name: str, command: str | None = None) -> Task:
     purposes = meant_by(name, TASKS)
     if not purposes:
         raise unknown_name("task", name, TASKS)
-    likely = " or ".join(f"'{each.task}'{_explained(each, command)}" for each in purposes)
+    likely = " or ".join(
+        f"'{one}'{_explained([each for each in purposes if each.task == one], command)}"
+        for one in dict.fromkeys(each.task for each in purposes)
+    )
     raise UsageError(f"unknown task '{name}'; did you mean {likely}?")
 
 
-def _explained(purpose: Purpose, command: str | None) -> str:
-    """For a name that was not known: what its task is for, and what to type."""
-    typed = None if command is None else f"{command} {purpose.arguments}"
-    text = ": ".join(part for part in (purpose.fault, typed) if part)
-    return f" ({text})" if text else ""
+def _explained(purposes: Sequence[Purpose], command: str | None) -> str:
+    """For a name that was not known: what its task is for, and what to type, of each purpose."""
+    typed = [None if command is None else f"{command} {purpose.arguments}" for purpose in purposes]
+    texts = [": ".join(filter(None, (purpose.fault, text))) for purpose, text in zip(purposes, typed, strict=True)]
+    return f" ({'; '.join(texts)})" if any(texts) else ""
 
 
 def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
