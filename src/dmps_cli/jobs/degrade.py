@@ -67,7 +67,7 @@ class Degrader:
         plan = self.plan.of_picture(path)
         if self.built is None or self.built[0].key != plan.key or self.built[1].in_shape != shape:
             op = plan.build(shape, torch.device("cpu"))
-            for note in plan.mask_notes:
+            for note in plan.mask_notes(op):
                 self.listener.note(note)
             self.built = plan, op
         return self.built

@@ -181,7 +181,7 @@ def measured(
     if key not in operators:
         operators.clear()
         operators[key] = job.plan.build(shape, device)
-        for note in job.plan.mask_notes:
+        for note in job.plan.mask_notes(operators[key]):
             listener.note(note)
     op = operators[key]
     truth = load_truth(job, op)

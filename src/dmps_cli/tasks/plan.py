@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError, memory_errors
 from dmps_cli.files.measurements import decode_mask, pattern_hash
 from dmps_cli.tasks import kernels
@@ -72,14 +73,18 @@ class OperatorPlan:
         """The mask that the parameters name: (H, W) of bool, True = kept; read once. Raises InputError."""
         return self._mask_and_notes[0]
 
-    @property
-    def mask_notes(self) -> tuple[str, ...]:
-        """How the mask was read, and the share that it removes."""
-        mask, notes = self._mask_and_notes
-        if mask is None:
+    def mask_notes(self, op: LinearOperator) -> tuple[str, ...]:
+        """How the mask was read, and the share of the pixels that op removes; nothing where it removes none."""
+        from dmps_cli.operators.pointwise import Mask
+
+        if not isinstance(op, Mask):
             return ()
+        mask, notes = self._mask_and_notes
+        removed = 1.0 - float(op.keep.double().mean())
+        if mask is None:
+            kind = "box" if self.params["box"] else "fraction"
+            return (f"{flag(kind)} {short(self.params[kind])} removes {removed:.1%} of the pixels",)
         name = f"what is transparent in {self.mask_of}" if self.mask_of else self.params["mask"]
-        removed = 1.0 - float(mask.double().mean())
         other = " (with --invert-mask the rest instead)" if removed > 0.5 and self.mask_png is None else ""
         return (*notes, f"{name} removes {removed:.1%} of the pixels{other}")
 
