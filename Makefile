@@ -18,6 +18,7 @@ check: $(DEVELOPED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/startup.py
 
 bench: $(DEVELOPED)
 	$(BIN)/python benchmarks/bench.py

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -114,8 +113,33 @@ def peak_mib(device: torch.device) -> float:
     """Peak memory so far in MiB: of the device on CUDA, of the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return _windows_peak_bytes() / 2**20
+    import resource
+
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+if sys.platform == "win32":
+
+    class _MemoryCounters(ctypes.Structure):
+        """PROCESS_MEMORY_COUNTERS (psapi.h): two DWORDs, then eight SIZE_T."""
+
+        _fields_ = [("cb", ctypes.c_uint32), ("faults", ctypes.c_uint32), ("peak_working_set", ctypes.c_size_t)] + [
+            (f"other{k}", ctypes.c_size_t) for k in range(7)
+        ]
+
+    def _windows_peak_bytes() -> int:
+        """Returns the largest working set of this process so far, bytes."""
+        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel32.GetCurrentProcess.restype = ctypes.c_void_p
+        ask = kernel32.K32GetProcessMemoryInfo
+        ask.argtypes = [ctypes.c_void_p, ctypes.POINTER(_MemoryCounters), ctypes.c_uint32]
+        counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
+        if not ask(kernel32.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+            raise ctypes.WinError(ctypes.get_last_error())
+        return int(counters.peak_working_set)
 
 
 def free_bytes(device: torch.device) -> int | None:

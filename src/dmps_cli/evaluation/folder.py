@@ -22,7 +22,14 @@ from msgspec import Meta, Struct, defstruct
 
 from dmps_cli.checks import option
 from dmps_cli.errors import InputError, OutputError, UsageError
-from dmps_cli.files.atomic import atomic_write, check_writable, remove_left_overs, remove_left_overs_below, sha256_bytes
+from dmps_cli.files.atomic import (
+    atomic_write,
+    check_writable,
+    remove_left_overs,
+    remove_left_overs_below,
+    sha256_bytes,
+    try_lock,
+)
 from dmps_cli.files.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
 from dmps_cli.files.reading import MAX_LOG, check_regular, inside, read_bytes
 from dmps_cli.files.records import Label, RecordError, RelativePath, as_builtins, as_record, one_of, parse_json
@@ -252,7 +259,10 @@ class RowLog:
             with suppress(FileNotFoundError):
                 check_regular(self.path)
             with self.path.open("a+b") as file:
-                _lock(file, self.path)
+                if try_lock(file) is False:
+                    raise OutputError(
+                        f"another dmps eval is writing to {self.path}; let it end, or choose another --out"
+                    )
                 _cut_torn_line(file)
                 self._file = file
                 yield self
@@ -264,17 +274,6 @@ class RowLog:
         self._file.write(b"".join(json.dumps(row, allow_nan=False).encode("ascii") + b"\n" for row in rows))
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise OutputError(f"another dmps eval is writing to {path}; let it end, or choose another --out") from exc
-    except OSError:  # a file system without locks
-        return
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

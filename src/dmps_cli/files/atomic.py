@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -94,6 +95,8 @@ def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *,
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            if sys.platform == "win32":
+                file.close()  # an open file cannot be given another name there
             _publish(temporary, target, overwrite=overwrite)
     except OSError as exc:
         raise OutputError(_reason(target, exc)) from exc
@@ -120,14 +123,33 @@ def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
 def try_lock(file: BinaryIO) -> bool | None:
     """Whether the file is locked for us now, until it is closed or we are dead; None where files have no locks."""
     try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        _lock(file)
+    except (BlockingIOError, PermissionError):  # held by another: of Unix, of Windows
         return False
     except (ImportError, OSError):
         return None
     return True
+
+
+if sys.platform == "win32":
+
+    def _lock(file: BinaryIO) -> None:
+        """Locks one byte far beyond the content: on Windows nobody else may read what is locked."""
+        import msvcrt
+
+        place = file.tell()
+        file.seek(2**30)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        finally:
+            file.seek(place)
+
+else:
+
+    def _lock(file: BinaryIO) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_left_overs(targets: Iterable[Path]) -> None:
@@ -159,12 +181,14 @@ def _remove_if_dead(path: Path) -> None:
     # the lock of whoever writes it is free once that process is dead; we hold it until the name is gone
     with open(path, "r+b", opener=_plain_file) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and try_lock(file):
+            if sys.platform == "win32":
+                file.close()  # an open file cannot be removed there
             path.unlink()
 
 
 def _plain_file(path: str, flags: int) -> int:
     """Opens without following a link and without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
