@@ -51,7 +51,6 @@ class Prior(Denoiser):
 
     def time(self, sampler: str, level: Level) -> float:
         """What this network is told at a level of the sampler's ladder."""
-        del sampler
         return level.time
 
     @abstractmethod
@@ -70,7 +69,6 @@ class DenoiserPrior(Prior):
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """D(x_t / alpha; sigma / alpha), and no learned variance."""
-        del nxt
         return self.denoise(x_t / cur.alpha, cur.sigma / cur.alpha), None
 
 
@@ -137,7 +135,6 @@ class FlowPrior(Prior):
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """x0 = x + (1 - s) u, x = x_t / (alpha + sigma), s = alpha / (alpha + sigma); no learned variance."""
-        del nxt
         total = cur.alpha + cur.sigma  # 1 on flow levels
         x = x_t / total
         return x + cur.sigma / total * self.network(x, x_t.new_full((x_t.shape[0],), cur.time)), None
@@ -155,7 +152,6 @@ class GaussianPrior(Prior):
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
         """mean + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha mean)."""
-        del nxt
         residual = (x_t - cur.alpha * self.mean).flatten(1)
         marginal = cur.alpha**2 * self.covariance + cur.sigma**2 * torch.eye(len(self.covariance)).to(self.covariance)
         gain = cur.alpha * torch.linalg.solve(marginal, self.covariance)  # both symmetric and commuting

@@ -79,7 +79,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    del version
+    pass  # --version has printed and left
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:

@@ -57,11 +57,9 @@ class TimedPrior(Prior):
         running: list[Callable[[], float]] = []
 
         def begin(gradient: Tensor) -> None:
-            del gradient
             running.append(stopwatch(self.device))
 
         def end(gradient: Tensor) -> None:
-            del gradient
             self.backward += running.pop()()
 
         x0.register_hook(begin)  # type: ignore[no-untyped-call]

@@ -28,7 +28,6 @@ class Ddrm(ModewisePosterior):
 
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
         """The three cases above; (yh - c) / ss = (U^T y - s c) / sigma_y, so that a small s divides nothing."""
-        del cur
         z = fresh(x0)
         q, drift = nxt.sigma / nxt.alpha, math.sqrt(1.0 - self.eta**2)
         c, modes_of_z = self.modes.Vt(x0), self.modes.Vt(z)

@@ -35,7 +35,6 @@ class Pgdm(Posterior):
 
     def weight_at(self, level: Level) -> float:
         """The weight at a level: the same at all."""
-        del level
         return self.weight
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:

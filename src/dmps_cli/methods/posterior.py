@@ -42,7 +42,6 @@ class Posterior(Denoiser):
 
     def start(self, z: Tensor, level: Level) -> Tensor:
         """The state at the first level, from standard normal noise z (B, C, H, W): z itself, where levels begin."""
-        del level
         return z
 
     @abstractmethod

@@ -105,7 +105,6 @@ class LinearOperator(ABC):
 
         r: (B, *out_shape); result: like r. For iterations that solve with that matrix.
         """
-        del noise_var, scale
         return r
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:

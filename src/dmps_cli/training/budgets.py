@@ -55,17 +55,14 @@ class Minutes(Budget):
 
     def spent(self, step: int, seconds: float) -> float:
         """Seconds."""
-        del step
         return seconds
 
     def seconds_left(self, step: int, seconds: float, steps_per_second: float) -> float:
         """Whatever the speed."""
-        del step, steps_per_second
         return max(self.total - seconds, 0.0)
 
     def so_far(self, step: int, seconds: float) -> str:
         """'1.5/120 min'."""
-        del step
         return f"{seconds / 60:.1f}/{self.amount:g} min"
 
 
@@ -81,17 +78,14 @@ class Steps(Budget):
 
     def spent(self, step: int, seconds: float) -> float:
         """Steps."""
-        del seconds
         return step
 
     def seconds_left(self, step: int, seconds: float, steps_per_second: float) -> float:
         """At the speed so far."""
-        del seconds
         return max(self.amount - step, 0.0) / max(steps_per_second, 1e-9)
 
     def so_far(self, step: int, seconds: float) -> str:
         """'12.5%'."""
-        del seconds
         return f"{step / self.amount:.1%}"
 
 

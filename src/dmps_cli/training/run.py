@@ -84,7 +84,6 @@ Clock = Callable[[int], float]
 
 def wall_clock(step: int) -> float:
     """The machine's monotonic clock."""
-    del step
     return time.monotonic()
 
 

@@ -299,7 +299,6 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
-        del frame
         if asked:
             raise KeyboardInterrupt
         asked.append(number)

@@ -40,8 +40,7 @@ def _adm_prior(network: nn.Module, clip_denoised: bool) -> Prior:
 
 def _flow_prior(network: nn.Module, clip_denoised: bool) -> Prior:
     assert isinstance(network, NCSNpp)
-    del clip_denoised  # rectified flow is sampled unclipped
-    return FlowPrior(network, channels=network.config.channels)
+    return FlowPrior(network, channels=network.config.channels)  # rectified flow is sampled unclipped
 
 
 ARCHITECTURES = {
