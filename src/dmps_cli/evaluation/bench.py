@@ -1,4 +1,4 @@
-"""What `time` measures: jobs, memory in processes of their own, rows."""
+"""What `time` measures: trials, memory in processes of their own, rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dmps_cli.weights.options import ComputeOptions
 if TYPE_CHECKING:
     import torch
 
-    from dmps_cli.evaluation.timing import Job, Timing
+    from dmps_cli.evaluation.timing import Timing, Trial
     from dmps_cli.tasks.plan import OperatorPlan
     from dmps_cli.weights.loading import LoadedPrior
 
@@ -50,11 +50,11 @@ class Bench:
         override = self.compute.weights_file
         return random_prior(self.compute.model, device, self.compute.dtype, override=override, batch=batch)
 
-    def jobs(self, prior: LoadedPrior, device: torch.device, choices: Sequence[tuple[Sampling, bool]]) -> list[Job]:
-        """A job per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
+    def trials(self, prior: LoadedPrior, device: torch.device, choices: Sequence[tuple[Sampling, bool]]) -> list[Trial]:
+        """A trial per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
         import torch
 
-        from dmps_cli.evaluation.timing import Job
+        from dmps_cli.evaluation.timing import Trial
         from dmps_cli.operators.measurement import Measurement
         from dmps_cli.pipeline import FILE_KEY, degrade
 
@@ -64,19 +64,19 @@ class Bench:
         y = degrade(x, op, self.plan.sigma_y, seed=self.compute.seed, keys=[FILE_KEY] * len(x))
         measurement = Measurement(y, op, self.plan.sigma_y)
         return [
-            Job(measurement=measurement, prior=prior.prior, sampling=choice, unconditional=without)
+            Trial(measurement=measurement, prior=prior.prior, sampling=choice, unconditional=without)
             for choice, without in choices
         ]
 
-    def memory_in_child(self, job: Job) -> float | None:
-        """`memory_of` the job in a fresh process; None where the system does not say, or ended the process."""
+    def memory_in_child(self, trial: Trial) -> float | None:
+        """`memory_of` the trial in a fresh process; None where the system does not say, or ended the process."""
         import pickle
         import subprocess
         import sys
 
         # not multiprocessing: its child would run the command's own script again where that has no guard
         code = "from dmps_cli.evaluation.bench import answer_memory; answer_memory()"
-        content = pickle.dumps((self, (job.sampling, job.unconditional)))
+        content = pickle.dumps((self, (trial.sampling, trial.unconditional)))
         done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=False)
         return pickle.loads(done.stdout) if done.returncode == 0 else None  # our own process's answer
 
@@ -94,8 +94,8 @@ def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
     from dmps_cli.evaluation.timing import memory_of
 
     device = bench.compute.start()
-    (job,) = bench.jobs(bench.load(device, SILENT), device, [choice])
-    return memory_of(job)
+    (trial,) = bench.trials(bench.load(device, SILENT), device, [choice])
+    return memory_of(trial)
 
 
 def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]:
@@ -108,22 +108,22 @@ def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]
     return [*((choice, True) for choice in alone), *((choice, False) for choice in samplings)]
 
 
-def timing_rows(jobs: Sequence[Job], timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """A row per job: seconds per image of the median run, their parts, spread, calls; ratio: to dmps at its levels."""
+def timing_rows(trials: Sequence[Trial], timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    """A row per trial: seconds per image of the median run, their parts, spread, calls; ratio: to dmps at its levels."""
     reference = {
-        (job.sampling.sampler, job.sampling.nfe): timing.median.seconds
-        for job, timing in zip(jobs, timings, strict=True)
-        if job.name == DEFAULT_METHOD
+        (trial.sampling.sampler, trial.sampling.nfe): timing.median.seconds
+        for trial, timing in zip(trials, timings, strict=True)
+        if trial.name == DEFAULT_METHOD
     }
     rows = []
-    for job, timing in zip(jobs, timings, strict=True):
-        choice, run = job.sampling, timing.median
+    for trial, timing in zip(trials, timings, strict=True):
+        choice, run = trial.sampling, timing.median
         dmps = reference.get((choice.sampler, choice.nfe))
-        levels = {"method": job.name, "sampler": choice.sampler, "nfe": choice.nfe, "spacing": choice.spacing}
+        levels = {"method": trial.name, "sampler": choice.sampler, "nfe": choice.nfe, "spacing": choice.spacing}
         rows.append(
             {
                 **levels,
-                **({} if job.unconditional else choice.labelled()),
+                **({} if trial.unconditional else choice.labelled()),
                 "seconds": run.seconds,
                 "spread": timing.spread if len(timing.runs) > 1 else None,
                 "ratio": None if dmps is None else run.seconds / dmps,
