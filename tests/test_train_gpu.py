@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dmps_cli
 from benchmarks import pack_gpu, train_gpu
 from benchmarks.device_photos import DevicePhotos, mirrored
-from benchmarks.train_gpu import Learner, Plan, Run, draw, grouped
+from benchmarks.train_gpu import GpuRun, Learner, Plan, draw, grouped
 from dmps_cli.errors import InputError, MemoryShortageError, WeightsError
 from dmps_cli.files.tensors import load_plain
 from dmps_cli.nets.beginnings import grown, initialised
@@ -328,8 +328,8 @@ def test_what_is_slower_compiled_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
     assert learner.compiled.left_out == {(1, 64, 64)}
 
 
-def tiny_run(out: Path) -> Run:
-    return Run(
+def tiny_run(out: Path) -> GpuRun:
+    return GpuRun(
         learner=Learner(initialised(TINY, 0), CPU),
         photos=DevicePhotos.of(photographs(), CPU),
         pictures=grouped(photographs()),

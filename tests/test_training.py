@@ -52,7 +52,7 @@ from dmps_cli.training.photographs import (
     is_usable,
     random_crop,
 )
-from dmps_cli.training.run import Run
+from dmps_cli.training.run import TrainingRun
 from dmps_cli.training.start import reporter
 from dmps_cli.training.state import Files, Saved, check_room, read_state
 from dmps_cli.training.trainer import Recipe, Trainer, validation_pictures
@@ -76,14 +76,14 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: Saved | None = None) -> Run:
+def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: Saved | None = None) -> TrainingRun:
     """A run of a tiny network on the step clock; interrupted before step `last`."""
     recipe = RECIPE if saved is None else saved.recipe
     trainer = Trainer(initialised(TINY, recipe.seed), TINY, recipe, CPU)
     if saved is not None:
         trainer.restore(saved.tensors(), saved.facts)
     train, held = held_out(find_photos([photos]))
-    return Run(
+    return TrainingRun(
         trainer=trainer,
         collection=Collection(train, channels=3, least_side=32, seed=recipe.seed),
         pictures=validation_pictures(held, 3, 32).pictures,

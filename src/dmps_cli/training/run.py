@@ -193,7 +193,7 @@ class Progress:
 
 
 @dataclass(kw_only=True)
-class Run:
+class TrainingRun:
     """One call: trains until the budget is used up, or until `stop` says so; saves now and then, and at the end.
 
     facts: of the photographs and of the beginning, for the metadata; held_small, held_damaged: of the photographs kept

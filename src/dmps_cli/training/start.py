@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dmps_cli.training.budgets import Budget
     from dmps_cli.training.photographs import Collection, Photo
-    from dmps_cli.training.run import Progress, Run, Start
+    from dmps_cli.training.run import Progress, Start, TrainingRun
     from dmps_cli.training.state import Files
     from dmps_cli.training.trainer import Trainer
 
@@ -221,11 +221,11 @@ def prepare(
     held: Sequence[Photo],
     files: Files,
     listener: Listener,
-) -> Run:
+) -> TrainingRun:
     """Reads the photographs, says what is used and what is not."""
     from dmps_cli.training.objective import SIGMAS
     from dmps_cli.training.photographs import list_sha256
-    from dmps_cli.training.run import Run
+    from dmps_cli.training.run import TrainingRun
     from dmps_cli.training.trainer import validation_pictures
 
     with listener.progress(len(training), "photographs read") as (advance, _):
@@ -265,7 +265,7 @@ def prepare(
         listener.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
     if trainer.step:
         listener.note(f"going on from step {trainer.step}, {trainer.seconds / 60:.1f} minutes used")
-    return Run(
+    return TrainingRun(
         trainer=trainer,
         collection=collection,
         pictures=pictures,
@@ -340,7 +340,7 @@ def clock_text(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def finish(run: Run, num_damaged: int, listener: Listener) -> None:
+def finish(run: TrainingRun, num_damaged: int, listener: Listener) -> None:
     """What is worth knowing at the end. num_damaged: photographs that were said to be skipped at the beginning."""
     if late := run.num_damaged - num_damaged:
         listener.note(f"{late} more damaged photographs were met and skipped")
