@@ -109,7 +109,10 @@ def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]
 
 
 def timing_rows(trials: Sequence[Trial], timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """A row per trial: seconds per image of the median run, their parts, spread, calls; ratio: to dmps at its levels."""
+    """Returns a row per trial: seconds per image of the median run, their parts, spread, calls.
+
+    ratio: of the seconds to those of dmps at the same levels.
+    """
     reference = {
         (trial.sampling.sampler, trial.sampling.nfe): timing.median.seconds
         for trial, timing in zip(trials, timings, strict=True)

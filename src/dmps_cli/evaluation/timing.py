@@ -186,11 +186,13 @@ class Timing:
         return max(seconds) - min(seconds)
 
 
-def time_trials(trials: Sequence[Trial], repeats: int, on_run: Callable[[Trial], None] = lambda trial: None) -> list[Timing]:
+def time_trials(
+    trials: Sequence[Trial], repeats: int, on_run: Callable[[Trial], None] = lambda trial: None
+) -> list[Timing]:
     """Times every trial `repeats` times, after a short uncounted run of each; on_run is called before each run.
 
-    In rounds over the trials, so that a machine that slows down slows them all. Several trials' ratios are then those of
-    the methods.
+    In rounds over the trials, so that a machine that slows down slows them all. Several trials' ratios are then those
+    of the methods.
     """
     for trial in trials:
         on_run(trial)
