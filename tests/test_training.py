@@ -1061,7 +1061,7 @@ def test_what_a_call_does_is_said(dmps: Dmps, photos: Path) -> None:
 
 def test_lines_fit_a_terminal(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a long training, the bar of 20 columns left out of the count."""
-    progress = training.Progress(
+    progress = training.TrainingProgress(
         step=123456, seconds=35999.0, loss=0.26, steps_per_second=12.34, psnr={"a": 33.26, "b": 30.53, "c": 27.16}
     )
     shown: list[str] = []

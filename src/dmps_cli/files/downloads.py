@@ -34,14 +34,10 @@ from dmps_cli.files.formats import HEAD, Format, is_markup
 from dmps_cli.files.network import UNREACHABLE, is_silent
 from dmps_cli.files.reading import read_bytes
 from dmps_cli.files.records import RecordError, Sha256, as_record, is_relative, parse_json
-from dmps_cli.listener import SILENT, Listener
+from dmps_cli.listener import SILENT, Listener, Told
 
 if TYPE_CHECKING:
     import httpx2
-
-
-Progress = Callable[[int, int | None], object]
-"""Told (bytes done, bytes in all; None if the server does not say)."""
 
 
 Note = Callable[[str], object]
@@ -233,7 +229,7 @@ def fetch(
         target=target,
         size=size,
         sha256=sha256.lower() if sha256 else None,
-        progress=lambda done, total: None,
+        told=lambda done, total: None,
         note=listener.note,
         patience=patience or Patience(),
         form=form,
@@ -251,7 +247,7 @@ def fetch(
             return found
         with listener.transfer(label or target.name) as told:
             instead = advice or f"or put the file at {target} yourself"
-            return _from_any(replace(order, progress=told, contact=_Contact()), sources, instead)
+            return _from_any(replace(order, told=told, contact=_Contact()), sources, instead)
 
 
 def verify(path: Path, size: int | None = None, sha256: str | None = None) -> str:
@@ -293,7 +289,7 @@ class _Order:
     target: Path
     size: int | None
     sha256: str | None
-    progress: Progress
+    told: Told
     note: Note
     patience: Patience
     form: Format | None
@@ -580,7 +576,7 @@ class _Part:
         self.path.unlink(missing_ok=True)
         self._notes.unlink(missing_ok=True)
 
-    def write(self, chunks: Iterator[bytes], offset: int, answer: _Answer, tell: Progress) -> None:
+    def write(self, chunks: Iterator[bytes], offset: int, answer: _Answer, tell: Told) -> None:
         """Writes from `offset` on, to the disk. Raises OutputError.
 
         Emptied before the server's word on another version is noted: a crash between must not join the two.
@@ -680,8 +676,8 @@ def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) 
                 part.drop()
                 raise _Interrupted("the file has changed since the download began")
             _check_room(order.target, (answer.total or 0) - offset)
-            order.progress(offset, answer.total)
-            part.write(_lively(response.iter_raw(), order.patience), offset, answer, order.progress)
+            order.told(offset, answer.total)
+            part.write(_lively(response.iter_raw(), order.patience), offset, answer, order.told)
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as exc:
         if "CERTIFICATE_VERIFY_FAILED" in str(exc):
             raise WeightsError(f"the server's certificate is not to be trusted ({exc})") from exc

@@ -178,7 +178,7 @@ class Start:
 
 # --- The run
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands after a step. loss: the mean since the last row of the log; psnr: the last measured.
 
     is_checkpoint: whether one follows this step.
@@ -212,7 +212,7 @@ class TrainingRun:
     held_damaged: Sequence[str] = ()
     clock: Clock = wall_clock
     stop: Callable[[], bool] = lambda: False
-    on_progress: Callable[[Progress], object] = lambda progress: None
+    on_progress: Callable[[TrainingProgress], object] = lambda progress: None
     note: Callable[[str], object] = lambda text: None
     wait_share: float = 0.0
     loss: float = math.nan
@@ -282,10 +282,10 @@ class TrainingRun:
         self.trainer.seconds, num_asked = processes.summed(told).tolist()
         return bool(num_asked)
 
-    def _progress(self, rate: float, *, is_checkpoint: bool = False) -> Progress:
+    def _progress(self, rate: float, *, is_checkpoint: bool = False) -> TrainingProgress:
         if self.losses:
             self.loss = fmean(self.losses)
-        return Progress(
+        return TrainingProgress(
             step=self.trainer.step,
             seconds=self.trainer.seconds,
             loss=self.loss,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dmps_cli.training.budgets import Budget
     from dmps_cli.training.photographs import Collection, Photo
-    from dmps_cli.training.run import Progress, Start, TrainingRun
+    from dmps_cli.training.run import Start, TrainingProgress, TrainingRun
     from dmps_cli.training.state import Files
     from dmps_cli.training.trainer import Trainer
 
@@ -314,10 +314,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def reporter(budget: Budget, listener: Listener, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
+def reporter(
+    budget: Budget, listener: Listener, show: Callable[[float, str], None]
+) -> Callable[[TrainingProgress], None]:
     """Moves the bar after each step; leaves a line for each checkpoint."""
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         at = progress.step, progress.seconds
         left = clock_text(budget.seconds_left(*at, progress.steps_per_second))
         show(budget.spent(*at), f"{describe(progress, ' steps/s')}, {left} left")
@@ -327,7 +329,7 @@ def reporter(budget: Budget, listener: Listener, show: Callable[[float, str], No
     return report
 
 
-def describe(progress: Progress, unit: str) -> str:
+def describe(progress: TrainingProgress, unit: str) -> str:
     """'step 812, 1.90 steps/s, loss 0.3120, PSNR 33.10 30.11 26.71': a terminal of 80 columns has room for more."""
     psnr = " ".join(f"{value:.2f}" for value in progress.psnr.values())
     measured = f", PSNR {psnr}" if psnr else ""
