@@ -268,7 +268,7 @@ class Collection:
 CROPS, ORDER, NOISE = range(3)  # purposes of draws: streams that must never coincide
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """x: (B, C, H, W) of uint8; s: (B,) noise levels; eps: like x, normal draws in float32.
 
     whole: how many images the step has on all processes, None if they are all here; x holds this one's part, or, where
@@ -309,7 +309,7 @@ class Shapes:
         return (step // 4) * (3 * self.batch + self.large_batch) + (step % 4) * self.batch
 
 
-def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed: int, step: int) -> Batch:
+def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed: int, step: int) -> TrainingBatch:
     """The crops of a step, each flipped and turned by a multiple of 90 degrees at random, their noise and its levels.
 
     Of a photograph smaller than a large crop, the edge is mirrored. Of several processes each draws the same, and keeps
@@ -322,7 +322,7 @@ def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed
     s = torch.from_numpy(levels.draw(rng, count)).float()
     own = [*processes.own_part(count)] or [0]
     x = torch.from_numpy(np.stack([crops[k] for k in own])).permute(0, 3, 1, 2)
-    return Batch(x, s[own], torch.stack([_noise((seed, NOISE, step, k), x.shape[1:]) for k in own]), count)
+    return TrainingBatch(x, s[own], torch.stack([_noise((seed, NOISE, step, k), x.shape[1:]) for k in own]), count)
 
 
 def _noise(key: tuple[int, ...], shape: torch.Size) -> Tensor:

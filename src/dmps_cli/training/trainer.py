@@ -26,7 +26,7 @@ from dmps_cli.training.budgets import Budget, budget_of
 from dmps_cli.training.muon import MuonAdamW
 from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.training.objective import LARGEST_NORM, SIGMAS, average_decay, edm_loss, learning_rate, psnr, stored
-from dmps_cli.training.photographs import Batch, Photo, Shapes, decode
+from dmps_cli.training.photographs import Photo, Shapes, TrainingBatch, decode
 
 VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 """Of at most so many photographs the middle square of so many px."""
@@ -107,7 +107,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device))
 
     @torch.enable_grad()
-    def take_step(self, batch: Batch) -> float:
+    def take_step(self, batch: TrainingBatch) -> float:
         """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
         whole = len(batch.x) if batch.whole is None else batch.whole
         own = range(whole) if batch.whole is None else processes.own_part(whole)
