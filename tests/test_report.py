@@ -20,7 +20,7 @@ from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report import latex
 from dmps_cli.report.paper import beside_paper, paper_notes, paper_rows, paper_seconds, paper_seconds_notes
 from dmps_cli.report.settings import compact
-from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet, score_caption
+from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet, score_caption
 from dmps_cli.report.statistics import student_t, summaries
 from dmps_cli.report.tables import CI, STD, Row, best, column_names, csv_text, json_text, markdown, means, ranks
 from dmps_cli.report.writers import table_files
@@ -222,10 +222,10 @@ def example() -> tuple[Image.Image, list[SheetRow]]:
     grey, wide = noise_picture(128, 128, 2, "L"), noise_picture(128, 64, 3)
     rows = [
         SheetRow(
-            label="sr4", note="a.png", pictures=[Picture(image=truth), Picture(image=small, caption="PSNR 19 dB")]
+            label="sr4", note="a.png", pictures=[SheetCell(image=truth), SheetCell(image=small, caption="PSNR 19 dB")]
         ),
-        SheetRow(label="colorize", note="b.png", pictures=[Picture(image=wide), Picture(image=grey, caption="x")]),
-        SheetRow(label="denoise", pictures=[None, Picture(image=truth)]),
+        SheetRow(label="colorize", note="b.png", pictures=[SheetCell(image=wide), SheetCell(image=grey, caption="x")]),
+        SheetRow(label="denoise", pictures=[None, SheetCell(image=truth)]),
     ]
     return contact_sheet(["truth", "measurement"], rows, footnote="sigma_y 0.05 " * 20), rows
 
@@ -259,7 +259,7 @@ def test_margins_are_white_and_an_empty_cell_stays_empty() -> None:
 
 def test_labels_captions_and_footnote_stand_around_the_picture() -> None:
     picture = noise_picture(128, 128, 0)
-    rows = [SheetRow(label="sr4", note="a.png", pictures=[Picture(image=picture, caption="PSNR 19 dB")])]
+    rows = [SheetRow(label="sr4", note="a.png", pictures=[SheetCell(image=picture, caption="PSNR 19 dB")])]
     sheet = contact_sheet(["truth"], rows, footnote="note")
     ((left, top),) = find(sheet, np.asarray(picture))
     ink = (np.asarray(sheet) != 255).any(-1)
@@ -271,7 +271,7 @@ def test_labels_captions_and_footnote_stand_around_the_picture() -> None:
 
 def test_without_texts_there_is_nothing_but_the_picture_and_its_hairline() -> None:
     picture = noise_picture(128, 128, 0)
-    sheet = contact_sheet([""], [SheetRow(label="", pictures=[Picture(image=picture)])])
+    sheet = contact_sheet([""], [SheetRow(label="", pictures=[SheetCell(image=picture)])])
     ((left, top),) = find(sheet, np.asarray(picture))
     ink = (np.asarray(sheet) != 255).any(-1)
     ink[top - 1 : top + 129, left - 1 : left + 129] = False
@@ -280,14 +280,14 @@ def test_without_texts_there_is_nothing_but_the_picture_and_its_hairline() -> No
 
 def test_cell_scales_the_sheet_down() -> None:
     picture = Image.new("RGB", (512, 256), (10, 20, 30))
-    sheet = np.asarray(contact_sheet(["a"], [SheetRow(label="", pictures=[Picture(image=picture)])], cell=128))
+    sheet = np.asarray(contact_sheet(["a"], [SheetRow(label="", pictures=[SheetCell(image=picture)])], cell=128))
     assert (sheet == (10, 20, 30)).all(-1).sum() == 128 * 64
 
 
 def test_a_long_name_is_broken_not_cut() -> None:
     short, long = (
         contact_sheet(
-            ["a"], [SheetRow(label="sr4", note="n" * count, pictures=[Picture(image=noise_picture(128, 128, 0))])]
+            ["a"], [SheetRow(label="sr4", note="n" * count, pictures=[SheetCell(image=noise_picture(128, 128, 0))])]
         )
         for count in (10, 300)
     )
@@ -304,7 +304,7 @@ def test_rows_must_fill_the_columns() -> None:
 
 def test_many_columns_go_on_below_in_places_of_equal_distance() -> None:
     pictures = [noise_picture(128, 128, seed) for seed in range(14)]
-    shown = [Picture(image=p, caption="PSNR 27.31 dB  LPIPS 0.1234" * (k % 2)) for k, p in enumerate(pictures)]
+    shown = [SheetCell(image=p, caption="PSNR 27.31 dB  LPIPS 0.1234" * (k % 2)) for k, p in enumerate(pictures)]
     sheet = contact_sheet([f"dmps, NFE {k}, lambda 1.75" for k in range(14)], [SheetRow(label="sr4", pictures=shown)])
     places = [place for picture in pictures for place in find(sheet, np.asarray(picture))]
     assert len(places) == 14

@@ -114,12 +114,12 @@ def draw(results: Sequence[Result]) -> Image.Image:
     """The contact sheet: a row per photograph and task, PSNR and LPIPS under each restoration."""
     from PIL import Image
 
-    from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet, score_caption
+    from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet, score_caption
 
     def sheet_row(result: Result) -> SheetRow:
         captions = ["", "", *map(score_caption, result.sidecars.values())]
         pictures = [
-            Picture(image=Image.open(path), caption=caption)
+            SheetCell(image=Image.open(path), caption=caption)
             for path, caption in zip(result.pictures, captions, strict=True)
         ]
         return SheetRow(label=result.task, note=Path(result.photo).stem, pictures=pictures)

@@ -24,7 +24,7 @@ INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class SheetCell:
     """A picture of the sheet, of any size and mode, and the line under it."""
 
     image: Image.Image
@@ -37,7 +37,7 @@ class SheetRow:
 
     label: str
     note: str = ""
-    pictures: Sequence[Picture | None]
+    pictures: Sequence[SheetCell | None]
 
 
 def score_caption(row: Row, names: Sequence[str] = ("psnr", "lpips")) -> str:
@@ -101,9 +101,9 @@ def task_sheet(
     """
     columns = case_columns(cases)
 
-    def picture(shot: Shot | None) -> Picture | None:
+    def picture(shot: Shot | None) -> SheetCell | None:
         image = shot and shot.opened()
-        return Picture(image=image, caption=shot.caption(metrics)) if shot and image else None
+        return SheetCell(image=image, caption=shot.caption(metrics)) if shot and image else None
 
     rows = [
         SheetRow(label=case.task, note=case.image, pictures=[*map(picture, case_shots(case, columns))])
@@ -158,12 +158,12 @@ def _part(row: SheetRow, part: slice) -> SheetRow:
 def _fitted(row: SheetRow, cell: int) -> SheetRow:
     from PIL import Image
 
-    def fit(picture: Picture) -> Picture:
+    def fit(picture: SheetCell) -> SheetCell:
         scale = cell / max(picture.image.size)
         size = (max(1, round(picture.image.width * scale)), max(1, round(picture.image.height * scale)))
         kernel = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
         rgb = picture.image.convert("RGB")
-        return Picture(image=rgb if size == rgb.size else rgb.resize(size, kernel), caption=picture.caption)
+        return SheetCell(image=rgb if size == rgb.size else rgb.resize(size, kernel), caption=picture.caption)
 
     return SheetRow(label=row.label, note=row.note, pictures=[picture and fit(picture) for picture in row.pictures])
 
@@ -188,7 +188,7 @@ class _Grid:
         self.head += self.gap if self.head else 0
         self.row_gap = 2 * self.gap if any(self.feet) else self.gap
 
-    def _caption(self, picture: Picture | None) -> list[str]:
+    def _caption(self, picture: SheetCell | None) -> list[str]:
         """The lines under a picture: one if it has room, else one for each score and more for a long one."""
         caption = picture.caption if picture else ""
         if not caption or _width(caption, self.text_font) <= self.cell:
@@ -238,7 +238,7 @@ class _Grid:
         y = _draw_lines(pen, (left, y), self.labels[index], INK, self.title_font)
         _draw_lines(pen, (left, y), self.notes[index], FAINT, self.text_font)
 
-    def _draw_picture(self, sheet: Image.Image, pen: ImageDraw, picture: Picture, box: tuple[int, int, int]) -> None:
+    def _draw_picture(self, sheet: Image.Image, pen: ImageDraw, picture: SheetCell, box: tuple[int, int, int]) -> None:
         x, y, height = box
         left, top = x + (self.cell - picture.image.width) // 2, y + (height - picture.image.height) // 2
         right, bottom = left + picture.image.width, top + picture.image.height
