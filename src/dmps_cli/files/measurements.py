@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
     }
 
 
-class Source(Struct, frozen=True, kw_only=True):
+class OriginalFile(Struct, frozen=True, kw_only=True):
     """The photograph that was degraded. crop: (left, top, width, height) px of it that were used."""
 
     file: FileName
@@ -74,7 +74,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     sigma_y: Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
     seed: int
     image_shape: tuple[Side, Side, Side]
-    source: Source
+    source: OriginalFile
     picture: FileName
     picture_sha256: str
     measurement: FileName
