@@ -20,7 +20,7 @@ from dmps_cli import pipeline, report
 from dmps_cli.cli.main import app
 from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.evaluation.outcomes import heat_map, of_samples
-from dmps_cli.evaluation.pictures import Fit, image_key
+from dmps_cli.evaluation.pictures import Framing, image_key
 from dmps_cli.evaluation.results import HEAT_NOTE
 from dmps_cli.metrics.scorer import Scorer
 from tests.shell import Dmps, photo, pixels
@@ -535,7 +535,7 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     assert (small.code, "24 x 24 px, smaller than --image-size 32" in small.err) == (1, True)
     assert dmps("eval", "--dataset", "cut", "--image-size", "32").code == 2
     plane = torch.from_numpy(np.linspace(-0.5, 0.5, 48, dtype=np.float32)).expand(1, 3, 40, 48)
-    halved = Fit(size=20, how="resize").apply(plane)
+    halved = Framing(size=20, how="resize").apply(plane)
     expected = plane[..., 4:44].unflatten(-1, (20, 2)).mean(-1)[..., :20, :]
     assert halved.shape == (1, 3, 20, 20)
     assert (halved - expected)[..., 2:-2].abs().max() < 1e-6

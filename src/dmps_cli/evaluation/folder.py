@@ -84,7 +84,7 @@ _Row = defstruct(
 """What a row must say; those of the columns that name files name none outside of the folder."""
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class ProblemRecord(Struct, frozen=True, kw_only=True):
     """A task of a configuration, its noise, the ways in which it is solved."""
 
     task: TaskName
@@ -111,7 +111,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     samples: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
     metrics: list[Annotated[str, one_of(METRICS)]]
     lpips_net: Annotated[str, one_of(LPIPS_NETS)]
-    problems: list[Problem]
+    problems: list[ProblemRecord]
 
 
 class RunFile(Struct, frozen=True, kw_only=True):

@@ -111,7 +111,7 @@ def _names(path: Path) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class Framing:
     """What of a picture is used: size px a side by `how`, one of FITS; None: all of it, as it is."""
 
     size: int | None = None
@@ -170,9 +170,9 @@ class PictureOptions:
     )
     shard: str | None = option("Only share I of N of the photographs; --merge joins the shares' folders.", "I/N")
 
-    def fitted(self) -> Fit:
+    def fitted(self) -> Framing:
         """What of each. Raises UsageError."""
-        return Fit(size=self.image_size, how=self.fit)
+        return Framing(size=self.image_size, how=self.fit)
 
     def share(self) -> tuple[int, int]:
         """(I, N). Raises UsageError."""

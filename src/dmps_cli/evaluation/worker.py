@@ -33,7 +33,7 @@ from dmps_cli.evaluation.folder import (
     truth_file,
     unique,
 )
-from dmps_cli.evaluation.pictures import Fit, share
+from dmps_cli.evaluation.pictures import Framing, share
 from dmps_cli.evaluation.results import Results
 from dmps_cli.files.atomic import atomic_write, sha256_file
 from dmps_cli.files.reading import inside
@@ -77,7 +77,7 @@ def configuration(
     plans: Sequence[OperatorPlan],
     samplings: Mapping[str, Sequence[Sampling]],
     pictures: Mapping[str, Path],
-    fit: Fit,
+    fit: Framing,
     samples: int,
     compute: ComputeOptions,
     prior: LoadedPrior,
@@ -133,7 +133,7 @@ class Worker:
 
     pictures: Mapping[str, Path]
     part: tuple[int, int]
-    fit: Fit
+    fit: Framing
     plan: Plan
     prior: LoadedPrior
     scorer: Scorer
