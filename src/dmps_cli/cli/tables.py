@@ -34,7 +34,7 @@ _ANY_WIDTH = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class Layout:
     """How a console table is laid out. gap: spaces between columns, 1 to 3; lines: of a mean with its interval.
 
     breaks_heads: no heading is wider than its cells and longest word need; moves_constants: columns in which all rows
@@ -47,22 +47,22 @@ class Form:
     moves_constants: bool = False
 
 
-WIDE = Form()
+WIDE = Layout()
 
 
 FORMS = (
     WIDE,
-    Form(gap=2, breaks_heads=True),
-    Form(gap=2, breaks_heads=True, lines=2),
-    Form(gap=2, breaks_heads=True, lines=2, moves_constants=True),
-    Form(gap=2, breaks_heads=True, lines=3, moves_constants=True),
-    Form(gap=1, breaks_heads=True, lines=3, moves_constants=True),
+    Layout(gap=2, breaks_heads=True),
+    Layout(gap=2, breaks_heads=True, lines=2),
+    Layout(gap=2, breaks_heads=True, lines=2, moves_constants=True),
+    Layout(gap=2, breaks_heads=True, lines=3, moves_constants=True),
+    Layout(gap=1, breaks_heads=True, lines=3, moves_constants=True),
 )
 """From the widest to the narrowest."""
 
 
 def console_table(
-    rows: Sequence[Row], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Form = WIDE
+    rows: Sequence[Row], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Layout = WIDE
 ) -> Table:
     """A rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
 
@@ -96,7 +96,7 @@ def _constants(rows: Sequence[Row]) -> dict[str, str]:
     return {name: str(value) for name, value in alike.items() if isinstance(value, str | int)}
 
 
-def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Form) -> None:
+def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Layout) -> None:
     head = visible_bytes(heading(name))
     widest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     if form.breaks_heads:
