@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm
-from dmps_cli.nets.options import MAX_BLOCKS, Options
+from dmps_cli.nets.options import MAX_BLOCKS, NetworkOptions
 
 NUM_GROUPS = 32
 MAX_PERIOD = 10_000.0
@@ -71,7 +71,7 @@ class ADMConfig:
             raise OptionsError(
                 f"{where}: unknown ADM argument {min(unknown)}; known are {', '.join(sorted(_ARGUMENTS))}"
             )
-        options = Options(arguments, "ADM", where)
+        options = NetworkOptions(arguments, "ADM", where)
         if options.boolean("class_cond"):
             raise OptionsError(f"{where}: class-conditional ADM networks are not supported; use an unconditional one")
         size, num_heads = options.integer("image_size"), options.integer("num_heads", 1)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm, at_least_float32
-from dmps_cli.nets.options import MAX_BLOCKS, Options
+from dmps_cli.nets.options import MAX_BLOCKS, NetworkOptions
 
 GROUP_EPS = 1e-6
 UNUSED_BUFFERS = frozenset({"sigmas"})
@@ -84,7 +84,7 @@ class NCSNppConfig:
         for name, value in flat.items():
             if name in _BUILT and value != _BUILT[name]:
                 raise OptionsError(f"{where}: NCSN++ with {name} {value!r} is not supported, only {_BUILT[name]!r}")
-        read = Options(flat, "NCSN++", where)
+        read = NetworkOptions(flat, "NCSN++", where)
         size = read.integer("image_size")
         return cls(
             channels=read.integer("num_channels", 3),

@@ -16,7 +16,7 @@ _REQUIRED = object()
 
 
 @dataclass(frozen=True)
-class Options:
+class NetworkOptions:
     """Options of a network, from TOML or JSON. kind: the network's name; where: what they were read from."""
 
     values: Mapping[str, object]

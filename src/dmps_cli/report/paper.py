@@ -17,7 +17,7 @@ from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import resolve
 
-Scores = tuple[float, float, float]
+PaperScores = tuple[float, float, float]
 PAPER = "paper"  # what --compare takes
 
 
@@ -41,11 +41,11 @@ class PaperTable:
     sampler: str
     nfe: int
     num_images: int
-    scores: dict[str, dict[str, Scores]]
+    scores: dict[str, dict[str, PaperScores]]
     seconds: dict[str, float]
 
 
-def _by_task(tasks: Sequence[str], **methods: Sequence[Scores]) -> dict[str, dict[str, Scores]]:
+def _by_task(tasks: Sequence[str], **methods: Sequence[PaperScores]) -> dict[str, dict[str, PaperScores]]:
     return {name.replace("_", "-"): dict(zip(tasks, scores, strict=True)) for name, scores in methods.items()}
 
 
