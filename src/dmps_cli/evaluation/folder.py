@@ -55,8 +55,8 @@ MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 
 
 MAX_SAMPLES = 10_000
-TaskName = Annotated[str, one_of(TASKS)]
-Sigma = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
+KnownTask = Annotated[str, one_of(TASKS)]
+SigmaY = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 
@@ -65,8 +65,8 @@ _Row = defstruct(
     "_Row",
     [
         ("image", RelativePath),
-        ("task", TaskName),
-        ("sigma_y", Sigma),
+        ("task", KnownTask),
+        ("sigma_y", SigmaY),
         ("method", Annotated[str, one_of(METHODS)]),
         ("sampler", Annotated[str, one_of(SAMPLERS)]),
         ("spacing", Annotated[str, one_of(SPACINGS)]),
@@ -87,9 +87,9 @@ _Row = defstruct(
 class ProblemRecord(Struct, frozen=True, kw_only=True):
     """A task of a configuration, its noise, the ways in which it is solved."""
 
-    task: TaskName
+    task: KnownTask
     operator: dict[str, Any]
-    sigma_y: Sigma
+    sigma_y: SigmaY
     samplings: list[dict[str, str | float | None]]
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ _ALEXNET = Path(str(files("dmps_cli"))) / "data" / "lpips_alexnet.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LpipsNet:
+class LpipsBackbone:
     """A backbone of LPIPS. torchvision: its entry there, whose file is fetched; None for the one in the package."""
 
     min_px: int
@@ -35,9 +35,9 @@ class LpipsNet:
 
 
 LPIPS_NETS = {
-    "alex": LpipsNet(min_px=31, torchvision=None),
-    "vgg": LpipsNet(min_px=16, torchvision="VGG16_Weights.IMAGENET1K_V1"),
-    "squeeze": LpipsNet(min_px=17, torchvision="SqueezeNet1_1_Weights.IMAGENET1K_V1"),
+    "alex": LpipsBackbone(min_px=31, torchvision=None),
+    "vgg": LpipsBackbone(min_px=16, torchvision="VGG16_Weights.IMAGENET1K_V1"),
+    "squeeze": LpipsBackbone(min_px=17, torchvision="SqueezeNet1_1_Weights.IMAGENET1K_V1"),
 }
 
 

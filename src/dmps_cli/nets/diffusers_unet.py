@@ -30,7 +30,7 @@ CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 
 
 MAX_STEPS = 100_000
-Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Beta = Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
@@ -60,13 +60,13 @@ class Network(Struct, frozen=True, kw_only=True, rename={"class_name": "_class_n
     """What is checked of a network's config.json before diffusers builds it."""
 
     class_name: str = ""
-    sample_size: Count | list[Count] | None = None
-    in_channels: Count = 3
-    out_channels: Count = 3
+    sample_size: Width | list[Width] | None = None
+    in_channels: Width = 3
+    out_channels: Width = 3
     layers_per_block: Annotated[int, Meta(ge=1, le=MAX_BLOCKS)] = 2
-    block_out_channels: Annotated[list[Count], Meta(min_length=1, max_length=MAX_LEVELS)] | None = None
-    attention_head_dim: Count | None = 8
-    norm_num_groups: Count = 32
+    block_out_channels: Annotated[list[Width], Meta(min_length=1, max_length=MAX_LEVELS)] | None = None
+    attention_head_dim: Width | None = 8
+    norm_num_groups: Width = 32
     time_embedding_type: str = "positional"
     class_embed_type: str | None = None
     num_class_embeds: int | None = None
