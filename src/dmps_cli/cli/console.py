@@ -15,7 +15,7 @@ from dmps_cli.errors import OutputError
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
-    from dmps_cli.report.tables import Row
+    from dmps_cli.report.tables import TableRow
 
 
 Advance = Callable[[], None]
@@ -104,7 +104,7 @@ class Console:
         if not self.as_json:
             _print(render)
 
-    def table(self, rows: Sequence[Row]) -> None:
+    def table(self, rows: Sequence[TableRow]) -> None:
         """Rows as a table."""
         from dmps_cli.cli.tables import fitted_table
 

@@ -17,7 +17,7 @@ from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.settings import compact
 from dmps_cli.report.tables import (
     WITHIN,
-    Row,
+    TableRow,
     best,
     full_text,
     heading,
@@ -62,7 +62,7 @@ FORMS = (
 
 
 def console_table(
-    rows: Sequence[Row], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Layout = WIDE
+    rows: Sequence[TableRow], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Layout = WIDE
 ) -> Table:
     """A rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
 
@@ -89,14 +89,14 @@ def console_table(
     return table
 
 
-def _constants(rows: Sequence[Row]) -> dict[str, str]:
+def _constants(rows: Sequence[TableRow]) -> dict[str, str]:
     """The columns of names and counts in which several rows agree, with what they say."""
     found = {name: {row.get(name) for row in rows} for name in shown_columns(rows)}
     alike = {name: values.pop() for name, values in found.items() if len(rows) > 1 and len(values) == 1}
     return {name: str(value) for name, value in alike.items() if isinstance(value, str | int)}
 
 
-def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Layout) -> None:
+def _add_column(table: Table, rows: Sequence[TableRow], name: str, texts: Sequence[str], form: Layout) -> None:
     head = visible_bytes(heading(name))
     widest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     if form.breaks_heads:
@@ -111,7 +111,7 @@ def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[st
         table.add_column(Text(head), overflow="fold", min_width=min(widest, _LEAST_TEXT))
 
 
-def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:
+def _starred_column(rows: Sequence[TableRow], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:
     # the star in front: behind, it would push the digits out of line
     cells = [visible_bytes(full_text(row, name)) for row in rows]
     texts = ["*" * ((index, name) in marked) + cell for index, cell in enumerate(cells)]
@@ -131,7 +131,7 @@ def _aligned(texts: Sequence[str], lines: int) -> list[str]:
     return ["\n".join(line.rjust(widest) for line in cell) for cell in split]
 
 
-def fitted_table(rows: Sequence[Row], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
+def fitted_table(rows: Sequence[TableRow], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
     """The table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
     console = Console(file=stream)
     for form in FORMS:
@@ -160,7 +160,7 @@ def console_text(table: Table, stream: TextIO) -> str:
 
 
 def console_report(
-    summary: Sequence[Row],
+    summary: Sequence[TableRow],
     protocol: Protocol,
     stream: TextIO,
     *,

@@ -27,7 +27,7 @@ from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     from dmps_cli.evaluation.timing import Trial
-    from dmps_cli.report.tables import Row
+    from dmps_cli.report.tables import TableRow
 
 
 @command_options
@@ -145,7 +145,7 @@ def time(
             console.result(note)
 
 
-def shown(row: Row) -> dict[str, Any]:
+def shown(row: TableRow) -> dict[str, Any]:
     """The columns for people: parts as shares of the time; knobs, which the notes and --json have, left out."""
     seconds = row["seconds"]
     assert isinstance(seconds, float)

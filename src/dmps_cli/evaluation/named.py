@@ -33,7 +33,7 @@ from dmps_cli.listener import SILENT, Listener
 _BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
 MAX_LISTING = 2**26  # bytes
 _BATCH = 64  # rows in memory at a time
-Row = Annotated[int, Meta(ge=0, le=10**12)]
+RowNumber = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, form("a text that is not empty", r"\s*[^\s\0][^\0]*")]
 
 
@@ -48,7 +48,7 @@ class DataTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     repo: Annotated[str, form("owner/name", r"[\w.-]+(/[\w.-]+)?")]
     split: Text
     column: Text = "image"
-    rows: tuple[Row, Row] | None = None
+    rows: tuple[RowNumber, RowNumber] | None = None
     revision: Annotated[str, form("a branch, a tag or a commit", r"[\w./-]{1,255}")] = "main"
     files: Text | None = None
     where: dict[str, str | int] = {}
@@ -181,7 +181,7 @@ def _files(card: DataCard, shard: _Shard, commit: str, start: int, rows: Sequenc
 
 
 def _written(folder: Path) -> dict[int, Path]:
-    """Row -> its picture, of those that are there; each is whole, or is not there."""
+    """RowNumber -> its picture, of those that are there; each is whole, or is not there."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names alone
     except FileNotFoundError:
@@ -289,8 +289,8 @@ def _fetched(card: DataCard, shard: _Shard, commit: str, link: Link) -> Path:
 class _Index(Struct, frozen=True, kw_only=True):
     """What is to be remembered of a shard: how many rows it has, and which of them `where` keeps (None: all)."""
 
-    rows: Row
-    kept: list[Row] | None
+    rows: RowNumber
+    kept: list[RowNumber] | None
 
 
 def _index(card: DataCard, shard: _Shard, commit: str, link: Link) -> _Index:

@@ -29,7 +29,7 @@ from dmps_cli.tasks.table import shown_size
 if TYPE_CHECKING:
     from dmps_cli.listener import Listener
     from dmps_cli.report.sheets import Case, Shot
-    from dmps_cli.report.tables import Row as TableRow
+    from dmps_cli.report.tables import TableRow
 
 
 GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs

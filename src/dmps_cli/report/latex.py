@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from dmps_cli.metrics.table import METRICS
-from dmps_cli.report.tables import CELL_NOTE, Row, full_text, has_intervals, heading, is_numeric, ranks, shown_columns
+from dmps_cli.report.tables import (
+    CELL_NOTE,
+    TableRow,
+    full_text,
+    has_intervals,
+    heading,
+    is_numeric,
+    ranks,
+    shown_columns,
+)
 from dmps_cli.text import stripped
 
 _SPECIAL = str.maketrans(
@@ -30,7 +39,7 @@ def escaped(text: str) -> str:
 
 
 def latex(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     *,
     best_within: Sequence[str] | None = None,
     rules_between: str = "task",

@@ -14,7 +14,7 @@ from dmps_cli.report.sheets import Case, case_columns, case_shots
 from dmps_cli.report.tables import (
     CELL_NOTE,
     WITHIN,
-    Row,
+    TableRow,
     arrow_heading,
     full_text,
     has_intervals,
@@ -71,7 +71,7 @@ class Section:
     """A table of rows (of `summaries`, with the paper's beside them or not) under a heading; ranked within columns."""
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     within: Sequence[str] = WITHIN
 
 
@@ -143,7 +143,7 @@ def _section(section: Section) -> Iterator[str]:
         yield f'<p class="note">{_safe("; ".join(legend))}</p>'
 
 
-def _legend(rows: Sequence[Row], given: Set[int]) -> list[str]:
+def _legend(rows: Sequence[TableRow], given: Set[int]) -> list[str]:
     """How the cells are read. given: the ranks that are marked."""
     names = {1: "bold: the best", 2: "underlined: the second best"}
     return [CELL_NOTE] * has_intervals(rows) + [name for rank, name in names.items() if rank in given]

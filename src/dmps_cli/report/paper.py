@@ -13,7 +13,7 @@ from typing import Any
 from dmps_cli.errors import UsageError
 from dmps_cli.methods.choice import as_typed, resolve_sampling
 from dmps_cli.methods.knobs import KNOBS
-from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
+from dmps_cli.report.tables import SOURCE, TableRow, Value, cell_text, grouped
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import resolve
 
@@ -116,7 +116,7 @@ def paper_rows(tasks: Sequence[str], samplers: Sequence[str], lpips_net: str) ->
     ]
 
 
-def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
+def beside_paper(rows: Sequence[TableRow], lpips_net: str) -> list[dict[str, Value]]:
     """The rows (of `summaries`, by task, sampler, ...), each task followed by the paper's rows for its samplers.
 
     A column `source` comes first: empty for ours. Columns are those of `rows`; what the paper does not give is None.
@@ -132,7 +132,7 @@ def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
 
 
 def paper_notes(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     lpips_net: str,
     channels: int = 3,
     *,
@@ -170,7 +170,7 @@ def _table(task: str, sampler: str) -> PaperTable | None:
     return next(having, None)
 
 
-def _absent(ours: Sequence[Row]) -> list[str]:
+def _absent(ours: Sequence[TableRow]) -> list[str]:
     """The tasks that the paper has not; 'deblur on flow levels' for one that it has on others."""
     absent = []
     for key, _ in grouped(ours, ["task", "sampler"]):
@@ -182,7 +182,7 @@ def _absent(ours: Sequence[Row]) -> list[str]:
 
 
 def _condition_notes(
-    ours: Sequence[Row], operators: Mapping[str, Mapping[str, Any]], side: int | None
+    ours: Sequence[TableRow], operators: Mapping[str, Mapping[str, Any]], side: int | None
 ) -> Iterator[str]:
     """Noise, evaluations, operator and size of the paper's rows and of ours where they differ, by task and levels."""
     tasks: dict[tuple[str, str, str], list[str]] = {}
@@ -211,7 +211,7 @@ def _condition(name: str, texts: Sequence[str]) -> str:
     return f"{texts[0]} x {texts[0]}" if name == "px" else f"{name} {' and '.join(texts)}"
 
 
-def _setting_notes(ours: Sequence[Row]) -> Iterator[str]:
+def _setting_notes(ours: Sequence[TableRow]) -> Iterator[str]:
     """How the methods of the paper were set here where the paper set them otherwise at as many evaluations."""
     for key, rows in grouped(ours, ["method", "sampler"]):
         gaps = [gap for row in rows for gap in _setting_gaps(row)]
@@ -219,7 +219,7 @@ def _setting_notes(ours: Sequence[Row]) -> Iterator[str]:
             yield f"{key['method']} on {key['sampler']} levels has {', '.join(dict.fromkeys(gaps))}"
 
 
-def _setting_gaps(row: Row) -> Iterator[str]:
+def _setting_gaps(row: TableRow) -> Iterator[str]:
     task, method, sampler, nfe = str(row.get("task")), str(row.get("method")), str(row.get("sampler")), row.get("nfe")
     table = _table(task, sampler)
     if table is None or method not in table.scores or not isinstance(nfe, int):

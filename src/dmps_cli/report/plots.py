@@ -9,7 +9,7 @@ from html import escape
 
 from dmps_cli.report.settings import file_stem, label, problem_name, setting_names, varies_within
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
-from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, grouped, heading
+from dmps_cli.report.tables import CI, SOURCE, TableRow, arrow_heading, grouped, heading
 
 # Okabe & Ito (2008): told apart by the colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
@@ -198,7 +198,7 @@ def _tick_text(value: float) -> str:
 
 
 # --- From rows of `summaries` to charts
-def quality_chart(rows: Sequence[Row], metric: str, against: str, *, title: str | None = None) -> Chart:
+def quality_chart(rows: Sequence[TableRow], metric: str, against: str, *, title: str | None = None) -> Chart:
     """A metric over 'nfe' or 'seconds' (logarithmic), a line per method, sampler and setting of their knobs.
 
     rows: of `summaries`; those of the paper are left out. Lines run through the evaluations in rising order.
@@ -214,7 +214,7 @@ def quality_chart(rows: Sequence[Row], metric: str, against: str, *, title: str 
     )
 
 
-def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title: str | None = None) -> Chart:
+def sweep_chart(rows: Sequence[TableRow], metric: str, knob: str = "lambda", *, title: str | None = None) -> Chart:
     """A metric over a knob or the noise level, which is logarithmic; a line per whatever else differs."""
     ours = [row for row in rows if not row.get(SOURCE) and _number(row, metric) and _number(row, knob)]
     names = [name for name in ("method", "sampler", "sigma_y", "nfe", *setting_names(ours)) if name != knob]
@@ -233,7 +233,7 @@ def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title
     )
 
 
-def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
+def charts(rows: Sequence[TableRow], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
     """File stem -> chart, per task (and noise level, where there are several) and metric.
 
     quality against evaluations and against seconds; over the noise level and each knob that takes several values for
@@ -260,18 +260,18 @@ def _titled(chart: Chart, where: str) -> Chart:
     return replace(chart, title=f"{where}: {chart.title}")
 
 
-def _number(row: Row, name: str) -> bool:
+def _number(row: TableRow, name: str) -> bool:
     return isinstance(row.get(name), int | float)
 
 
-def _distinguishing(rows: Sequence[Row]) -> list[str]:
+def _distinguishing(rows: Sequence[TableRow]) -> list[str]:
     """Columns that make a line of its own: method, sampler, settings that vary at one number of evaluations."""
     first = ["method", *(["sampler"] if len({row.get("sampler") for row in rows}) > 1 else [])]
     by = ("method", "sampler", "nfe")
     return [*first, *(name for name in setting_names(rows) if varies_within(rows, name, by))]
 
 
-def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -> list[Series]:
+def _series(rows: Sequence[TableRow], metric: str, against: str, by: Sequence[str]) -> list[Series]:
     lines = []
     for key, members in grouped(rows, by):
         ordered = sorted(members, key=lambda row: _value(row, "nfe") if against == "seconds" else _value(row, against))
@@ -285,6 +285,6 @@ def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -
     return lines
 
 
-def _value(row: Row, name: str) -> float:
+def _value(row: TableRow, name: str) -> float:
     value = row.get(name)
     return float(value) if isinstance(value, int | float) else math.nan

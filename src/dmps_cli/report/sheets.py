@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dmps_cli.errors import InputError
 from dmps_cli.files.reading import open_regular
 from dmps_cli.metrics.table import METRICS
-from dmps_cli.report.tables import Row
+from dmps_cli.report.tables import TableRow
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +40,7 @@ class SheetRow:
     pictures: Sequence[SheetCell | None]
 
 
-def score_caption(row: Row, names: Sequence[str] = ("psnr", "lpips")) -> str:
+def score_caption(row: TableRow, names: Sequence[str] = ("psnr", "lpips")) -> str:
     """'PSNR 27.31 dB  LPIPS 0.1234': the metrics that the row has."""
     parts = [(METRICS[name], value) for name in names if isinstance(value := row.get(name), int | float)]
     return "  ".join(f"{metric.label} {metric.text(value)} {metric.unit}".rstrip() for metric, value in parts)
@@ -51,7 +51,7 @@ class Shot:
     """A picture of a run: a file (or the picture itself), the row of scores that belongs to it, if any, and a note."""
 
     picture: Path | Image.Image
-    row: Row = field(default_factory=dict)
+    row: TableRow = field(default_factory=dict)
     note: str = ""
 
     def caption(self, names: Sequence[str] = ("psnr", "lpips")) -> str:

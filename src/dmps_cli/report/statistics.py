@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import fmean, stdev
 
-from dmps_cli.report.tables import CI, STD, Row, Value, grouped
+from dmps_cli.report.tables import CI, STD, TableRow, Value, grouped
 
 CONFIDENCE = 0.95
 
 
 def summaries(
-    rows: Sequence[Row], by: Sequence[str], values: Sequence[str], *, unit: str = "image"
+    rows: Sequence[TableRow], by: Sequence[str], values: Sequence[str], *, unit: str = "image"
 ) -> list[dict[str, Value]]:
     """One row per group: its key, n, and of each of `values` the mean, NAME_std and NAME_ci95.
 
@@ -29,16 +29,16 @@ def summaries(
     ]
 
 
-def _units(rows: Sequence[Row], unit: str) -> list[list[Row]]:
+def _units(rows: Sequence[TableRow], unit: str) -> list[list[TableRow]]:
     """Rows of the same unit together; a row without one is alone."""
-    units: dict[object, list[Row]] = {}
+    units: dict[object, list[TableRow]] = {}
     for index, row in enumerate(rows):
         name = row.get(unit)
         units.setdefault((index,) if name is None else name, []).append(row)
     return [*units.values()]
 
 
-def _moments(units: Sequence[Sequence[Row]], name: str) -> dict[str, float | None]:
+def _moments(units: Sequence[Sequence[TableRow]], name: str) -> dict[str, float | None]:
     numbers: list[float] = []
     for rows in units:
         found = [value for row in rows if isinstance(value := row.get(name), int | float)]

@@ -12,7 +12,7 @@ from dmps_cli.report.tables import (
     CELL_NOTE,
     SOURCE,
     WITHIN,
-    Row,
+    TableRow,
     csv_text,
     has_intervals,
     json_text,
@@ -25,14 +25,14 @@ TABLES = (ROWS, MEANS, RESULTS)
 REPORTS = (MARKDOWN, LATEX, PAGE)
 
 
-def table_notes(summary: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
+def table_notes(summary: Sequence[TableRow], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
     """The sentences under a table: how a cell is read, the protocol, the caller's."""
     return [*([CELL_NOTE] if has_intervals(summary) else []), protocol.line(), *notes]
 
 
 def table_files(
-    rows: Sequence[Row],
-    summary: Sequence[Row],
+    rows: Sequence[TableRow],
+    summary: Sequence[TableRow],
     protocol: Protocol,
     facts: Mapping[str, Any],
     *,
@@ -59,8 +59,8 @@ def table_files(
 
 
 def results_object(
-    rows: Sequence[Row],
-    summary: Sequence[Row],
+    rows: Sequence[TableRow],
+    summary: Sequence[TableRow],
     protocol: Protocol,
     facts: Mapping[str, Any],
     *,

@@ -26,7 +26,7 @@ from dmps_cli.nets.natural_state import sigmas_of
 from dmps_cli.training.budgets import Budget, Minutes, Steps
 from dmps_cli.training.photographs import Collection, draw_batch
 from dmps_cli.training.state import Files, Saved, check_room, write_log, write_picture, write_prior, write_state
-from dmps_cli.training.trainer import PSNR_NAMES, Recipe, Row, Trainer
+from dmps_cli.training.trainer import PSNR_NAMES, LogRow, Recipe, Trainer
 from dmps_cli.weights.cards import card, metadata_of
 from dmps_cli.weights.reading import read_checkpoint
 
@@ -303,7 +303,7 @@ class TrainingRun:
         measured = trainer.validate(self.pictures) if is_checkpoint and not processes.rank() else {}
         self.psnr = measured or self.psnr
         progress = self._progress(rate, is_checkpoint=is_checkpoint)
-        row: Row = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
+        row: LogRow = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
         row["loss"] = progress.loss if self.losses else None
         if not (trainer.rows and trainer.rows[-1]["step"] == trainer.step):
             trainer.rows.append(row | dict.fromkeys(PSNR_NAMES) | {"wait_share": wait_share})

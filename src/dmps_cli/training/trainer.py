@@ -32,7 +32,7 @@ VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 """Of at most so many photographs the middle square of so many px."""
 
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 """Of the log."""
 
 
@@ -85,7 +85,7 @@ class Trainer:
         self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
         self.optimizer = MuonAdamW(self.net, fused=device.type in ("cpu", "cuda"))
         self.step, self.bad_steps, self.bad_in_a_row, self.seconds = 0, 0, 0, 0.0
-        self.rows: list[Row] = []
+        self.rows: list[LogRow] = []
 
     @property
     def share(self) -> float:
