@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dmps_cli import processes
 from dmps_cli.errors import OutputError
+from dmps_cli.listener import Advance
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
     from dmps_cli.report.tables import TableRow
-
-
-Advance = Callable[[], None]
 
 
 class StdoutError(Exception):

@@ -181,7 +181,7 @@ def _files(card: DataCard, shard: _Shard, commit: str, start: int, rows: Sequenc
 
 
 def _written(folder: Path) -> dict[int, Path]:
-    """RowNumber -> its picture, of those that are there; each is whole, or is not there."""
+    """Row -> its picture, of those that are there; each is whole, or is not there."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names alone
     except FileNotFoundError:

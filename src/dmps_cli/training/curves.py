@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.report.plots import ticks
+from dmps_cli.report.plots import Point, ticks
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 COLOURS = ("#1f5fa8", "#b8452f", "#3c8a4a")
 PANEL, MARGIN, TOP = (520, 340), 70, 50  # px
 FONT = 15
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
