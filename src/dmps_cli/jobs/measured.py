@@ -13,7 +13,7 @@ from dmps_cli.files.inputs import pictures_in
 from dmps_cli.files.measurements import RESTORATION_KIND, read_measurement, read_sidecar
 from dmps_cli.jobs.batch import OutputOptions, may_write
 from dmps_cli.jobs.noise import MeasuredNoise, estimated_noise, raised_noise
-from dmps_cli.jobs.plan import InputPlan, Noise, check_claimed, plan_operator
+from dmps_cli.jobs.plan import GivenSigma, InputPlan, check_claimed, plan_operator
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, planned_shape
@@ -108,7 +108,9 @@ def unfinished(
             yield Target(path=path, sample=k, overwrite=overwrite)
 
 
-def plan_input(path: Path, task: str | None, operator: OperatorOptions, sigma: Noise, listener: Listener) -> InputPlan:
+def plan_input(
+    path: Path, task: str | None, operator: OperatorOptions, sigma: GivenSigma, listener: Listener
+) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
     for note in notes:

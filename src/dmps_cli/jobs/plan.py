@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 
-Noise = float | Literal["auto"] | None
+GivenSigma = float | Literal["auto"] | None
 """What --sigma says: a standard deviation, that it is to be estimated, or nothing."""
 
 
@@ -42,7 +42,7 @@ class InputPlan:
 
 
 def plan_operator(
-    path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: Noise
+    path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: GivenSigma
 ) -> InputPlan:
     """The plan for an input, with notes where a flag contradicts the sidecar. Raises UsageError if it stays open."""
     if sidecar is not None:
@@ -63,7 +63,9 @@ def _noise(sigma: float | Literal["auto"]) -> dict[str, Any]:
     return {"sigma_y": 0.0, "is_estimated": True} if sigma == "auto" else {"sigma_y": sigma}
 
 
-def _plan_from_sidecar(path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: Noise) -> InputPlan:
+def _plan_from_sidecar(
+    path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: GivenSigma
+) -> InputPlan:
     measured = recorded_plan(path, sidecar)
     notes, given = [], options.given()
     recorded = measured.params if task == measured.task else {}
