@@ -20,8 +20,9 @@ from dmps_cli import pipeline, report
 from dmps_cli.cli.main import app
 from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.evaluation.outcomes import heat_map, of_samples
-from dmps_cli.evaluation.pictures import Framing, image_key
+from dmps_cli.evaluation.pictures import Framing
 from dmps_cli.evaluation.results import HEAT_NOTE
+from dmps_cli.files.atomic import name_key
 from dmps_cli.metrics.scorer import Scorer
 from tests.shell import Dmps, photo, pixels
 
@@ -252,7 +253,7 @@ def test_a_folder_within_an_evaluation_is_refused(dmps: Dmps, photos: Path) -> N
 def test_shards_merged_are_the_whole(dmps: Dmps, photos: Path, whole: list[Row]) -> None:
     for k in (1, 2, 3):
         assert dmps("eval", *PROBLEMS, "--no-images", "--out", f"runs/{k}", "--shard", f"{k}/3", "-q").code == 0
-    by_hash = sorted(NAMES, key=image_key)
+    by_hash = sorted(NAMES, key=name_key)
     assert {row["image"] for row in results("runs/1")} == {by_hash[0], by_hash[3]}
     assert {row["image"] for row in results("runs/2")} == {by_hash[1]}
     merged = dmps("eval", "--merge", "runs/3", "runs/1", "runs/2", "runs/1", "--out", "all")

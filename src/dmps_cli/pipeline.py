@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
+from dmps_cli.files.atomic import content_key
 from dmps_cli.levels import SAMPLERS
 from dmps_cli.methods.choice import Sampling, build_posterior
 from dmps_cli.methods.posterior import Posterior
@@ -35,7 +35,7 @@ def picture_key(x: Tensor) -> Key:
 
     x: (1, C, H, W) or (C, H, W), float32.
     """
-    return int.from_bytes(hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).digest()[:6], "big"), 0
+    return content_key(x.contiguous().cpu().numpy().tobytes()), 0
 
 
 BACKWARD_MEMORY = 4.5

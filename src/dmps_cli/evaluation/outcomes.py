@@ -13,7 +13,7 @@ from torch import Tensor
 from dmps_cli.device import stopwatch
 from dmps_cli.errors import DmpsError
 from dmps_cli.evaluation.folder import Row, row_key
-from dmps_cli.evaluation.pictures import image_key
+from dmps_cli.files.atomic import name_key
 from dmps_cli.files.images import cropped
 from dmps_cli.methods.choice import Sampling
 from dmps_cli.metrics.scorer import Scorer
@@ -146,13 +146,13 @@ def _solve(
     if problem.needs_colour and x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
     op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
-    y = degrade(x, op, problem.sigma_y, seed=plan.seed, keys=[(image_key(name), 0)])
+    y = degrade(x, op, problem.sigma_y, seed=plan.seed, keys=[(name_key(name), 0)])
     truth = op.picture(x)
     for sampling in problem.samplings:
         rows, samples = [], []
         try:
             for k, head in enumerate(plan.heads(name, problem, sampling)):
-                key = (image_key(name), k)
+                key = (name_key(name), k)
                 elapsed = stopwatch(op.device)
                 sample = restore(
                     Measurement(y, op, problem.sigma_y), prior, sampling, seed=plan.seed, keys=[key], on_step=on_step

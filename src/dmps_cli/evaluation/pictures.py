@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dmps_cli.checks import option
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.evaluation.folder import png_name
 from dmps_cli.evaluation.named import DataCard, Link, data_cards, row_origin, row_pictures
+from dmps_cli.files.atomic import name_key
 from dmps_cli.files.inputs import IMAGE_SUFFIXES, STDIN, is_picture, stdin_names
 from dmps_cli.files.measurements import is_evaluation, sidecar_kind
 from dmps_cli.files.reading import read_bytes
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 SAMPLES = "samples"
 FITS = ("crop", "resize")
-
-
-def image_key(name: str) -> int:
-    """A number for what an image is: its path relative to the data set, never its position in a list."""
-    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big")
 
 
 def list_pictures(
@@ -68,7 +63,7 @@ def origin(dataset: str) -> dict[str, str] | None:
 
 def share(pictures: Mapping[str, Path], index: int, count: int) -> dict[str, Path]:
     """Share `index` (from 1) of `count`: every count-th picture in the order of their keys, by name."""
-    by_key = sorted(pictures, key=image_key)
+    by_key = sorted(pictures, key=name_key)
     return {name: pictures[name] for name in sorted(by_key[index - 1 :: count])}
 
 

@@ -256,3 +256,13 @@ def sha256_file(path: Path) -> str:
 def sha256_bytes(content: bytes) -> str:
     """Hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()
+
+
+def content_key(content: bytes) -> int:
+    """Returns a number for what something is, wherever it stands: the first 48 bits of its sha256."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:6], "big")
+
+
+def name_key(name: str) -> int:
+    """Returns the number of a picture's name, which is its path relative to its folder."""
+    return content_key(os.fsencode(name))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dmps_cli import processes
 from dmps_cli.errors import InputError
-from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.atomic import name_key, sha256_file
 from dmps_cli.files.images import load_uint8, size_of
 from dmps_cli.files.inputs import IMAGE_SUFFIXES
 from dmps_cli.training.noise_levels import NoiseLevels
@@ -56,7 +56,7 @@ class Photo:
     @property
     def key(self) -> int:
         """A number for the name, the same in any collection."""
-        return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6], "big")
+        return name_key(self.name)
 
 
 def find_photos(
