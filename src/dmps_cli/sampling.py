@@ -74,10 +74,9 @@ class DrawnAhead:
     def __init__(self, noise: Noise, x: Tensor, count: int) -> None:
         self.noise, self.num_left = noise, count
         alike = torch.empty(x.shape, dtype=x.dtype)  # on the CPU, never written to
-        self.ahead = Ahead(lambda number: (self._states(), noise.like(alike)), count=count)
-
-    def _states(self) -> list[Tensor]:
-        return [generator.get_state() for generator in self.noise.generators]
+        self.ahead = Ahead(
+            lambda number: ([generator.get_state() for generator in noise.generators], noise.like(alike)), count=count
+        )
 
     def __enter__(self) -> Self:
         self.ahead.__enter__()

@@ -727,7 +727,8 @@ def _address(source: Source, client: httpx2.Client) -> tuple[str, dict[str, str]
         case Hub():
             return _hub_url(source), _hub_token()
         case HubListing():
-            return _listing_url(source), _hub_token()
+            revision = quote(source.revision, safe="")  # as HfApi.dataset_info(files_metadata=True) asks
+            return f"{_hub_endpoint()}/api/datasets/{source.repo}/revision/{revision}?blobs=true", _hub_token()
         case Drive():
             return _drive_url(source, client), {}
 
@@ -738,11 +739,6 @@ def _hub_url(source: Hub) -> str:
     return hf_hub_url(
         source.repo, source.file, repo_type=source.kind, revision=source.revision, endpoint=_hub_endpoint()
     )
-
-
-def _listing_url(source: HubListing) -> str:
-    """As HfApi.dataset_info(files_metadata=True) asks."""
-    return f"{_hub_endpoint()}/api/datasets/{source.repo}/revision/{quote(source.revision, safe='')}?blobs=true"
 
 
 def _hub_endpoint() -> str:

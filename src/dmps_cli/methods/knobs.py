@@ -76,19 +76,19 @@ def _number(option: str, value: str | float, what: str, is_right: Callable[[floa
     return number
 
 
-def _non_negative(option: str, value: str | float) -> float:
+def non_negative(option: str, value: str | float) -> float:
     return _number(option, value, "a non-negative number", lambda number: number >= 0.0)
 
 
-def _share(option: str, value: str | float) -> float:
+def share(option: str, value: str | float) -> float:
     return _number(option, value, "a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
 
 
-def _share_or_none(option: str, value: str | float | None) -> float | None:
-    return None if value is None else _share(option, value)
+def share_or_none(option: str, value: str | float | None) -> float | None:
+    return None if value is None else share(option, value)
 
 
-def _positive_or_none(option: str, value: str | float | None) -> float | None:
+def positive_or_none(option: str, value: str | float | None) -> float | None:
     if value in (None, "none"):
         return None
     assert value is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -130,7 +130,10 @@ def contact_sheet(
         128, *(side for row in rows for picture in row.pictures if picture for side in picture.image.size)
     )
     fitted = [_fitted(row, cell) for row in rows]
-    grids = [_Grid(columns[part], [_part(row, part) for row in fitted], cell) for part in _parts(len(columns))]
+    grids = [
+        _Grid(columns[part], [replace(row, pictures=row.pictures[part]) for row in fitted], cell)
+        for part in _parts(len(columns))
+    ]
     margin, gap, font = max(12, round(cell / 10)), 2 * grids[0].gap, grids[0].small_font
     width = max(grid.width for grid in grids) + 2 * margin
     lines = _wrap(footnote, font, width - 2 * margin)
@@ -149,10 +152,6 @@ def _parts(count: int) -> list[slice]:
     grids = max(1, math.ceil(count / MAX_COLUMNS))
     width = max(1, math.ceil(count / grids))
     return [slice(start, start + width) for start in range(0, max(count, 1), width)]
-
-
-def _part(row: SheetRow, part: slice) -> SheetRow:
-    return SheetRow(label=row.label, note=row.note, pictures=row.pictures[part])
 
 
 def _fitted(row: SheetRow, cell: int) -> SheetRow:
