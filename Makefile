@@ -1,11 +1,13 @@
-# demo, test and check each work on a fresh machine: they make the virtual environment they need.
+# demo, test, check and fuzz each work on a fresh machine: they make the virtual environment they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 DEVELOPED = $(VENV)/.developed
+MINUTES ?= 30
+SEED ?= 0
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz clean
 
 demo: $(INSTALLED)
 	$(BIN)/dmps demo --output demo --overwrite
@@ -19,6 +21,10 @@ check: $(DEVELOPED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/startup.py
+
+# What it finds goes to fuzz-findings/; the same SEED makes the same inputs.
+fuzz: $(DEVELOPED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(DEVELOPED)
 	$(BIN)/python benchmarks/bench.py

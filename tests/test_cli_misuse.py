@@ -485,6 +485,23 @@ def test_streams_that_are_full_closed_or_empty(tmp_path: Path) -> None:
     assert (empty.returncode, b"standard input names no file" in empty.stderr) == (1, True)
 
 
+def test_what_killed_runs_left_goes_with_the_next(dmps: Dmps, tmp_path: Path) -> None:
+    """Of the files that this run writes, in the folder of an evaluation any; not what others named alike."""
+    (tmp_path / "d").mkdir()
+    photo(tmp_path / "d" / "p.png")
+    assert dmps("eval", "--dataset", "d", "--tasks", "denoise", "--out", "run", *FAST).code == 0
+    mine = ["p_sr2.png", "p_sr2.npy", "p_sr2.json", "run/config.json", "run/report.html", "run/truth/gone.png"]
+    others = ["q_sr2.png", "run/of_others.png"]
+    left = {
+        name: (tmp_path / name).with_name(f".{Path(name).name}.{k:016x}.part") for k, name in enumerate(mine + others)
+    }
+    for path in left.values():
+        path.write_bytes(b"half")
+    assert dmps("degrade", "d/p.png", "--task", "sr2", "-o", "./").code == 0
+    assert dmps("eval", "--dataset", "d", "--tasks", "denoise", "--out", "run", *FAST).code == 0
+    assert [name for name, path in left.items() if path.exists()] == others
+
+
 def test_names_too_long_and_links_that_turn_in_circles(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
     (tmp_path / "loop").symlink_to("loop")

@@ -17,7 +17,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +30,7 @@ import pytest
 from dmps_cli.errors import InputError, OutputError, WeightsError
 from dmps_cli.files import downloads
 from dmps_cli.files.downloads import Drive, Fetched, Hub, Patience, Source, Web, cache_dir, fetch, parse_source, verify
-from dmps_cli.files.formats import CHECKPOINT
+from dmps_cli.files.formats import CHECKPOINT, JSON
 from tests.shell import Heard
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -777,6 +777,28 @@ def test_without_a_known_hash_the_first_bytes_tell(host: Host, get: Fetcher, con
         get(source, form=CHECKPOINT)
     assert get.names() == []
     assert get(host.put(b"PK\x03\x04" + CONTENT), form=CHECKPOINT).downloaded
+
+
+def test_no_more_is_taken_than_the_file_can_have(host: Host, get: Fetcher) -> None:
+    """A body without an end would fill the disk."""
+    small = replace(JSON, most=1000)
+    for length in (True, False):
+        with pytest.raises(WeightsError, match=r"more than (the )?1000"):
+            get(host.put(b"{" + CONTENT, length=length), form=small)
+    with pytest.raises(WeightsError, match="more than 1048577 bytes came"):
+        get(host.put(CONTENT * 5, length=False), size=1)
+    assert "net.pt" not in get.names()
+
+
+def test_an_address_of_this_machine_does_not_lead_away(get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act(request: httpx2.Request) -> httpx2.Response:
+        if request.url.host == "127.0.0.1":
+            return httpx2.Response(302, headers={"Location": "http://h/net.pt"})
+        return httpx2.Response(200, content=CONTENT)
+
+    play(monkeypatch, act)
+    with pytest.raises(WeightsError, match="it leads to h without encryption"):
+        get(Web(url="http://127.0.0.1:1/net.pt"))
 
 
 def test_sizes_that_are_no_numbers(host: Host, get: Fetcher) -> None:

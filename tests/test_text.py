@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.tables import fitted_table
 from dmps_cli.errors import OutputError
-from dmps_cli.report import latex
+from dmps_cli.report.latex import latex
 from dmps_cli.report.page import Section, html_page
 from dmps_cli.report.tables import csv_text, json_text, markdown
 from dmps_cli.text import csv_cell, in_one_line, json_safe, stripped, visible, visible_bytes

@@ -8,6 +8,7 @@ one process, and nothing here does anything.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ _PATIENCE = timedelta(days=7)  # for the slowest rank; one that dies is noticed 
 def _number(name: str, default: int) -> int:
     """A variable that torchrun sets; others set some of them too, so its own TORCHELASTIC_RUN_ID must be there."""
     text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() and "TORCHELASTIC_RUN_ID" in os.environ else default
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) and "TORCHELASTIC_RUN_ID" in os.environ else default
 
 
 def rank() -> int:

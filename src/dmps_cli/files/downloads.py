@@ -677,13 +677,14 @@ def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) 
                 raise _Interrupted("the file has changed since the download began")
             _check_room(order.target, (answer.total or 0) - offset)
             order.told(offset, answer.total)
-            part.write(_lively(response.iter_raw(), order.patience), offset, answer, order.told)
+            chunks = _bounded(_lively(response.iter_raw(), order.patience), offset, _most(order))
+            part.write(chunks, offset, answer, order.told)
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as exc:
         if "CERTIFICATE_VERIFY_FAILED" in str(exc):
             raise WeightsError(f"the server's certificate is not to be trusted ({exc})") from exc
         is_connected = not isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout)
         raise (_Interrupted if is_connected else _Unreachable)(_words(exc, order.patience)) from exc
-    except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as exc:  # the last of a host's name too long to be one
         raise WeightsError(str(exc) or type(exc).__name__) from exc
     got = _stat(part.path).st_size
     if answer.total is not None and got < answer.total:  # a server may send less of a range than was asked for
@@ -704,6 +705,25 @@ def _words(exc: httpx2.TransportError, patience: Patience) -> str:
     if isinstance(exc, httpx2.ConnectError):
         return f"no connection ({exc})"
     return "the connection was cut"
+
+
+def _most(order: _Order) -> float:
+    """Bytes after which no more are taken; a few too many are counted to the end, and said."""
+    if order.size is not None:
+        return order.size + _FEW
+    return order.form.most if order.form else math.inf
+
+
+_FEW = 2**20
+
+
+def _bounded(chunks: Iterator[bytes], offset: int, most: float) -> Iterator[bytes]:
+    """The chunks as they come. Raises WeightsError when they are more than the file can have: a disk would fill up."""
+    for chunk in chunks:
+        offset += len(chunk)
+        if offset > most:
+            raise WeightsError(f"more than {most:.0f} bytes came")
+        yield chunk
 
 
 def _lively(chunks: Iterator[bytes], patience: Patience) -> Iterator[bytes]:
@@ -794,7 +814,8 @@ def _check_status(response: httpx2.Response, source: Source, patience: Patience)
     if status not in (200, 206):
         raise WeightsError(f"HTTP {status}{_explained(response, source)}")
     way = [each.url for each in (*response.history, response)]
-    if way[0].scheme == "https" and (bare := [url.host for url in way if url.scheme != "https"]):
+    near = (way[0].host, *_THIS_MACHINE) if way[0].scheme == "http" else ()
+    if bare := [url.host for url in way if url.scheme != "https" and url.host not in near]:
         raise WeightsError(f"it leads to {bare[0]} without encryption")
     if _is_page(response):
         raise WeightsError("a web page came, not a file")
@@ -854,6 +875,8 @@ def _check_answer(order: _Order, answer: _Answer) -> None:
     """Raises WeightsError before the download if what the server announces is not the file due."""
     if order.size is not None and answer.total not in (None, order.size):
         raise WeightsError(f"the file has {answer.total} bytes there, {order.size} are due")
+    if (answer.total or 0) > (most := _most(order)):
+        raise WeightsError(f"the file has {answer.total} bytes there, more than the {most:.0f} that are plausible")
     if answer.sha256 and not _is_due(order, answer, answer.sha256):
         _raise_not_due(order, answer, answer.sha256)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ _MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)",
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """name: 'a checkpoint'; fits: whether the first HEAD bytes of a file can be its."""
+    """name: 'a checkpoint'; fits: whether the first HEAD bytes of a file can be its; most: bytes that are plausible."""
 
     name: str
     fits: Callable[[bytes], bool]
+    most: float = math.inf
 
 
 def checkpoint_kind(head: bytes) -> str | None:
@@ -36,7 +38,8 @@ def is_markup(head: bytes) -> bool:
 
 CHECKPOINT = Format(name="a checkpoint", fits=lambda head: checkpoint_kind(head) is not None)
 PARQUET = Format(name="a parquet file", fits=lambda head: head.startswith(b"PAR1"))
-JSON = Format(name="JSON", fits=lambda head: head.lstrip()[:1] in (b"{", b"["))
+JSON = Format(name="JSON", fits=lambda head: head.lstrip()[:1] in (b"{", b"["), most=2**26)
+
 _BY_SUFFIX = {".json": JSON, ".parquet": PARQUET} | dict.fromkeys((".safetensors", ".bin", ".pt", ".pth"), CHECKPOINT)
 
 

@@ -27,7 +27,7 @@ def expand_inputs(
     """
     found: dict[str, Path] = {}  # by absolute name: a symbolic link and what it points to are two inputs
     failures: list[tuple[str, DmpsError]] = []
-    for argument in _with_stdin(arguments):
+    for argument in dict.fromkeys(_with_stdin(arguments)):
         try:
             for path in _expand(argument, is_input):
                 found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - Path.absolute() keeps `..`
@@ -54,6 +54,8 @@ def stdin_names() -> list[str]:
 def _expand(argument: str, is_input: Callable[[Path], bool]) -> list[Path]:
     if argument == STDIN:
         raise InputError("standard input names no file")
+    if "\0" in argument:
+        raise InputError(f"no file can have the name {argument}")
     if not argument:
         raise InputError("an input's name is empty; name a file, a folder or a glob")  # Path("") is the current folder
     path = Path(argument)

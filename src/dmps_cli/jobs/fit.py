@@ -70,10 +70,11 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
     y: (B, *op.out_shape); x: (B, *op.in_shape), not clipped, but that its prior did so (is_clipped).
     """
     noise = max(sigma_y, FLOOR)
-    chi2 = ((y - op.A(x)).flatten(1) ** 2).mean(1) / noise**2
-    over = (op.picture(x).abs() - 1.0).clamp_min(0.0).flatten(1)
-    outside = (over > BEYOND).to(x.dtype).mean(1)
-    excess = (over**2).mean(1).sqrt() / y.flatten(1).std(1).clamp_min(noise)
+    residual, picture, contrast = (part.flatten(1).cpu().double() for part in (y - op.A(x), op.picture(x), y))
+    chi2 = (residual**2).mean(1) / noise**2  # in float32 the square of 1e20 is infinite
+    over = (picture.abs() - 1.0).clamp_min(0.0)
+    outside = (over > BEYOND).double().mean(1)
+    excess = (over**2).mean(1).sqrt() / contrast.std(1).clamp_min(noise)
     columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), strict=True)
     return [
         Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond)

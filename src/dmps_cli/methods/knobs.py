@@ -77,18 +77,22 @@ def _number(option: str, value: str | float, what: str, is_right: Callable[[floa
 
 
 def non_negative(option: str, value: str | float) -> float:
+    """Returns the value as a number that is not negative. Raises UsageError."""
     return _number(option, value, "a non-negative number", lambda number: number >= 0.0)
 
 
 def share(option: str, value: str | float) -> float:
+    """Returns the value as a number from 0 to 1. Raises UsageError."""
     return _number(option, value, "a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
 
 
 def share_or_none(option: str, value: str | float | None) -> float | None:
+    """Returns None for None, or else as `share`."""
     return None if value is None else share(option, value)
 
 
 def positive_or_none(option: str, value: str | float | None) -> float | None:
+    """Returns None for None and "none", or else the value as a positive number. Raises UsageError."""
     if value in (None, "none"):
         return None
     assert value is not None
