@@ -33,7 +33,7 @@ def tune_allocator() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """The opposite: what is freed goes back to the system at once, so that resident pages are those in use.
+    """Does the opposite: what is freed goes back to the system at once, so that resident pages are those in use.
 
     For measurements of memory alone. True where it took effect (Linux with glibc), False elsewhere.
     """
@@ -53,7 +53,10 @@ def _mallopt(settings: Mapping[int, int]) -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; 'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not."""
+    """Returns the device of that name.
+
+    'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not.
+    """
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; --dtype asks for less
     available = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     available += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
@@ -68,7 +71,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 faster than in float32, as far as torch says."""
+    """Returns whether the device multiplies matrices in bfloat16 faster than in float32, as far as torch says."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -78,7 +81,10 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def micro_batch(device: torch.device, batch_size: int) -> int:
-    """How many images are computed together: one on a CPU, so that an image's bits never depend on its company."""
+    """Returns how many images are computed together.
+
+    One on a CPU, so that an image's bits never depend on its company.
+    """
     return 1 if device.type == "cpu" else batch_size
 
 
@@ -91,7 +97,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def onto(value: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device; a GPU fetches it while the CPU goes on."""
+    """Puts a tensor of the CPU on the device; a GPU fetches it while the CPU goes on."""
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned copy until it has been fetched
@@ -110,7 +116,7 @@ def stopwatch(device: torch.device) -> Callable[[], float]:
 
 
 def peak_mib(device: torch.device) -> float:
-    """Peak memory so far in MiB: of the device on CUDA, of the whole process elsewhere."""
+    """Returns the peak memory so far in MiB: of the device on CUDA, of the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
@@ -143,7 +149,7 @@ if sys.platform == "win32":
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free for a new tensor, bytes; None where the system does not say."""
+    """Returns the memory that is free for a new tensor, bytes; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -172,7 +178,7 @@ def check_memory(needed: float | None, count: int, device: torch.device, what: s
 
 
 def describe(device: torch.device) -> str:
-    """Name of the device for tables: the GPU's, or the CPU with its number of threads."""
+    """Returns the name of the device for tables: the GPU's, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

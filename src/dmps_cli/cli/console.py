@@ -24,7 +24,7 @@ class StdoutError(Exception):
 
 
 def _print(render: Callable[[TextIO], str]) -> None:
-    """A text on stdout, at once; on none where it is closed. Raises StdoutError. Of several ranks the first speaks."""
+    """Writes a text on stdout, at once; on none where it is closed; of several ranks the first. Raises StdoutError."""
     if processes.rank() or sys.stdout is None:
         return
     with whole_stdout():  # rich asks the stream while it lays a table out
@@ -46,14 +46,17 @@ def whole_stdout() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """A line on stderr, if it can be said; whatever a name or a server put into it, it is one line."""
+    """Writes a line on stderr, if it can be said; whatever a name or a server put into it, it is one line."""
     if sys.stderr is not None:
         with suppress(OSError):
             print((visible_bytes if sys.stderr.isatty() else visible)(text), file=sys.stderr, flush=True)
 
 
 def _shown(text: str) -> str:
-    """A line for stdout: on a terminal nothing in it is obeyed, elsewhere only its line breaks are written out."""
+    """Returns a line for stdout.
+
+    On a terminal nothing in it is obeyed, elsewhere only its line breaks are written out.
+    """
     return visible_bytes(text) if _is_terminal(sys.stdout) else in_one_line(text)
 
 
@@ -73,22 +76,22 @@ class Console:
     as_json: bool = False
 
     def note(self, text: str, *more: str) -> None:
-        """Something worth knowing; more: lines that belong under it."""
+        """Says something worth knowing; more: lines that belong under it."""
         if not self.quiet and not processes.rank():
             for line in (f"dmps: {text}", *more):
                 _say(line)
 
     def error(self, text: str) -> None:
-        """Something that could not be done; another rank than the first says which it is."""
+        """Says what could not be done; another rank than the first says which it is."""
         _say(f"dmps: {f'rank {processes.rank()}: ' if processes.rank() else ''}error: {text}")
 
     def result(self, text: str) -> None:
-        """A line of the result, at once, so that a pipe can go on with it."""
+        """Prints a line of the result, at once, so that a pipe can go on with it."""
         if not self.as_json:
             _print(lambda stream: _shown(text))
 
     def path(self, path: Path) -> None:
-        """A path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
+        """Prints a path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
         self.check_path(path)
         self.result(str(path))
 
@@ -98,18 +101,18 @@ class Console:
             raise OutputError(f"{path}: the results are one path a line, and this one has a line break; take --json")
 
     def rendered(self, render: Callable[[TextIO], str]) -> None:
-        """Lines of the result as `render` lays them out for stdout, with nothing in them that should not be obeyed."""
+        """Prints lines of the result as `render` lays them out for stdout, with nothing that should not be obeyed."""
         if not self.as_json:
             _print(render)
 
     def table(self, rows: Sequence[TableRow]) -> None:
-        """Rows as a table."""
+        """Prints rows as a table."""
         from dmps_cli.cli.tables import fitted_table
 
         self.rendered(lambda stream: fitted_table(rows, stream))
 
     def object(self, content: Mapping[str, Any]) -> None:
-        """The result as one JSON object, with --json."""
+        """Prints the result as one JSON object, with --json."""
         from dmps_cli.report.tables import json_text
 
         if self.as_json:

@@ -64,7 +64,7 @@ FORMS = (
 def console_table(
     rows: Sequence[TableRow], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Layout = WIDE
 ) -> Table:
-    """A rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
+    """Returns a rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
 
     best_within: with these columns equal, the best of each metric is marked with a star (see `best`).
     """
@@ -90,7 +90,7 @@ def console_table(
 
 
 def _constants(rows: Sequence[TableRow]) -> dict[str, str]:
-    """The columns of names and counts in which several rows agree, with what they say."""
+    """Returns the columns of names and counts in which several rows agree, with what they say."""
     found = {name: {row.get(name) for row in rows} for name in shown_columns(rows)}
     alike = {name: values.pop() for name, values in found.items() if len(rows) > 1 and len(values) == 1}
     return {name: str(value) for name, value in alike.items() if isinstance(value, str | int)}
@@ -132,7 +132,7 @@ def _aligned(texts: Sequence[str], lines: int) -> list[str]:
 
 
 def fitted_table(rows: Sequence[TableRow], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
-    """The table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
+    """Returns the table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
     console = Console(file=stream)
     for form in FORMS:
         table = console_table(rows, best_within=best_within, form=form)
@@ -146,7 +146,7 @@ def _width(console: Console, table: Table) -> Measurement:
 
 
 def console_text(table: Table, stream: TextIO) -> str:
-    """The table as it is to be written to the stream, without the last line end.
+    """Returns the table as it is to be written to the stream, without the last line end.
 
     On a terminal: in its colours and width; if its numbers need more, the terminal will break the lines. Elsewhere:
     plain, and as wide as the table is. Nothing is ever cut.
@@ -167,6 +167,6 @@ def console_report(
     notes: Sequence[str] = (),
     within: Sequence[str] = WITHIN,
 ) -> str:
-    """What the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
+    """Returns what the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
     table = fitted_table(compact(summary), stream, best_within=within)
     return "\n".join([table, *map(visible_bytes, table_notes(summary, protocol, notes))])

@@ -146,7 +146,7 @@ def time(
 
 
 def shown(row: TableRow) -> dict[str, Any]:
-    """The columns for people: parts as shares of the time; knobs, which the notes and --json have, left out."""
+    """Returns the columns for people: parts as shares of the time; knobs, which the notes and --json have, left out."""
     seconds = row["seconds"]
     assert isinstance(seconds, float)
     shares = {f"{part} %": 100 * value / seconds for part in PARTS if isinstance(value := row[part], float)}

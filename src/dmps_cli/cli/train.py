@@ -189,7 +189,10 @@ def train(  # the options are the command
 
 
 def checked_output(path: Path | None, option: str) -> Path:
-    """The file to write, which that option names. Raises UsageError if none does, or one that no prior can have."""
+    """Returns the file to write, which that option names.
+
+    Raises UsageError if none does, or one that no prior can have.
+    """
     if path is None:
         raise UsageError("name the file to write: -o my_prior.safetensors")
     if path.suffix != SUFFIX:

@@ -40,7 +40,7 @@ class Bench:
         return f"{self.size[0]}x{self.size[1]}"
 
     def load(self, device: torch.device, listener: Listener) -> LoadedPrior:
-        """The prior, of its file or with random weights."""
+        """Returns the prior, of its file or with random weights."""
         if not self.random_weights:
             return self.compute.load(device, listener)
         from dmps_cli.device import micro_batch
@@ -51,7 +51,7 @@ class Bench:
         return random_prior(self.compute.model, device, self.compute.dtype, override=override, batch=batch)
 
     def trials(self, prior: LoadedPrior, device: torch.device, choices: Sequence[tuple[Sampling, bool]]) -> list[Trial]:
-        """A trial per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
+        """Returns a trial per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
         import torch
 
         from dmps_cli.evaluation.timing import Trial
@@ -69,7 +69,10 @@ class Bench:
         ]
 
     def memory_in_child(self, trial: Trial) -> float | None:
-        """`memory_of` the trial in a fresh process; None where the system does not say, or ended the process."""
+        """Returns `memory_of` the trial in a fresh process.
+
+        None where the system does not say, or ended the process.
+        """
         import pickle
         import subprocess
         import sys
@@ -82,7 +85,7 @@ class Bench:
 
 
 def answer_memory() -> None:
-    """The child process of `Bench.memory_in_child`: reads what to run from stdin, writes the answer to stdout."""
+    """Serves as the child process of `Bench.memory_in_child`: reads stdin, writes the answer to stdout."""
     import pickle
     import sys
 
@@ -90,7 +93,7 @@ def answer_memory() -> None:
 
 
 def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
-    """What a child process of `Bench.memory_in_child` does."""
+    """Returns what a child process of `Bench.memory_in_child` does."""
     from dmps_cli.evaluation.timing import memory_of
 
     device = bench.compute.start()
@@ -99,7 +102,10 @@ def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
 
 
 def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]:
-    """(sampling, whether unconditional): the prior alone once per kind and number of levels; then the methods."""
+    """Returns (sampling, whether unconditional): the prior alone once per kind and number of levels.
+
+    Then the methods.
+    """
     levels = dict.fromkeys((choice.sampler, choice.nfe, choice.spacing) for choice in samplings)
     alone = [
         resolve_sampling(method=DEFAULT_METHOD, sampler=sampler, nfe=nfe, spacing=spacing)
@@ -138,7 +144,7 @@ def timing_rows(trials: Sequence[Trial], timings: Sequence[Timing]) -> list[dict
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """What a time depends on beside the device's name."""
+    """Returns what a time depends on beside the device's name."""
     import torch
 
     known = measurements.versions()
@@ -152,7 +158,7 @@ def versions(device: torch.device) -> dict[str, Any]:
 
 
 def parse_size(text: str, params: Params) -> tuple[int, int]:
-    """(H, W) px of 'N' or 'HxW', sides that the task can have. Raises UsageError."""
+    """Returns (H, W) px of 'N' or 'HxW', sides that the task can have. Raises UsageError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part[:9]) > 0 for part in parts):
         raise UsageError(f"--image-size is '{text}'; it must be N or HxW in px, 256 or 512x384 for instance")

@@ -35,15 +35,15 @@ class TimedPrior(Prior):
         self.calls, self.seconds, self.backward = 0, 0.0, 0.0
 
     def peak_bytes(self, height: int, width: int) -> float | None:
-        """That of the prior inside."""
+        """Returns that of the prior inside."""
         return self.inner.peak_bytes(height, width)
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-        """Those of the prior inside."""
+        """Returns those of the prior inside."""
         return self.inner.levels(sampler, nfe, spacing, start)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prediction of the prior inside, timed."""
+        """Returns the prediction of the prior inside, timed."""
         elapsed = stopwatch(self.device)
         prediction = self.inner.predict(x_t, cur, nxt)
         self.seconds += elapsed()
@@ -81,15 +81,15 @@ class TimedPosterior(Posterior):
         return result
 
     def start(self, z: Tensor, level: Level) -> Tensor:
-        """That of the method inside, timed."""
+        """Returns that of the method inside, timed."""
         return self._timed(lambda: self.inner.start(z, level))
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """That of the method inside, timed."""
+        """Returns that of the method inside, timed."""
         return self._timed(lambda: self.inner.predict(x_t, cur, nxt))
 
     def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
-        """That of the method inside, timed where it is its own; the sampler's step counts as none of it."""
+        """Returns that of the method inside, timed where it is its own; the sampler's step counts as none of it."""
         if type(self.inner).step is Denoiser.step:
             return super().step(x_t, cur, nxt, eta, fresh)
         return self._timed(lambda: self.inner.step(x_t, cur, nxt, eta, fresh))
@@ -99,7 +99,7 @@ class Unconditional(Posterior):
     """The prior's own sampler, which does not look at the measurement: what any method costs at least."""
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prior's."""
+        """Returns the prior's."""
         return self.prior.predict(x_t, cur, nxt)
 
 
@@ -119,7 +119,7 @@ class Trial:
         return UNCONDITIONAL if self.unconditional else self.sampling.method
 
     def run(self, seed: int = 0) -> TrialTimes:
-        """One restoration of the batch, timed. No files are touched."""
+        """Restores the batch once, timed. No files are touched."""
         timed, watched = TimedPrior(self.prior, self.measurement.op.device), list[TimedPosterior]()
 
         def instrument(method: Posterior) -> Posterior:
@@ -211,7 +211,7 @@ def _few(trial: Trial) -> Trial:
 
 # --- Memory
 def memory_of(trial: Trial) -> float | None:
-    """Peak memory of a run above what is in use before it, MiB; None where the system does not say.
+    """Returns the peak memory of a run above what is in use before it, MiB; None where the system does not say.
 
     CUDA: of torch's allocator. CPU (Linux): of the process's resident pages, the allocator told to keep nothing that is
     free; it stays so, hence to be called in a fresh process, once. The prior is called on a small picture first, so
@@ -240,7 +240,7 @@ def memory_of(trial: Trial) -> float | None:
 
 
 def _touch(trial: Trial) -> None:
-    """One call of the network on the smallest picture, at the levels of the trial."""
+    """Calls the network once on the smallest picture, at the levels of the trial."""
     height, width = trial.prior.fitting(1, 1)
     levels = trial.prior.levels(trial.sampling.sampler, FEW, trial.sampling.spacing)
     measurement = trial.measurement
@@ -249,7 +249,7 @@ def _touch(trial: Trial) -> None:
 
 
 def _status(field: str) -> int:
-    """KiB of a line of /proc/self/status."""
+    """Returns KiB of a line of /proc/self/status."""
     lines = dict(line.split(":", maxsplit=1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
     return int(lines[field].split()[0])
 

@@ -40,7 +40,7 @@ def check_name(target: Path) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it is text: names and arguments that are bytes of another encoding come with surrogates."""
+    """Returns whether it is text: names and arguments that are bytes of another encoding come with surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -61,7 +61,7 @@ def check_writable(folder: Path) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path or the nearest parent that exists; a dangling symbolic link counts as existing."""
+    """Returns the path or the nearest parent that exists; a dangling symbolic link counts as existing."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
@@ -72,7 +72,7 @@ _WHOLE_NAME = 200  # bytes of a target's name that leave room for what a tempora
 
 
 def _temporary_beginning(target: Path) -> str:
-    """How the name of a file begins that `atomic_write` writes first, beside the target."""
+    """Returns how the name of a file begins that `atomic_write` writes first, beside the target."""
     return f".{target.name if len(os.fsencode(target.name)) <= _WHOLE_NAME else target.name[:32]}."
 
 
@@ -121,7 +121,10 @@ def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def try_lock(file: BinaryIO) -> bool | None:
-    """Whether the file is locked for us now, until it is closed or we are dead; None where files have no locks."""
+    """Returns whether the file is locked for us now, until it is closed or we are dead.
+
+    None where files have no locks.
+    """
     try:
         _lock(file)
     except (BlockingIOError, PermissionError):  # held by another: of Unix, of Windows
@@ -224,7 +227,10 @@ def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _reserve_and_replace(temporary: Path, target: Path) -> None:
-    """As link(), in two steps: of several writers one makes the file, empty (a reader may meet it), and replaces it."""
+    """Does as link(), in two steps: of several writers one makes the file, empty, and replaces it.
+
+    A reader may meet the empty one.
+    """
     try:
         target.open("xb").close()
     except FileExistsError as exc:
@@ -245,7 +251,7 @@ def _reason(target: Path, exc: OSError) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal sha256 of a file. Raises InputError if it cannot be read."""
+    """Returns the hexadecimal sha256 of a file. Raises InputError if it cannot be read."""
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -254,7 +260,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_bytes(content: bytes) -> str:
-    """Hexadecimal sha256."""
+    """Returns the hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()
 
 

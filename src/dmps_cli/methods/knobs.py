@@ -100,7 +100,7 @@ def positive_or_none(option: str, value: str | float | None) -> float | None:
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
-    """A check of names."""
+    """Returns a check of names."""
 
     def check(option: str, value: str) -> str:
         if value not in choices:

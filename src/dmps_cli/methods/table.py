@@ -57,7 +57,7 @@ def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
 
 
 def _dmps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
-    """The form of DMPS that score_at says, with its knobs."""
+    """Returns the form of DMPS that score_at says, with its knobs."""
     if knobs["score_at"] == "x0":
         form = ("counted", "ReflectedDmps" if measurement.op.modes is None else "CountedDmps")
         taken = ("weight", "eta", "eta_y")
@@ -124,5 +124,5 @@ METHODS = {
 
 
 def takers(knob: str) -> list[str]:
-    """The methods that have a knob."""
+    """Returns the methods that have a knob."""
     return [name for name, row in METHODS.items() if knob in row.knobs]

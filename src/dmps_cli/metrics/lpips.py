@@ -45,7 +45,7 @@ DEFAULT_LPIPS_NET = "alex"
 
 
 def lpips(lpips_net: str, device: torch.device) -> Value:
-    """LPIPS v0.1 (Zhang et al. 2018): the linear heads and the forward pass of the `lpips` package.
+    """Returns LPIPS v0.1 (Zhang et al. 2018): the linear heads and the forward pass of the `lpips` package.
 
     A greyscale picture stands for three equal channels. Raises WeightsError naming the file, its address and its place
     if the backbone is neither here nor to be had.
@@ -62,7 +62,7 @@ def lpips(lpips_net: str, device: torch.device) -> Value:
 
 
 def _lpips_network(name: str) -> torch.nn.Module:
-    """The `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""
+    """Returns the `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""
     import torch
 
     source = LPIPS_NETS[name].torchvision
@@ -109,7 +109,10 @@ def _bundled_features() -> tuple[Path, Mapping[str, Tensor]]:
 
 
 def _torchvision_features(net: str, entry: str) -> tuple[Path, Mapping[str, Tensor]]:
-    """(file, weights) of torchvision's entry, from torch.hub's folder or fetched into it. Raises WeightsError."""
+    """Returns (file, weights) of torchvision's entry, from torch.hub's folder or fetched into it.
+
+    Raises WeightsError.
+    """
     import torch
     from torchvision.models import get_weight
 

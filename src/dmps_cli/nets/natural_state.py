@@ -16,7 +16,7 @@ from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
 
 
 def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Natural:
-    """The denoiser of a weights file, ready to run, in float32 and channels_last.
+    """Returns the denoiser of a weights file, ready to run, in float32 and channels_last.
 
     state: the file's tensors, whatever their precision; where: the file, for messages; metadata: its strings, of
     which `sigma_data`, `sigma_min`, `sigma_max` count (absent: the defaults of Natural). Raises WeightsError.
@@ -39,7 +39,10 @@ class SigmaFacts(Struct, frozen=True, kw_only=True):
 
 
 def sigmas_of(metadata: Mapping[str, str], where: str) -> dict[str, float]:
-    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is none."""
+    """Returns those of `sigma_data`, `sigma_min`, `sigma_max` that a file names.
+
+    Raises WeightsError for what is none.
+    """
     try:
         sigmas = as_record(dict(metadata), SigmaFacts, strict=False)
     except RecordError as exc:

@@ -34,7 +34,7 @@ _SPECIAL = str.maketrans(
 
 
 def escaped(text: str) -> str:
-    """The text as LaTeX prints it; letters beyond ASCII as they are (UTF-8 is LaTeX's default since 2018)."""
+    """Returns the text as LaTeX prints it; letters beyond ASCII as they are (UTF-8 is LaTeX's default since 2018)."""
     return stripped(text).translate(_SPECIAL)
 
 
@@ -45,7 +45,7 @@ def latex(
     rules_between: str = "task",
     notes: Sequence[str] = (),
 ) -> str:
-    r"""A tabular with booktabs' rules, to be \input; the best (see `ranks`) bold, the second underlined.
+    r"""Returns a tabular with booktabs' rules, to be \input; the best (see `ranks`) bold, the second underlined.
 
     rules_between: a column at whose changes a rule is drawn. notes: sentences under the table (protocol, footnotes).
     """

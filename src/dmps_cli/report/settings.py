@@ -13,19 +13,21 @@ _NO_SETTING = {*_KEY, SOURCE, "image", "sample", "n", "seed", "model_sha256", "s
 
 
 def setting_names(rows: Sequence[TableRow]) -> list[str]:
-    """The columns that say how: spacing of the levels, knobs. Not task, noise, method, sampler, evaluations."""
+    """Returns the columns that say how: spacing of the levels, knobs. Not task, noise, method, sampler, evaluations."""
     names = column_names(rows)
     plain = [name.removesuffix(STD).removesuffix(CI) for name in names]
     return [name for name, bare in zip(names, plain, strict=True) if bare not in _NO_SETTING]
 
 
 def varies_within(rows: Sequence[TableRow], name: str, by: Sequence[str] = _KEY) -> bool:
-    """Whether a column differs between rows that agree in the columns `by`."""
+    """Returns whether a column differs between rows that agree in the columns `by`."""
     return any(len({row.get(name) for row in same}) > 1 for _, same in grouped(rows, by))
 
 
 def compact(rows: Sequence[TableRow]) -> list[dict[str, Value]]:
-    """The rows without the settings that follow from task, method, sampler and evaluations: see `setting_notes`.
+    """Returns the rows without the settings that follow from task, method, sampler and evaluations.
+
+    See `setting_notes`.
 
     Sampler, noise level and source are left out where all rows agree in them.
     """
@@ -36,7 +38,10 @@ def compact(rows: Sequence[TableRow]) -> list[dict[str, Value]]:
 
 
 def setting_notes(rows: Sequence[TableRow]) -> list[str]:
-    """A sentence per method and sampler on what `compact` left out: 'dmps, ddpm levels: lambda 1.75 (deblur: 1)'."""
+    """Returns a sentence per method and sampler on what `compact` left out.
+
+    'dmps, ddpm levels: lambda 1.75 (deblur: 1)'.
+    """
     ours = [row for row in rows if not row.get(SOURCE)]
     notes = []
     for key, members in grouped(ours, ["method", "sampler"]):
@@ -51,7 +56,7 @@ def setting_notes(rows: Sequence[TableRow]) -> list[str]:
 
 
 def _by_case(rows: Sequence[TableRow], name: str) -> str:
-    """The value, or each with the tasks and numbers of evaluations that it belongs to, the most frequent without."""
+    """Returns the value, or each with the tasks and evaluations that it belongs to, the most frequent without."""
     by_value = grouped(rows, [name])
     by_value.sort(key=lambda group: -len(group[1]))
     texts = []
@@ -62,7 +67,7 @@ def _by_case(rows: Sequence[TableRow], name: str) -> str:
 
 
 def _cases(rows: Sequence[TableRow], members: Sequence[TableRow]) -> str:
-    """The tasks of the members, or where these do not tell them apart, each task with its evaluations."""
+    """Returns the tasks of the members, or where these do not tell them apart, each task with its evaluations."""
     tasks = [*dict.fromkeys(str(row.get("task")) for row in members)]
     others = {str(row.get("task")) for row in rows if row not in members}
     if not others & set(tasks):
@@ -71,7 +76,7 @@ def _cases(rows: Sequence[TableRow], members: Sequence[TableRow]) -> str:
 
 
 def problem_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
-    """row -> its task, with the noise level if the task has several among the rows."""
+    """Returns row -> its task, with the noise level if the task has several among the rows."""
     levels: dict[str, set[Value]] = {}
     for row in rows:
         levels.setdefault(str(row.get("task")), set()).add(row.get("sigma_y"))
@@ -84,12 +89,15 @@ def problem_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
 
 
 def file_stem(problem: str) -> str:
-    """A name of `problem_name` as files have it: 'sr4_0.05'."""
+    """Returns a name of `problem_name` as files have it: 'sr4_0.05'."""
     return problem.replace(", sigma_y ", "_")
 
 
 def method_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
-    """row -> its method, with whatever tells it from the method's other rows of the same problem: 'dmps, NFE 20'."""
+    """Returns row -> its method, with whatever tells it from the method's other rows of the same problem.
+
+    'dmps, NFE 20'.
+    """
     settings = setting_names(rows)
     varying = {
         key["method"]: [
@@ -105,7 +113,7 @@ def method_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
 
 
 def label(values: Mapping[str, Value]) -> str:
-    """'dmps, flow, NFE 20, lambda 1.75': method and sampler by their names alone, None left out."""
+    """Returns 'dmps, flow, NFE 20, lambda 1.75': method and sampler by their names alone, None left out."""
     names = {"nfe": "NFE"}
     return ", ".join(
         cell_text(name, value) if name in ("method", "sampler") else f"{names.get(name, name)} {cell_text(name, value)}"

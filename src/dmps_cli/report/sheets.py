@@ -41,7 +41,7 @@ class SheetRow:
 
 
 def score_caption(row: TableRow, names: Sequence[str] = ("psnr", "lpips")) -> str:
-    """'PSNR 27.31 dB  LPIPS 0.1234': the metrics that the row has."""
+    """Returns 'PSNR 27.31 dB  LPIPS 0.1234': the metrics that the row has."""
     parts = [(METRICS[name], value) for name in names if isinstance(value := row.get(name), int | float)]
     return "  ".join(f"{metric.label} {metric.text(value)} {metric.unit}".rstrip() for metric, value in parts)
 
@@ -55,11 +55,11 @@ class Shot:
     note: str = ""
 
     def caption(self, names: Sequence[str] = ("psnr", "lpips")) -> str:
-        """What stands under it: these of its scores, its note."""
+        """Returns what stands under it: these of its scores, its note."""
         return "  ".join(filter(None, (score_caption(self.row, names), self.note)))
 
     def opened(self) -> Image.Image | None:
-        """The picture; None where its file is not there or holds none that can be read."""
+        """Returns the picture; None where its file is not there or holds none that can be read."""
         from dmps_cli.files.images import opened
 
         if not isinstance(self.picture, Path):
@@ -88,14 +88,14 @@ def case_columns(cases: Sequence[Case]) -> list[str]:
 
 
 def case_shots(case: Case, columns: Sequence[str]) -> list[Shot | None]:
-    """The pictures of a case under these columns; None where it has none."""
+    """Returns the pictures of a case under these columns; None where it has none."""
     return [case.truth, case.measurement, *(case.restored.get(label) for label in columns[2:])]
 
 
 def task_sheet(
     cases: Sequence[Case], *, metrics: Sequence[str] = ("psnr", "lpips"), cell: int | None = None, footnote: str = ""
 ) -> Image.Image:
-    """One task's contact sheet: a row per image; truth, measurement and each method with its scores under it.
+    """Returns one task's contact sheet: a row per image; truth, measurement and each method with its scores under it.
 
     A cell whose file is missing stays empty.
     """
@@ -115,7 +115,7 @@ def task_sheet(
 def contact_sheet(
     columns: Sequence[str], rows: Sequence[SheetRow], *, cell: int | None = None, footnote: str = ""
 ) -> Image.Image:
-    """A labelled grid of pictures on white, RGB; more than MAX_COLUMNS columns go on in a grid below.
+    """Returns a labelled grid of pictures on white, RGB; more than MAX_COLUMNS columns go on in a grid below.
 
     Each picture is fitted into a square of `cell` px (default: the longest side of all, at least 128): enlarged by
     nearest neighbour, so that a measurement's pixels stay visible, reduced by Lanczos, unchanged where its longer side
@@ -148,7 +148,7 @@ def contact_sheet(
 
 
 def _parts(count: int) -> list[slice]:
-    """The columns of each grid: as many in each as can be, MAX_COLUMNS at most."""
+    """Returns the columns of each grid: as many in each as can be, MAX_COLUMNS at most."""
     grids = max(1, math.ceil(count / MAX_COLUMNS))
     width = max(1, math.ceil(count / grids))
     return [slice(start, start + width) for start in range(0, max(count, 1), width)]
@@ -188,7 +188,7 @@ class _Grid:
         self.row_gap = 2 * self.gap if any(self.feet) else self.gap
 
     def _caption(self, picture: SheetCell | None) -> list[str]:
-        """The lines under a picture: one if it has room, else one for each score and more for a long one."""
+        """Returns the lines under a picture: one if it has room, else one for each score and more for a long one."""
         caption = picture.caption if picture else ""
         if not caption or _width(caption, self.text_font) <= self.cell:
             return [caption] if caption else []
@@ -215,7 +215,7 @@ class _Grid:
         return self.head + sum(self.row_heights) + sum(self.feet) + (len(self.rows) - 1) * self.row_gap
 
     def draw(self, sheet: Image.Image, pen: ImageDraw, corner: tuple[int, int]) -> None:
-        """Column labels and rows, from the corner (left, top)."""
+        """Draws column labels and rows, from the corner (left, top)."""
         left, top = corner
         xs = [left + self.gutter + k * (self.cell + self.gap) for k in range(len(self.heads))]
         for lines, x in zip(self.heads, xs, strict=True):
@@ -246,7 +246,7 @@ class _Grid:
 
 
 def _font(size: int) -> FreeTypeFont:
-    """Pillow's own font (Aileron) in px."""
+    """Returns Pillow's own font (Aileron) in px."""
     from PIL import ImageFont
 
     font = ImageFont.load_default(size)
@@ -263,7 +263,7 @@ def _width(text: str, font: FreeTypeFont) -> int:
 
 
 def _wrap(text: str, font: FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width` px, broken at spaces, or within a word that is too long by itself."""
+    """Returns lines no wider than `width` px, broken at spaces, or within a word that is too long by itself."""
     lines: list[str] = []
     for word in text.split():
         if lines and _width(f"{lines[-1]} {word}", font) <= width:

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 def summaries(
     rows: Sequence[TableRow], by: Sequence[str], values: Sequence[str], *, unit: str = "image"
 ) -> list[dict[str, Value]]:
-    """One row per group: its key, n, and of each of `values` the mean, NAME_std and NAME_ci95.
+    """Returns one row per group: its key, n, and of each of `values` the mean, NAME_std and NAME_ci95.
 
     _std: standard deviation with ddof 1; _ci95: half the width of the 95 % interval of the mean, t s / sqrt(n)
     (Student's t with n - 1 degrees of freedom); both None for n = 1. by: columns that make a group; what a row lacks of
@@ -30,7 +30,7 @@ def summaries(
 
 
 def _units(rows: Sequence[TableRow], unit: str) -> list[list[TableRow]]:
-    """Rows of the same unit together; a row without one is alone."""
+    """Returns rows of the same unit together; a row without one is alone."""
     units: dict[object, list[TableRow]] = {}
     for index, row in enumerate(rows):
         name = row.get(unit)
@@ -53,7 +53,7 @@ def _moments(units: Sequence[Sequence[TableRow]], name: str) -> dict[str, float 
 
 @cache
 def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """t with P(|T| <= t) = confidence for Student's T, by bisection of its closed form in theta = atan(t / sqrt(nu)).
+    """Returns t with P(|T| <= t) = confidence for Student's T, by bisection in theta = atan(t / sqrt(nu)).
 
     Raises ValueError for fewer than one degree of freedom or a confidence outside (0, 1).
     """
@@ -67,7 +67,7 @@ def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
 
 
 def _within(theta: float, degrees: int) -> float:
-    """P(|T| <= sqrt(nu) tan(theta)) for nu degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
+    """Returns P(|T| <= sqrt(nu) tan(theta)) for nu degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
 
     Odd nu:   (2 / pi) (theta + sin (cos + 2/3 cos^3 + 2/3 4/5 cos^5 + ... + cos^(nu - 2)))
     even nu:  sin (1 + 1/2 cos^2 + 1/2 3/4 cos^4 + ... + cos^(nu - 2))

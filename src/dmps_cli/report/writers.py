@@ -26,7 +26,7 @@ REPORTS = (MARKDOWN, LATEX, PAGE)
 
 
 def table_notes(summary: Sequence[TableRow], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
-    """The sentences under a table: how a cell is read, the protocol, the caller's."""
+    """Returns the sentences under a table: how a cell is read, the protocol, the caller's."""
     return [*([CELL_NOTE] if has_intervals(summary) else []), protocol.line(), *notes]
 
 
@@ -39,7 +39,9 @@ def table_files(
     notes: Sequence[str] = (),
     within: Sequence[str] = WITHIN,
 ) -> dict[str, str]:
-    """File name -> text: every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
+    """Returns file name -> text.
+
+    Every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
 
     summary: of `summaries`, or of `beside_paper`; for Markdown and LaTeX it is made `compact`. facts: go into the JSON,
     which has the protocol too.
@@ -66,7 +68,7 @@ def results_object(
     *,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The run as one JSON object: the facts, the protocol, the summaries, every row."""
+    """Returns the run as one JSON object: the facts, the protocol, the summaries, every row."""
     return {
         **facts,
         "protocol": protocol.as_dict(),

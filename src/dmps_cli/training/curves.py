@@ -28,7 +28,7 @@ class Panel:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], psnr_names: Sequence[str]) -> Image.Image:
-    """Two panels side by side on white, RGB. rows: of the log; psnr_names: its columns 'psnr_<sigma>'."""
+    """Returns two panels side by side on white, RGB. rows: of the log; psnr_names: its columns 'psnr_<sigma>'."""
     from PIL import Image, ImageDraw
 
     def points(name: str) -> list[Point]:

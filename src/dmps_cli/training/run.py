@@ -61,11 +61,11 @@ class Pace:
         return is_late and elapsed >= self.save_seconds / SAVE_SHARE / per_save
 
     def is_save_due(self, step: int, seconds: float) -> bool:
-        """Whether a checkpoint is."""
+        """Returns whether a checkpoint is."""
         return self._is_due(self.saved, step, seconds, 1)
 
     def is_row_due(self, step: int, seconds: float) -> bool:
-        """Whether a row of the log is."""
+        """Returns whether a row of the log is."""
         return self._is_due(self.rowed, step, seconds, ROWS_PER_SAVE)
 
     def row(self, step: int, seconds: float) -> None:
@@ -83,7 +83,7 @@ Clock = Callable[[int], float]
 
 
 def wall_clock(step: int) -> float:
-    """The machine's monotonic clock."""
+    """Returns the machine's monotonic clock."""
     return time.monotonic()
 
 
@@ -99,7 +99,7 @@ class Initial:
 
 
 def initial_network(name: str, channels: int | None) -> Initial:
-    """name: a checkpoint's name or path.
+    """Reads the weights to begin with. name: a checkpoint's name or path.
 
     Raises WeightsError for another architecture and for values that are not finite, UsageError for another number of
     channels.
@@ -164,11 +164,11 @@ class Start:
 
     @classmethod
     def new(cls, size: str, channels: int, recipe: Recipe) -> Self:
-        """From nothing."""
+        """Begins from nothing."""
         return cls(recipe=recipe, config=replace(SIZES[size], channels=channels))
 
     def trainer(self, device: torch.device) -> Trainer:
-        """Ready for the next step."""
+        """Returns one ready for the next step."""
         net = self.net if self.net is not None else initialised(self.config, self.recipe.seed)
         trainer = Trainer(net, self.config, self.recipe, device)
         if self.saved is not None:
@@ -269,7 +269,7 @@ class TrainingRun:
             raise KeyboardInterrupt
 
     def _begin(self) -> None:
-        """A disk that cannot be written to is better met now."""
+        """Writes a first time: a disk that cannot be written to is better met now."""
         if not processes.rank():
             remove_left_overs(self.files.all)
             check_room(self.files, self.trainer)
@@ -295,7 +295,7 @@ class TrainingRun:
         )
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
-        """A row of the log: what the steps since the last one gave; of a row's own step, only what is measured now."""
+        """Adds a row of the log: what the steps since the last one gave; of its own step, only what is measured now."""
         if self.losses and (mean := fmean(self.losses)) > LARGEST_LOSS:
             raise self._diverged(f"the loss is {mean:.3g}")
         trainer = self.trainer
@@ -318,7 +318,7 @@ class TrainingRun:
         return last.get("step") == self.trainer.step and last.get(PSNR_NAMES[0]) is not None
 
     def _diverged(self, what: str) -> DmpsError:
-        """Every process meets it at the same step."""
+        """Returns the error; every process meets it at the same step."""
         return processes.common(
             NumericsError(
                 f"{what}: the training has diverged; {self.files.prior} and its state are those of the last "
