@@ -101,7 +101,7 @@ class DrawnAhead:
 
 @contextmanager
 def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead]:
-    """The noise of `count` steps, for a GPU drawn ahead of them; on a CPU, which would draw no sooner, as it is."""
+    """Yields the noise of `count` steps, drawn ahead of them for a GPU; on a CPU, which would draw no sooner, as it is."""
     if x.device.type != "cuda":
         yield noise
         return

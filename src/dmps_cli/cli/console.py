@@ -33,7 +33,7 @@ def _print(render: Callable[[TextIO], str]) -> None:
 
 @contextmanager
 def whole_stdout() -> Iterator[None]:
-    """What is printed meanwhile, by whomever, has left when it ends. Raises StdoutError if that cannot be."""
+    """Ends when what is printed meanwhile, by whomever, has left. Raises StdoutError if that cannot be."""
     try:
         try:
             yield
@@ -120,7 +120,7 @@ class Console:
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
-        """A bar of bytes on stderr, only on a terminal, from the first byte on; yields what is told (done, in all)."""
+        """Shows a bar of bytes on stderr, only on a terminal, from the first byte on; it is told (done, in all)."""
         if self.quiet or not _on_terminal():
             yield lambda done, total: None
             return
@@ -141,7 +141,7 @@ class Console:
 
     @contextmanager
     def gauge(self, total: float) -> Iterator[Callable[[float, str], None]]:
-        """A bar on stderr, only on a terminal, that yields (how far of the total, what is to be read beside it)."""
+        """Shows a bar on stderr, only on a terminal; it is told (how far of the total, what to read beside it)."""
         if self.quiet or not _on_terminal():
             yield lambda done, text: None
             return
@@ -158,7 +158,7 @@ class Console:
 
     @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
-        """A bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
+        """Shows a bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
         if self.quiet or not _on_terminal():
             yield (lambda: None), (lambda text: None)
             return

@@ -323,7 +323,7 @@ def _pyarrow(name: str) -> Any:
 
 @contextmanager
 def _opened(card: DataCard, path: Path) -> Iterator[Any]:
-    """A ParquetFile. Raises InputError for what cannot be read, on opening or later."""
+    """Yields a ParquetFile. Raises InputError for what cannot be read, on opening or later."""
     pyarrow = _pyarrow(card.name)
     try:
         with open_regular(path) as source, pyarrow.parquet.ParquetFile(source) as file:

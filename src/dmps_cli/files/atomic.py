@@ -104,7 +104,7 @@ def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *,
 
 @contextlib.contextmanager
 def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside the target and its path, locked while we have it; it goes in the end, if it is still there."""
+    """Yields a new file beside the target and its path, locked while we have it; in the end it goes, if still there."""
     path = target.parent / f"{_temporary_beginning(target)}{secrets.token_hex(8)}.part"
     file = path.open("xb")
     try:

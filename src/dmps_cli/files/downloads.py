@@ -411,7 +411,7 @@ def _in_hub_cache(order: _Order, source: Hub) -> Fetched | None:
 # Downloading
 @contextlib.contextmanager
 def locked(target: Path, note: Note) -> Iterator[None]:
-    """One process at a time makes `target`; its folder is made. The system frees the lock of a process that dies.
+    """Lets one process at a time make `target`; its folder is made. The system frees the lock of a process that dies.
 
     Raises OutputError.
     """

@@ -243,7 +243,7 @@ def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
 
 @contextmanager
 def opened(file: IO[bytes], what: object, formats: tuple[str, ...] = _READ_FORMATS) -> Iterator[Image.Image]:
-    """A picture of which the header is read and no more. what: its name in messages.
+    """Yields a picture of which the header is read and no more. what: its name in messages.
 
     Raises InputError, on opening or as it is decoded: no picture, damaged, more pixels than the limit.
     """

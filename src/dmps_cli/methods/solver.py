@@ -46,7 +46,7 @@ class TruncatedSolver:
         return max(noise_var, (PINV_DAMPING[self.op.dtype] * self.op.norm) ** 2 * scale)
 
     def __call__(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """u for r (B, *out_shape), from where the last call ended. Raises ConvergenceError if it diverges."""
+        """Returns u for r (B, *out_shape), from where the last call ended. Raises ConvergenceError if it diverges."""
         noise_var = self.noise_var(noise_var, scale)
         solved = self._refined(*self._start(r, noise_var, scale), noise_var, scale)
         if scale > 0.0:

@@ -90,7 +90,7 @@ def _lpips_network(name: str) -> torch.nn.Module:
 
 @contextmanager
 def _quiet_construction() -> Iterator[None]:
-    """What torchvision does first must not show: it draws random weights, and warns of `pretrained`."""
+    """Hides what torchvision does first: it draws random weights, and warns of `pretrained`."""
     import torch
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

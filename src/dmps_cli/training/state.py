@@ -83,7 +83,7 @@ class Files:
 
 @contextlib.contextmanager
 def sole_writer(files: Files) -> Iterator[None]:
-    """One process at a time trains a prior; the system frees the lock of one that dies. Raises OutputError.
+    """Lets one process at a time train a prior; the system frees the lock of one that dies. Raises OutputError.
 
     Folders that are made for it and stay empty are removed.
     """
