@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/dmps demo --output demo --overwrite
 
 test: $(DEVELOPED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(DEVELOPED)
 	$(BIN)/ruff check .

@@ -337,7 +337,7 @@ def test_weights_are_read_from_the_source_where_nothing_can_be_written(
     def refuse(*_: object, **__: object) -> None:
         raise OutputError("no room")
 
-    monkeypatch.setattr("dmps_cli.tensor_files.atomic_write", refuse)
+    monkeypatch.setattr("dmps_cli.files.tensors.atomic_write", refuse)
     state = load_weights(saved(tmp_path, A), tmp_path / "out", architecture="natural", config={}).tensors
     assert same(state, A)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import convolve, convolve1d
 
-from dmps_cli.cli.options import COMPLETIONS
+from dmps_cli.cli.groups import COMPLETE
 from tests.shell import FAST, Dmps, photo, pixels
 
 SIDE, AROUND = 64, 16
@@ -223,6 +223,6 @@ def test_time_takes_a_kernel(dmps: Dmps) -> None:
 def test_completion(dmps: Dmps, tmp_path: Path) -> None:
     del dmps
     np.save("k.npy", np.eye(3))
-    assert COMPLETIONS["kernel"]("") == ["gauss:", "uniform:", "aniso:", "motion:", "defocus:", "k.npy"]
-    assert COMPLETIONS["kernel"]("k") == ["k.npy"]
-    assert COMPLETIONS["boundary"]("re") == ["reflect", "replicate"]
+    assert COMPLETE["kernel"]("") == ["gauss:", "uniform:", "aniso:", "motion:", "defocus:", "k.npy"]
+    assert COMPLETE["kernel"]("k") == ["k.npy"]
+    assert COMPLETE["boundary"]("re") == ["reflect", "replicate"]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli import pipeline, report
+from dmps_cli import pipeline
 from dmps_cli.cli.main import app
 from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.evaluation.outcomes import heat_map, of_samples
@@ -24,6 +24,7 @@ from dmps_cli.evaluation.pictures import Framing
 from dmps_cli.evaluation.results import HEAT_NOTE
 from dmps_cli.files.atomic import name_key
 from dmps_cli.metrics.scorer import Scorer
+from dmps_cli.report import sheets
 from tests.shell import Dmps, photo, pixels
 
 NAMES = ("a.png", "b.png", "deep/c.png", "d.png")
@@ -468,13 +469,13 @@ def test_a_sheet_is_named_by_the_configuration_not_by_what_is_done(dmps: Dmps, p
 
 def test_a_sheets_footnote_is_of_that_sheet(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: dict[str, str] = {}
-    draw = report.task_sheet
+    draw = sheets.task_sheet
 
-    def noted(cases: list[report.Case], *, footnote: str) -> Image.Image:
+    def noted(cases: list[sheets.Case], *, footnote: str) -> Image.Image:
         notes[cases[0].task] = footnote
         return draw(cases, footnote=footnote)
 
-    monkeypatch.setattr(report, "task_sheet", noted)
+    monkeypatch.setattr(sheets, "task_sheet", noted)
     common = ["--dataset", "set", "--nfe", "1", "--limit", "1", "--image-size", "30", "--fit", "crop", "--out", "run"]
     assert dmps("eval", *common, "--tasks", "denoise,sr4", "--sigma", "0.1,0.2").code == 0
     assert {task: re.findall(r"0\.\d on|sr4: \d+", note) for task, note in notes.items()} == {

@@ -20,6 +20,7 @@ from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.inside import Inside
+from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import TASKS, build, resolve
@@ -119,7 +120,7 @@ def test_restorations_stay_on_the_device(method: str, sampler: str, make: Any, m
     with mode:
         prior, z = make(), torch.empty(2, *SHAPE, device=GPU)
         y = op.A(z)
-        posterior = build_posterior(choice, prior, op, y, 0.05)
+        posterior = build_posterior(choice, prior, Measurement(y, op, 0.05))
         levels = prior.levels(sampler, 3, choice.spacing, METHODS[method].start)
         start = posterior.start(z, levels[0])
         x = sampling.sample(posterior, levels, start, eta=SAMPLERS[sampler].eta, noise=Fresh())  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from scipy import stats
 
 from dmps_cli.cli.tables import console_report, console_table, console_text, fitted_table
 from dmps_cli.metrics.protocol import Protocol
-from dmps_cli.report import latex
+from dmps_cli.report.latex import latex
 from dmps_cli.report.paper import beside_paper, paper_notes, paper_rows, paper_seconds, paper_seconds_notes
 from dmps_cli.report.settings import compact
 from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet, score_caption

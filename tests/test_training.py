@@ -1028,7 +1028,7 @@ def test_names_and_terms_that_are_no_text(photos: Path, tmp_path: Path, monkeypa
             command, cwd=tmp_path, capture_output=True, text=True, errors="surrogateescape", check=False
         )
         assert (done.returncode, "UTF-8" in done.stderr) == (2, True), done.stderr
-    monkeypatch.setattr(checkpoints, "_kind", lambda path: "safetensors")  # not every file system has such names
+    monkeypatch.setattr(checkpoints, "kind_of", lambda path: "safetensors")  # not every file system has such names
     with pytest.raises(WeightsError, match="rename it"):
         read_safetensors(tmp_path / odd)
 
