@@ -101,7 +101,7 @@ class DrawnAhead:
 
 @contextmanager
 def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead]:
-    """Yields the noise of `count` steps, drawn ahead of them for a GPU; as it is on a CPU, which has no time to spare."""
+    """Yields the noise of `count` steps: for a GPU drawn ahead of them; for a CPU, which has no time to spare, not."""
     if x.device.type != "cuda":
         yield noise
         return

@@ -127,7 +127,7 @@ def try_lock(file: BinaryIO) -> bool | None:
     """
     try:
         _lock(file)
-    except (BlockingIOError, PermissionError):  # held by another: of Unix, of Windows
+    except BlockingIOError:
         return False
     except (ImportError, OSError):
         return None
@@ -137,13 +137,15 @@ def try_lock(file: BinaryIO) -> bool | None:
 if sys.platform == "win32":
 
     def _lock(file: BinaryIO) -> None:
-        """Locks one byte far beyond the content: on Windows nobody else may read what is locked."""
+        """Locks one byte far beyond the content, as nobody else may read what is locked. BlockingIOError if it is."""
         import msvcrt
 
         place = file.tell()
         file.seek(2**30)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as exc:
+            raise BlockingIOError("another process holds the file") from exc
         finally:
             file.seek(place)
 
