@@ -112,6 +112,7 @@ def outcomes(
             "chi2 high": verdict.noise_is_more,
             "chi2 low": verdict.noise_is_less,
             "excess": verdict.leaves_the_scale,
+            "ripples": verdict.has_ripples,
         }
         text = search if is_searched else " and ".join(name for name, holds in names.items() if holds)
         yield text, psnr(used.picture(x), truth) - before

@@ -14,9 +14,10 @@ from scipy.signal import convolve2d
 from torch import Tensor
 
 from dmps_cli.files.images import from_uint8, photo_paths
-from dmps_cli.jobs.fit import FLOOR, LEAST_EXCESS, Fit, Usual, fits_of, judged, remark, usual
+from dmps_cli.jobs.fit import FLOOR, LEAST_EXCESS, Fit, Usual, fits_of, judged, remark, ripples_of, usual
 from dmps_cli.jobs.raised_sigma import LARGEST, STEP, TRIAL_NFE, busiest, fitting_sigma, rungs
 from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.convolution import ValidConvolution
 from dmps_cli.operators.pointwise import Identity
 from dmps_cli.tasks.options import OperatorOptions
@@ -58,6 +59,36 @@ def test_a_prior_that_clips_shows_no_excess() -> None:
     assert judged(fit, known, 0.1).noise_is_more
 
 
+def box9(boundary: str, size: int = 90) -> LinearOperator:
+    """Blur by a box of 9 px of a picture of that size."""
+    params = resolve("blur", OperatorOptions(kernel="uniform:9", boundary=boundary))
+    return build("blur", params, source_shape("blur", params, (size, size)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("boundary", ["valid", "circular", "zero"])
+def test_ripples_are_waves_that_the_kernel_does_not_pass(boundary: str) -> None:
+    """A box of 9 px passes no wave of 9 px along its sides, and half of one of 14 px."""
+    op = box9(boundary)
+    columns = torch.arange(op.in_shape[2], dtype=torch.float64)
+    noise = randn(1, 3, *op.in_shape[1:])
+    waves = (20.0 * torch.sin(2 * torch.pi * columns / px) for px in (9, 14))
+    white, blocked, passed = (ripples_of(op, noise + wave)[0] for wave in (0.0, *waves))
+    assert white is not None
+    assert blocked is not None
+    assert passed is not None
+    assert abs(white - 1.0) < 0.15
+    assert blocked > 10.0
+    assert passed < white + 0.1
+
+
+def test_what_has_no_zeros_has_no_ripples() -> None:
+    x = randn(2, 3, 40, 40)
+    assert ripples_of(Identity((3, 40, 40), dtype=torch.float64, device="cpu"), x) == [None, None]
+    sr2 = build("sr2", resolve("sr2", OperatorOptions()), (3, 40, 40), dtype=torch.float64)
+    assert ripples_of(sr2, x) == [None, None]
+    assert ripples_of(box9("circular", 16), randn(1, 3, 16, 16)) == [None]
+
+
 KNOWN = Usual(chi2=(0.8, 1.0), excess=(0.01, 0.02))
 
 
@@ -77,11 +108,12 @@ def test_what_is_said(chi2: float, excess: float, said: str | None) -> None:
 
 
 def test_a_doubted_kernel_must_do_better() -> None:
-    fit = Fit(chi2=0.9, outside=0.0, excess=0.015)
+    fit = Fit(chi2=0.9, outside=0.0, excess=0.015, ripples=1.1)
     assert not judged(fit, KNOWN, 0.05).is_off
     assert judged(fit, KNOWN, 0.05, is_doubted=True).is_off
-    small = replace(KNOWN, excess=(0.0, 0.0))
-    assert not judged(replace(fit, excess=LEAST_EXCESS), small, 0.05, is_doubted=True).is_off
+    small = replace(KNOWN, excess=(0.0, 0.0), ripples=(1.0, 1.2))
+    assert not judged(replace(fit, excess=LEAST_EXCESS), small, 0.05).is_off
+    assert judged(replace(fit, excess=0.0, ripples=1.3), small, 0.05).is_off
 
 
 def test_of_little_noise_chi2_says_nothing() -> None:

@@ -1,7 +1,8 @@
 """Whether a restoration fits what was measured: numbers that need no truth, and what is usual for them.
 
 A sigma that is too small shows in chi2, for noise that the model does not expect stays in y - A x. A wrong kernel does
-not: its ripples fit y as well as the right picture does. They leave the scale of a picture, and that shows.
+not: its ripples fit y as well as the right picture does. But they leave the scale of a picture, and they have
+frequencies that the kernel lets hardly through.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dmps_cli.methods.choice import Sampling
@@ -33,7 +35,11 @@ LEAST_SIGMA = 0.01
 
 BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
 CHI2_SLACK = 1.3  # beyond the range recorded: 10 % of sigma are 21 % of chi2, and other pictures differ
-LEAST_EXCESS = 0.003  # of the contrast; less is never said
+LEAST_EXCESS = 0.01  # of the contrast; less is never said
+HARDLY = 0.01  # of the power that a blur lets through at most
+RING_WIDTH, RINGS = 0.03, range(2, 14)  # of frequencies, cycles per px: 0.06 to 0.42
+LEAST_COUNT = 6  # frequencies on each side of a ratio
+LEAST_SIDE = 32  # px
 NEAR_NFE = 1.6  # a range holds for this factor of evaluations around those it was recorded at
 RANGES = Path(str(files("dmps_cli"))) / "data" / "fit_ranges.json"
 
@@ -44,12 +50,13 @@ class Fit:
 
     chi2: ||y - A x||^2 / (M max(sigma_y, FLOOR)^2), M numbers in y. outside: share of the picture's values beyond
     [-1, 1] by more than BEYOND. excess: root mean square of what is beyond [-1, 1], over the standard deviation of y.
-    The last two are None where the prior clips its x0 to the scale.
+    Both are None where the prior clips its x0 to the scale. ripples: of a blur, see `ripples_of`.
     """
 
     chi2: float
     outside: float | None
     excess: float | None
+    ripples: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For the sidecar."""
@@ -58,10 +65,11 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Usual:
-    """What right input gave: the least and the largest chi2; the excess that half, and 95 of 100, stay below."""
+    """What right input gave: the least and the largest chi2; the excess and ripples that half, and 95 of 100, have."""
 
     chi2: tuple[float, float]
     excess: tuple[float, float]
+    ripples: tuple[float, float] = (math.inf, math.inf)
 
 
 def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clipped: bool) -> list[Fit]:
@@ -75,11 +83,41 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
     over = (picture.abs() - 1.0).clamp_min(0.0)
     outside = (over > BEYOND).double().mean(1)
     excess = (over**2).mean(1).sqrt() / contrast.std(1).clamp_min(noise)
-    columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), strict=True)
+    columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), ripples_of(op, x), strict=True)
     return [
-        Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond)
-        for one, share, beyond in columns
+        Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond, ripples=waves)
+        for one, share, beyond, waves in columns
     ]
+
+
+def ripples_of(op: LinearOperator, x: Tensor) -> list[float | None]:
+    """Power of each picture where a blur lets hardly anything through, over that at other angles of equal frequency.
+
+    In a picture there is no more of it at the zeros of a kernel than beside them; what a wrong kernel divides by its
+    zeros is there. Per ring of frequencies, |K|^2 the power of the blurred image of a point: the mean power at |K|^2
+    below HARDLY, over that of the ring's rest; rings weigh by the number of the former. A window tapers the picture's
+    borders. None for operators that give no picture of the same size, and kernels without such rings.
+    """
+    height, width = op.picture_size
+    if tuple(op.out_shape[1:]) != (height, width) or min(height, width) < LEAST_SIDE:
+        return [None] * len(x)
+    point = x.new_zeros((1, *op.in_shape))
+    point[..., op.in_shape[1] // 2, op.in_shape[2] // 2] = 1.0
+    passed = torch.fft.rfft2(op.A(point)[0, 0].cpu().double()).abs() ** 2  # on the CPU: not every device has float64
+    picture = op.picture(x).cpu().double()
+    taper = torch.outer(*(torch.hann_window(side, periodic=False).to(picture) for side in (height, width)))
+    centred = picture - picture.mean((2, 3), keepdim=True)
+    power = (torch.fft.rfft2(taper * centred).abs() ** 2).mean(1)
+    rows, cols = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
+    ring = (torch.hypot(rows[:, None], cols[None]).to(picture) / RING_WIDTH).long()
+    total, weight = power.new_zeros(len(power)), 0
+    for number in RINGS:
+        dark, rest = ((ring == number) & which for which in (passed < HARDLY, passed >= HARDLY))
+        count = int(dark.sum())
+        if min(count, int(rest.sum())) >= LEAST_COUNT:
+            total += count * power[:, dark].mean(1) / power[:, rest].mean(1).clamp_min(torch.finfo(power.dtype).tiny)
+            weight += count
+    return [None] * len(x) if weight == 0 else (total / weight).tolist()
 
 
 def kind_of(name: str) -> str:
@@ -103,7 +141,7 @@ def usual(sampling: Sampling, name: str, model: str) -> Usual | None:
     if distance > math.log(NEAR_NFE) + 1e-9:
         return None
     row = by_nfe[nearest]
-    return Usual(chi2=(row["chi2"][0], row["chi2"][1]), excess=(row["excess"][0], row["excess"][1]))
+    return Usual(**{name: (pair[0], pair[1]) for name, pair in row.items()})
 
 
 @cache
@@ -120,28 +158,29 @@ class Verdict:
     noise_is_more: bool = False
     noise_is_less: bool = False
     leaves_the_scale: bool = False
+    has_ripples: bool = False
 
     @property
     def is_off(self) -> bool:
         """Whether the model may have ruined the picture; noise that is less than expected only leaves it soft."""
-        return self.noise_is_more or self.leaves_the_scale
+        return self.noise_is_more or self.leaves_the_scale or self.has_ripples
 
 
 def judged(fit: Fit, known: Usual | None, sigma_y: float, *, is_doubted: bool = False) -> Verdict:
     """What is unusual of a sample; nothing where no range is known.
 
-    is_doubted: the model was found wrong already; then what half of right input has is asked of the excess.
+    is_doubted: the model was found wrong already; then no more excess than half of right input has is allowed.
     """
     if known is None:
         return Verdict()
     least, largest = known.chi2
-    half, nearly_all = known.excess
-    limit = max(LEAST_EXCESS, half if is_doubted else nearly_all)
+    excess = known.excess[0] if is_doubted else max(LEAST_EXCESS, known.excess[1])
     counts = sigma_y >= LEAST_SIGMA
     return Verdict(
         noise_is_more=counts and fit.chi2 > CHI2_SLACK * largest,
         noise_is_less=counts and fit.chi2 < least / CHI2_SLACK,
-        leaves_the_scale=fit.excess is not None and fit.excess > limit,
+        leaves_the_scale=fit.excess is not None and fit.excess > excess,
+        has_ripples=fit.ripples is not None and fit.ripples > known.ripples[1],
     )
 
 
@@ -164,6 +203,11 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
             f"{fit.outside:.1%} of it lies off the scale of a picture, by {fit.excess:.1%} of its contrast, usual is "
             f"up to {max(LEAST_EXCESS, known.excess[1]):.1%}"
         )
+    if verdict.has_ripples:
+        facts.append(
+            f"what the kernel hardly passes has {fit.ripples:.2g} times the power of other frequencies, usual is up to "
+            f"{known.ripples[1]:.2g}"
+        )
     if verdict.is_off:
         reason = f"{_MAY_BE.get(kind_of(name), '')} the noise is more than {both_scales(sigma_y)}".strip()
     else:
@@ -174,7 +218,11 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
 def usual_of(fits: Sequence[Fit]) -> dict[str, Any]:
     """A row of the ranges, from the fits of right input."""
     chi2, excess = sorted(fit.chi2 for fit in fits), sorted(fit.excess or 0.0 for fit in fits)
-    return {
-        "chi2": [round(chi2[0], 4), round(chi2[-1], 4)],
-        "excess": [round(excess[int(share * (len(excess) - 1))], 5) for share in (0.5, 0.95)],
-    }
+    ripples = sorted(fit.ripples for fit in fits if fit.ripples is not None)
+    row = {"chi2": [round(chi2[0], 4), round(chi2[-1], 4)], "excess": _half_and_nearly_all(excess)}
+    return row | ({"ripples": _half_and_nearly_all(ripples)} if ripples else {})
+
+
+def _half_and_nearly_all(ordered: Sequence[float]) -> list[float]:
+    """What 50 and 95 of 100 numbers are at most."""
+    return [round(ordered[int(share * (len(ordered) - 1))], 5) for share in (0.5, 0.95)]
