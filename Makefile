@@ -20,6 +20,7 @@ check: $(DEVELOPED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/startup.py
 
 # What it finds goes to fuzz-findings/; the same SEED makes the same inputs.
 fuzz: $(DEVELOPED)

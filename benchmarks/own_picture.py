@@ -20,7 +20,7 @@ from PIL import Image
 
 from dmps_cli.files.images import load_rgb
 from dmps_cli.metrics.table import psnr
-from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet
+from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet
 
 PAGE = Path(__file__).parent.parent / "docs" / "own_picture.md"
 
@@ -91,12 +91,12 @@ def run(command: str, folder: Path, options: list[str]) -> None:
 def drawn(sheet: Sheet, folder: Path) -> Image.Image:
     """The truth and the files beside it, PSNR below; the middle of the truth where a file shows that alone."""
     truth = load_rgb(folder / sheet.truth).pixels[None]
-    pictures = [Picture(image=Image.open(folder / sheet.truth).convert("RGB"))]
+    pictures = [SheetCell(image=Image.open(folder / sheet.truth).convert("RGB"))]
     for name in sheet.files:
         x = load_rgb(folder / name).pixels[None]
         rows, cols = (have - shown for have, shown in zip(truth.shape[2:], x.shape[2:], strict=True))
         part = truth[..., rows // 2 : rows // 2 + x.shape[2], cols // 2 : cols // 2 + x.shape[3]]
-        pictures.append(Picture(image=Image.open(folder / name).convert("RGB"), caption=f"{psnr(x, part):.1f} dB"))
+        pictures.append(SheetCell(image=Image.open(folder / name).convert("RGB"), caption=f"{psnr(x, part):.1f} dB"))
     return contact_sheet(["photograph", *sheet.files.values()], [SheetRow(label="", pictures=pictures)], cell=256)
 
 

@@ -320,7 +320,7 @@ def compile_what_pays(learner: Learner, photos: DevicePhotos, plan: Plan) -> Non
 
 
 @dataclass(kw_only=True)
-class Run:
+class GpuRun:
     """A training, its files and its clock. facts: for the metadata; pictures: to measure on, (n, 3, H, W) each."""
 
     learner: Learner
@@ -469,7 +469,7 @@ def stop_asked() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
-def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> Run:
+def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> GpuRun:
     """Reads everything, finds the batch, compiles. Raises DmpsError."""
     device = resolve_device(options.device)
     if device.type == "cuda":
@@ -510,7 +510,7 @@ def prepared(options: argparse.Namespace, is_stopped: Callable[[], bool]) -> Run
         compile_what_pays(learner, photos, plan)
     learner.restore(begun)
     learner.begin()
-    return Run(
+    return GpuRun(
         learner=learner,
         photos=photos,
         pictures=grouped(measured),

@@ -20,8 +20,9 @@ from dmps_cli import pipeline
 from dmps_cli.cli.main import app
 from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.evaluation.outcomes import heat_map, of_samples
-from dmps_cli.evaluation.pictures import Fit, image_key
+from dmps_cli.evaluation.pictures import Framing
 from dmps_cli.evaluation.results import HEAT_NOTE
+from dmps_cli.files.atomic import name_key
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.report import sheets
 from tests.shell import Dmps, photo, pixels
@@ -253,7 +254,7 @@ def test_a_folder_within_an_evaluation_is_refused(dmps: Dmps, photos: Path) -> N
 def test_shards_merged_are_the_whole(dmps: Dmps, photos: Path, whole: list[Row]) -> None:
     for k in (1, 2, 3):
         assert dmps("eval", *PROBLEMS, "--no-images", "--out", f"runs/{k}", "--shard", f"{k}/3", "-q").code == 0
-    by_hash = sorted(NAMES, key=image_key)
+    by_hash = sorted(NAMES, key=name_key)
     assert {row["image"] for row in results("runs/1")} == {by_hash[0], by_hash[3]}
     assert {row["image"] for row in results("runs/2")} == {by_hash[1]}
     merged = dmps("eval", "--merge", "runs/3", "runs/1", "runs/2", "runs/1", "--out", "all")
@@ -536,7 +537,7 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     assert (small.code, "24 x 24 px, smaller than --image-size 32" in small.err) == (1, True)
     assert dmps("eval", "--dataset", "cut", "--image-size", "32").code == 2
     plane = torch.from_numpy(np.linspace(-0.5, 0.5, 48, dtype=np.float32)).expand(1, 3, 40, 48)
-    halved = Fit(size=20, how="resize").apply(plane)
+    halved = Framing(size=20, how="resize").apply(plane)
     expected = plane[..., 4:44].unflatten(-1, (20, 2)).mean(-1)[..., :20, :]
     assert halved.shape == (1, 3, 20, 20)
     assert (halved - expected)[..., 2:-2].abs().max() < 1e-6

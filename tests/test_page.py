@@ -22,7 +22,7 @@ from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.page import Section, html_page
 from dmps_cli.report.plots import Chart, Series, charts, quality_chart, scales, svg, sweep_chart
 from dmps_cli.report.sheets import Case, Shot, task_sheet
-from dmps_cli.report.tables import Row
+from dmps_cli.report.tables import TableRow
 
 VOID = {"meta", "img", "input", "br", "link"}
 EVIL = '<script src="https://evil.example/x.js">&amp;"\'.png'
@@ -86,7 +86,7 @@ def case(tmp_path: Path, image: str = "a.png", task: str = "sr4") -> Case:
     )
 
 
-ROWS: list[Row] = [
+ROWS: list[TableRow] = [
     {"task": "sr4", "method": "dmps", "sampler": "ddpm", "nfe": 20, "n": 4, "psnr": 24.0, "psnr_ci95": 0.5},
     {"task": "sr4", "method": "dps", "sampler": "ddpm", "nfe": 20, "n": 4, "psnr": 22.0, "psnr_ci95": 0.25},
     {"task": "sr4", "method": "dmps", "sampler": "ddpm", "nfe": 2000, "n": 4, "psnr": 26.0, "psnr_ci95": None},
@@ -134,7 +134,7 @@ def test_page_shows_every_picture_and_its_scores(tmp_path: Path) -> None:
 
 
 def test_page_marks_the_best_and_never_the_papers(tmp_path: Path) -> None:
-    rows: list[Row] = [*ROWS[:3], {"task": "sr4", "method": "pgdm", "n": 4, "psnr": 1.0}, ROWS[3]]
+    rows: list[TableRow] = [*ROWS[:3], {"task": "sr4", "method": "pgdm", "n": 4, "psnr": 1.0}, ROWS[3]]
     parsed = Page(html_page("t", [Section(title="Scores", rows=rows)]))
     assert [data for tag, data in parsed.texts if tag == "strong"] == ["26.00"]
     assert [data for tag, data in parsed.texts if tag == "span"] == ["24.00\xa0±\xa00.50"]
@@ -237,7 +237,7 @@ def test_lines_per_method_without_the_paper() -> None:
 
 
 def test_settings_that_compete_at_equal_evaluations_get_lines_of_their_own() -> None:
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {
             "task": "sr4",
             "method": "dmps",
@@ -260,7 +260,7 @@ def test_settings_that_compete_at_equal_evaluations_get_lines_of_their_own() -> 
 
 
 def test_seconds_run_in_the_order_of_evaluations() -> None:
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {"method": "dmps", "nfe": nfe, "seconds": s, "psnr": p} for nfe, s, p in ((50, 2.0, 3.0), (20, 4.0, 1.0))
     ]
     (series,) = quality_chart(rows, "psnr", "seconds").series
@@ -268,7 +268,7 @@ def test_seconds_run_in_the_order_of_evaluations() -> None:
 
 
 def test_sweep_has_a_line_per_noise_and_number_of_evaluations() -> None:
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {"task": "sr4", "method": "dmps", "nfe": nfe, "sigma_y": sigma, "lambda": weight, "psnr": 20 + weight - sigma}
         for weight in (2.0, 1.0)
         for sigma in (0.05, 0.5)
@@ -307,14 +307,16 @@ def test_equal_points_are_all_seen() -> None:
 
 def test_quality_is_drawn_against_evaluations_and_against_seconds() -> None:
     assert [*charts([row for row in ROWS if row["nfe"] == 20], ["psnr"])] == ["sr4_psnr_nfe"]
-    timed: list[Row] = [{**row, "seconds": 1.0} for row in ROWS]
+    timed: list[TableRow] = [{**row, "seconds": 1.0} for row in ROWS]
     assert [*charts(timed, ["psnr"])] == ["sr4_psnr_nfe", "sr4_psnr_seconds"]
 
 
 def test_page_explains_only_what_it_shows() -> None:
-    bare: list[Row] = [{"task": "sr4", "method": m, "nfe": 2, "n": 1, "psnr": p} for m, p in (("a", 1.0), ("b", 2.0))]
+    bare: list[TableRow] = [
+        {"task": "sr4", "method": m, "nfe": 2, "n": 1, "psnr": p} for m, p in (("a", 1.0), ("b", 2.0))
+    ]
 
-    def notes(rows: list[Row]) -> str:
+    def notes(rows: list[TableRow]) -> str:
         page = html_page("t", [Section(title="t", rows=rows)], charts=[quality_chart(rows, "psnr", "nfe")])
         return " ".join(data for tag, data in Page(page).texts if tag == "p")
 

@@ -20,12 +20,12 @@ from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.latex import latex
 from dmps_cli.report.paper import beside_paper, paper_notes, paper_rows, paper_seconds, paper_seconds_notes
 from dmps_cli.report.settings import compact
-from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet, score_caption
+from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet, score_caption
 from dmps_cli.report.statistics import student_t, summaries
-from dmps_cli.report.tables import CI, STD, Row, best, column_names, csv_text, json_text, markdown, means, ranks
+from dmps_cli.report.tables import CI, STD, TableRow, best, column_names, csv_text, json_text, markdown, means, ranks
 from dmps_cli.report.writers import table_files
 
-ROWS: list[Row] = [
+ROWS: list[TableRow] = [
     {"task": "sr4", "method": "dmps", "psnr": 27.314999, "ssim": 0.1 + 0.2, "lpips": 0.2071, "seconds": 12345.678},
     {"task": "sr4", "method": "dps", "psnr": 26.78, "ssim": 0.8391, "lpips": 0.2071, "seconds": 0.012345},
     {"task": "deblur [bold]|9", "method": "dmps", "psnr": 1 / 3, "ssim": 1e-17, "lpips": None, "seconds": 7.0},
@@ -47,7 +47,7 @@ class Stream(io.StringIO):
 
 
 def test_means_per_group_with_their_number() -> None:
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {"task": "sr4", "psnr": 20.0, "lpips": 0.1},
         {"task": "deblur", "psnr": 30.0, "lpips": None},
         {"task": "sr4", "psnr": 23.0, "lpips": 0.2},
@@ -68,7 +68,7 @@ def test_mean_does_not_depend_on_the_order_of_the_rows() -> None:
 
 
 def test_best_goes_by_each_metrics_direction_within_its_group() -> None:
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {"task": "sr4", "psnr": 27.0, "ssim": 0.80, "lpips": 0.3},
         {"task": "sr4", "psnr": 26.0, "ssim": 0.81, "lpips": 0.2},
         {"task": "deblur", "psnr": 10.0, "ssim": 0.1, "lpips": 0.9},  # no rival
@@ -78,7 +78,7 @@ def test_best_goes_by_each_metrics_direction_within_its_group() -> None:
 
 
 def test_what_looks_equal_is_equally_good() -> None:
-    rows: list[Row] = [{"psnr": 27.312}, {"psnr": 27.3149}, {"psnr": 27.30}]
+    rows: list[TableRow] = [{"psnr": 27.312}, {"psnr": 27.3149}, {"psnr": 27.30}]
     assert best(rows, []) == {(0, "psnr"), (1, "psnr")}
 
 
@@ -95,7 +95,7 @@ def test_csv_reads_back_to_the_same_numbers() -> None:
 
 
 def test_csv_keeps_awkward_names_and_rows_of_unequal_columns() -> None:
-    rows: list[Row] = [{"image": 'a,"b"\n.png', "psnr": 1.5}, {"image": "c.png", "note": "new"}]
+    rows: list[TableRow] = [{"image": 'a,"b"\n.png', "psnr": 1.5}, {"image": "c.png", "note": "new"}]
     back = list(csv.reader(io.StringIO(csv_text(rows), newline="")))
     assert back == [["image", "psnr", "note"], ['a,"b"\n.png', "1.5", ""], ["c.png", "", "new"]]
 
@@ -104,7 +104,7 @@ def test_json_is_strict_and_in_full() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    rows: list[Row] = [*ROWS, {"task": "é", "psnr": math.inf, "ssim": -math.inf, "lpips": math.nan}]
+    rows: list[TableRow] = [*ROWS, {"task": "é", "psnr": math.inf, "ssim": -math.inf, "lpips": math.nan}]
     back = json.loads(json_text({"rows": rows, "nested": {"pair": (1, 0.1)}}), parse_constant=refuse)
     assert back["rows"][:3] == ROWS
     assert back["rows"][3] == {"task": "é", "psnr": "inf", "ssim": "-inf", "lpips": "nan"}
@@ -136,7 +136,7 @@ def test_markdown_is_a_table_of_equal_columns() -> None:
 
 def test_a_pipe_gets_every_number_whatever_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    rows: list[Row] = [{"image": "x" * 300 + f"{k}.png", "psnr": 20 + k / 7, "seed": 10**12 + k} for k in range(3)]
+    rows: list[TableRow] = [{"image": "x" * 300 + f"{k}.png", "psnr": 20 + k / 7, "seed": 10**12 + k} for k in range(3)]
     lines = console_text(console_table(rows, title="One"), Stream(is_terminal=False)).splitlines()
     assert lines[0] == "One"
     body = [line.split() for line in lines[-3:]]
@@ -155,12 +155,12 @@ def test_a_terminal_of_any_width_loses_nothing(monkeypatch: pytest.MonkeyPatch, 
     assert width == 20 or max(map(len, plain.splitlines())) <= width
 
 
-def swept(count: int) -> list[Row]:
+def swept(count: int) -> list[TableRow]:
     """A posterior sweep with intervals, seven columns of them."""
     names = ("psnr", "ssim", "lpips", "psnr_of_mean", "std", "coverage", "seconds")
     numbers = {name: k + 1.5 for k, name in enumerate(names)}
     spreads = {name + end: value / part for name, value in numbers.items() for end, part in ((STD, 3), (CI, 7))}
-    about: Row = {"task": "inpaint", "method": "dmps-tweedie", "nfe": 20, "n": 4}
+    about: TableRow = {"task": "inpaint", "method": "dmps-tweedie", "nfe": 20, "n": 4}
     return [{**about, "lambda": k + 0.5, **numbers, **spreads} for k in range(count)]
 
 
@@ -195,7 +195,7 @@ def test_numbers_stand_below_each_other() -> None:
 
 
 def test_caption() -> None:
-    row: Row = {"psnr": 27.314, "ssim": 0.9, "lpips": 0.12346, "seconds": 3.0}
+    row: TableRow = {"psnr": 27.314, "ssim": 0.9, "lpips": 0.12346, "seconds": 3.0}
     assert score_caption(row) == "PSNR 27.31 dB  LPIPS 0.1235"
     assert score_caption({"psnr": 19.0, "lpips": None}) == "PSNR 19.00 dB"
     assert score_caption(row, ["ssim"]) == "SSIM 0.9000"
@@ -222,10 +222,10 @@ def example() -> tuple[Image.Image, list[SheetRow]]:
     grey, wide = noise_picture(128, 128, 2, "L"), noise_picture(128, 64, 3)
     rows = [
         SheetRow(
-            label="sr4", note="a.png", pictures=[Picture(image=truth), Picture(image=small, caption="PSNR 19 dB")]
+            label="sr4", note="a.png", pictures=[SheetCell(image=truth), SheetCell(image=small, caption="PSNR 19 dB")]
         ),
-        SheetRow(label="colorize", note="b.png", pictures=[Picture(image=wide), Picture(image=grey, caption="x")]),
-        SheetRow(label="denoise", pictures=[None, Picture(image=truth)]),
+        SheetRow(label="colorize", note="b.png", pictures=[SheetCell(image=wide), SheetCell(image=grey, caption="x")]),
+        SheetRow(label="denoise", pictures=[None, SheetCell(image=truth)]),
     ]
     return contact_sheet(["truth", "measurement"], rows, footnote="sigma_y 0.05 " * 20), rows
 
@@ -259,7 +259,7 @@ def test_margins_are_white_and_an_empty_cell_stays_empty() -> None:
 
 def test_labels_captions_and_footnote_stand_around_the_picture() -> None:
     picture = noise_picture(128, 128, 0)
-    rows = [SheetRow(label="sr4", note="a.png", pictures=[Picture(image=picture, caption="PSNR 19 dB")])]
+    rows = [SheetRow(label="sr4", note="a.png", pictures=[SheetCell(image=picture, caption="PSNR 19 dB")])]
     sheet = contact_sheet(["truth"], rows, footnote="note")
     ((left, top),) = find(sheet, np.asarray(picture))
     ink = (np.asarray(sheet) != 255).any(-1)
@@ -271,7 +271,7 @@ def test_labels_captions_and_footnote_stand_around_the_picture() -> None:
 
 def test_without_texts_there_is_nothing_but_the_picture_and_its_hairline() -> None:
     picture = noise_picture(128, 128, 0)
-    sheet = contact_sheet([""], [SheetRow(label="", pictures=[Picture(image=picture)])])
+    sheet = contact_sheet([""], [SheetRow(label="", pictures=[SheetCell(image=picture)])])
     ((left, top),) = find(sheet, np.asarray(picture))
     ink = (np.asarray(sheet) != 255).any(-1)
     ink[top - 1 : top + 129, left - 1 : left + 129] = False
@@ -280,14 +280,14 @@ def test_without_texts_there_is_nothing_but_the_picture_and_its_hairline() -> No
 
 def test_cell_scales_the_sheet_down() -> None:
     picture = Image.new("RGB", (512, 256), (10, 20, 30))
-    sheet = np.asarray(contact_sheet(["a"], [SheetRow(label="", pictures=[Picture(image=picture)])], cell=128))
+    sheet = np.asarray(contact_sheet(["a"], [SheetRow(label="", pictures=[SheetCell(image=picture)])], cell=128))
     assert (sheet == (10, 20, 30)).all(-1).sum() == 128 * 64
 
 
 def test_a_long_name_is_broken_not_cut() -> None:
     short, long = (
         contact_sheet(
-            ["a"], [SheetRow(label="sr4", note="n" * count, pictures=[Picture(image=noise_picture(128, 128, 0))])]
+            ["a"], [SheetRow(label="sr4", note="n" * count, pictures=[SheetCell(image=noise_picture(128, 128, 0))])]
         )
         for count in (10, 300)
     )
@@ -304,7 +304,7 @@ def test_rows_must_fill_the_columns() -> None:
 
 def test_many_columns_go_on_below_in_places_of_equal_distance() -> None:
     pictures = [noise_picture(128, 128, seed) for seed in range(14)]
-    shown = [Picture(image=p, caption="PSNR 27.31 dB  LPIPS 0.1234" * (k % 2)) for k, p in enumerate(pictures)]
+    shown = [SheetCell(image=p, caption="PSNR 27.31 dB  LPIPS 0.1234" * (k % 2)) for k, p in enumerate(pictures)]
     sheet = contact_sheet([f"dmps, NFE {k}, lambda 1.75" for k in range(14)], [SheetRow(label="sr4", pictures=shown)])
     places = [place for picture in pictures for place in find(sheet, np.asarray(picture))]
     assert len(places) == 14
@@ -332,7 +332,7 @@ def test_student_t_refuses_what_has_no_quantile() -> None:
 
 def test_summaries_are_numpys_and_scipys() -> None:
     values = np.random.default_rng(0).normal(27.0, 2.0, 13)
-    rows: list[Row] = [{"task": "sr4", "image": f"{k}.png", "psnr": float(v)} for k, v in enumerate(values)]
+    rows: list[TableRow] = [{"task": "sr4", "image": f"{k}.png", "psnr": float(v)} for k, v in enumerate(values)]
     (summary,) = summaries(rows, ["task"], ["psnr"])
     low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
     assert summary["n"] == 13
@@ -342,7 +342,7 @@ def test_summaries_are_numpys_and_scipys() -> None:
 
 
 def test_samples_of_one_image_count_once() -> None:
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {"image": name, "seed": seed, "psnr": value + seed}
         for name, value in (("a.png", 20.0), ("b.png", 24.0))
         for seed in (-1, 0, 1)
@@ -369,7 +369,7 @@ def test_one_image_has_no_spread_and_a_missing_value_no_mean() -> None:
 
 # --- Ranks
 
-RANKED: list[Row] = [
+RANKED: list[TableRow] = [
     {"task": "sr4", "method": "a_b", "n": 4, "psnr": 27.0, "lpips": 0.30, "psnr_std": 1.05, "psnr_ci95": 0.5},
     {"task": "sr4", "method": "c&d", "n": 4, "psnr": 28.0, "lpips": 0.20, "psnr_std": 1.0, "psnr_ci95": 10.5},
     {"task": "sr4", "method": "e", "n": 4, "psnr": 26.0, "lpips": 0.25, "psnr_std": None, "psnr_ci95": None},
@@ -392,7 +392,7 @@ def test_first_and_second_among_rivals_only() -> None:
 
 
 def test_no_second_behind_two_that_are_best() -> None:
-    rows: list[Row] = [{"psnr": 27.312}, {"psnr": 27.3149}, {"psnr": 27.30}, {"psnr": 27.29}]
+    rows: list[TableRow] = [{"psnr": 27.312}, {"psnr": 27.3149}, {"psnr": 27.30}, {"psnr": 27.29}]
     assert ranks(rows) == {(0, "psnr"): 1, (1, "psnr"): 1}
     assert ranks(rows[1:]) == {(0, "psnr"): 1, (1, "psnr"): 2}
 
@@ -497,7 +497,7 @@ def test_the_papers_seconds_are_the_papers() -> None:
 
 
 def test_beside_the_paper_only_where_it_has_the_task_and_the_levels() -> None:
-    ours: list[Row] = [
+    ours: list[TableRow] = [
         {"task": "sr4", "method": "dmps", "sampler": "ddpm", "nfe": 20, "psnr": 24.0, "lpips": 0.3, "seconds": 1.0},
         {"task": "inpaint", "method": "dmps", "sampler": "ddpm", "nfe": 20, "psnr": 20.0, "lpips": 0.4, "seconds": 1.0},
         {"task": "deblur", "method": "dmps", "sampler": "flow", "nfe": 20, "psnr": 23.0, "lpips": 0.5, "seconds": 1.0},
@@ -525,14 +525,14 @@ def test_beside_the_paper_only_where_it_has_the_task_and_the_levels() -> None:
     assert paper_notes(ours, "alex") == []
 
 
-def paper_setting(task: str, sampler: str, **others: Any) -> Row:
+def paper_setting(task: str, sampler: str, **others: Any) -> TableRow:
     """Our row at the paper's own setting (SPEC section 7), but for the others."""
     weight, nfe = (1.75, 1000) if sampler == "ddpm" else (2.0, 50)
     setting = {"spacing": "uniform", "lambda": weight, "score_at": "x_t", "cap": "none"}
     return {"task": task, "method": "dmps", "sampler": sampler, "nfe": nfe, "sigma_y": 0.05, **setting, **others}
 
 
-def notes_on(*rows: Row, operators: dict[str, Any] | None = None, side: int | None = None) -> list[str]:
+def notes_on(*rows: TableRow, operators: dict[str, Any] | None = None, side: int | None = None) -> list[str]:
     return paper_notes(beside_paper(rows, "vgg"), "vgg", operators=operators, side=side)
 
 
@@ -575,7 +575,7 @@ def test_the_papers_seconds_are_of_super_resolution() -> None:
 
 def test_every_file_names_the_protocol() -> None:
     protocol = Protocol(metrics=("psnr",), lpips_net="alex", sigma_y=(0.05,), images=("a_1.png", "b.png"))
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         {"task": "sr4", "method": "dmps", "image": name, "psnr": p} for name, p in (("a", 1.0), ("b", 2.0))
     ]
     summary = summaries(rows, ["task", "method"], ["psnr"])

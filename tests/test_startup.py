@@ -1,4 +1,4 @@
-"""What the commands import: seconds of every call in a shell loop."""
+"""On a system without `resource`, `fcntl` and some signals every module can be imported, and commands work."""
 
 from __future__ import annotations
 
@@ -6,29 +6,60 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from dmps_cli.files.atomic import try_lock
 from tests.shell import photo
 
-SLOW = ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "lpips")  # seconds each, or half of one
+LACKING = """
+import os, signal, sys, warnings
+warnings.filterwarnings("ignore", "only soft file lock")  # filelock, of a Unix without fcntl
+for name in ("resource", "fcntl", "termios", "pwd", "grp"):
+    sys.modules[name] = None  # importing it is an ImportError
+for holder, prefixes in ((signal, ("SIGHUP", "SIGKILL", "SIGUSR", "SIGALRM")), (os, ("O_NOFOLLOW", "O_NONBLOCK"))):
+    for name in [name for name in vars(holder) if name.startswith(prefixes)]:
+        delattr(holder, name)
+"""
+ALL_MODULES = """
+import importlib, pkgutil, dmps_cli
+names = [module.name for module in pkgutil.walk_packages(dmps_cli.__path__, "dmps_cli.")]
+for name in names:
+    if name != "dmps_cli.__main__":
+        importlib.import_module(name)
+print(len(names), "resource" in sys.modules and sys.modules["resource"] is not None)
+"""
+COMMANDS = """
+from dmps_cli.cli.main import app
+for command in [
+    ["--help"],
+    ["degrade", "a.png", "--task", "denoise", "--quiet", "-o", "y.png"],
+    ["restore", "y.png", "-o", "x.png", "--nfe", "1", "--quiet"],
+]:
+    try:
+        app(command)
+    except SystemExit as exc:
+        assert not exc.code, command
+"""
 
 
-def loaded(folder: Path, *commands: list[str]) -> list[str]:
-    """The slow packages that are imported once the commands have run in one fresh process."""
-    code = (
-        "import sys\nfrom dmps_cli.cli.main import app\n"
-        f"for command in {commands!r}:\n"
-        "    try: app(command)\n"
-        "    except SystemExit as exc: assert not exc.code, command\n"
-        f"print('loaded', *[name for name in {SLOW!r} if name in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    return result.stdout.splitlines()[-1].split()[1:]
+def run(code: str, folder: Path) -> str:
+    arguments = [sys.executable, "-W", "error", "-c", LACKING + code]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-def test_restore_and_degrade_import_what_they_need(tmp_path: Path) -> None:
+def test_every_module_is_imported_without_what_one_system_has(tmp_path: Path) -> None:
+    count, has_resource = run(ALL_MODULES, tmp_path).split()
+    assert int(count) > 100
+    assert has_resource == "False"
+
+
+def test_commands_work_without_what_one_system_has(tmp_path: Path) -> None:
     photo(tmp_path / "a.png", (16, 16))
-    few = ["--nfe", "1", "--quiet"]
-    assert not loaded(
-        tmp_path,
-        ["degrade", "a.png", "--task", "denoise", "--quiet", "-o", "y.png"],
-        ["restore", "y.png", "-o", "x.png", *few],
-    )
+    assert "Usage" in run(COMMANDS, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "y.png", "y.npy", "y.json", "x.png", "x.json"}
+
+
+def test_files_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with (tmp_path / "a").open("wb") as file:
+        assert try_lock(file) is None

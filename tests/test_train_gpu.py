@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dmps_cli
 from benchmarks import pack_gpu, train_gpu
 from benchmarks.device_photos import DevicePhotos, mirrored
-from benchmarks.train_gpu import Learner, Plan, Run, draw, grouped
+from benchmarks.train_gpu import GpuRun, Learner, Plan, draw, grouped
 from dmps_cli.errors import InputError, MemoryShortageError, WeightsError
 from dmps_cli.files.tensors import load_plain
 from dmps_cli.nets.beginnings import grown, initialised
@@ -38,7 +38,7 @@ from dmps_cli.nets.natural_state import natural_from_state
 from dmps_cli.training.muon import Muon, as_matrix, is_orthogonalised
 from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.training.objective import edm_loss, learning_rate, power_decay, psnr, stored
-from dmps_cli.training.photographs import Batch
+from dmps_cli.training.photographs import TrainingBatch
 from dmps_cli.training.trainer import Recipe, Trainer
 from dmps_cli.weights.reading import read_safetensors
 from tests.conftest import randn, rel
@@ -91,7 +91,7 @@ def test_all_of_a_grown_network_is_reached_by_gradients(config: NaturalConfig) -
     trainer = Trainer(net, config, Recipe(lr=0.02), CPU)
     for k in range(3):
         x = (randn(2, 3, 16, 16, seed=k).clamp(-1, 1) * 127 + 127).to(torch.uint8)
-        trainer.take_step(Batch(x, torch.tensor([0.2, 1.0]), randn(2, 3, 16, 16, seed=9 + k).float()))
+        trainer.take_step(TrainingBatch(x, torch.tensor([0.2, 1.0]), randn(2, 3, 16, 16, seed=9 + k).float()))
     new = {name: p for name, p in net.named_parameters() if name in begun}
     changed = {name: (p != begun[name]).flatten(1) if p.ndim > 1 else p != begun[name] for name, p in new.items()}
     assert not [name for name, is_new in changed.items() if not is_new.all(-1).any() or not is_new.any(0).all()]
@@ -215,7 +215,7 @@ def test_the_learner_takes_the_steps_of_the_trainer() -> None:
         x, s, eps = draw(photos, PLAN, learner.levels, step)
         pixels = ((x + 1.0) * 127.5).round().to(torch.uint8)
         lr = trainer.lr
-        trainer.take_step(Batch(pixels, s, eps))
+        trainer.take_step(TrainingBatch(pixels, s, eps))
         learner.take_step(pixels.float() / 127.5 - 1.0, s, eps, lr)
     for (name, ours), theirs in zip(learner.net.named_parameters(), trainer.net.parameters(), strict=True):
         assert rel(ours, theirs) <= 1e-5, name
@@ -328,8 +328,8 @@ def test_what_is_slower_compiled_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
     assert learner.compiled.left_out == {(1, 64, 64)}
 
 
-def tiny_run(out: Path) -> Run:
-    return Run(
+def tiny_run(out: Path) -> GpuRun:
+    return GpuRun(
         learner=Learner(initialised(TINY, 0), CPU),
         photos=DevicePhotos.of(photographs(), CPU),
         pictures=grouped(photographs()),

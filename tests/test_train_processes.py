@@ -18,7 +18,7 @@ from dmps_cli.cli.main import app
 from dmps_cli.nets.beginnings import initialised
 from dmps_cli.training import run as training
 from dmps_cli.training import trainer
-from dmps_cli.training.photographs import Batch
+from dmps_cli.training.photographs import TrainingBatch
 from dmps_cli.training.state import Files, read_state
 from tests.conftest import rel
 from tests.shell import Dmps, Result, photo
@@ -52,7 +52,7 @@ def interrupted_in_the_fourth_step() -> None:
     in_float32()
     step = trainer.Trainer.take_step
 
-    def interrupted(self: trainer.Trainer, batch: Batch) -> float:
+    def interrupted(self: trainer.Trainer, batch: TrainingBatch) -> float:
         if self.step == 3 and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch)

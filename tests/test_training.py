@@ -42,17 +42,17 @@ from dmps_cli.training.muon import Muon, MuonAdamW, orthogonalised
 from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.training.objective import average_decay, edm_loss, learning_rate
 from dmps_cli.training.photographs import (
-    Batch,
     Collection,
     Photo,
     Shapes,
+    TrainingBatch,
     draw_batch,
     find_photos,
     held_out,
     is_usable,
     random_crop,
 )
-from dmps_cli.training.run import Run
+from dmps_cli.training.run import TrainingRun
 from dmps_cli.training.start import reporter
 from dmps_cli.training.state import Files, Saved, check_room, read_state
 from dmps_cli.training.trainer import Recipe, Trainer, validation_pictures
@@ -76,14 +76,14 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: Saved | None = None) -> Run:
+def tiny_run(photos: Path, out: Path, *, last: int | None = None, saved: Saved | None = None) -> TrainingRun:
     """A run of a tiny network on the step clock; interrupted before step `last`."""
     recipe = RECIPE if saved is None else saved.recipe
     trainer = Trainer(initialised(TINY, recipe.seed), TINY, recipe, CPU)
     if saved is not None:
         trainer.restore(saved.tensors(), saved.facts)
     train, held = held_out(find_photos([photos]))
-    return Run(
+    return TrainingRun(
         trainer=trainer,
         collection=Collection(train, channels=3, least_side=32, seed=recipe.seed),
         pictures=validation_pictures(held, 3, 32).pictures,
@@ -200,7 +200,7 @@ def test_a_step_weighs_each_image_by_its_level() -> None:
     trainer = Trainer(initialised(TINY, 0), TINY, RECIPE, CPU)
     trainer.losses.means = [0.25 + 0.1 * k for k in range(LevelLosses.NUM_BINS)]
     x = (40.0 + 160.0 * torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
-    batch = Batch(x, torch.tensor([0.01, 0.5, 90.0]), torch.randn(3, 3, 16, 16))
+    batch = TrainingBatch(x, torch.tensor([0.01, 0.5, 90.0]), torch.randn(3, 3, 16, 16))
     weights = trainer.losses.weights(batch.s)
     seen: list[torch.Tensor] = []
     trainer.optimizer.step = lambda lr: seen.append(trainer.net.out.bias.grad.clone())  # type: ignore[method-assign]
@@ -272,14 +272,14 @@ def test_a_few_dozen_steps_lower_the_loss() -> None:
     trainer = Trainer(initialised(TINY, 0), TINY, Recipe(lr=5e-3), CPU)
     x = torch.linspace(0, 255, 32).expand(4, 3, 32, 32).to(torch.uint8)
     eps = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    losses = [trainer.take_step(Batch(x, torch.full((4,), 0.3), eps)) for _ in range(100)]
+    losses = [trainer.take_step(TrainingBatch(x, torch.full((4,), 0.3), eps)) for _ in range(100)]
     assert losses[-1] <= 0.6 * losses[0]
     assert trainer.bad_steps == 0
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted() -> None:
     trainer = Trainer(initialised(TINY, 0), TINY, RECIPE, CPU)
-    good = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(1), torch.ones(1, 3, 8, 8))
+    good = TrainingBatch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(1), torch.ones(1, 3, 8, 8))
     trainer.take_step(good)
     before = {name: value.clone() for name, value in trainer.tensors().items()}
     trainer.take_step(good._replace(eps=torch.full((1, 3, 8, 8), math.inf)))
@@ -490,7 +490,7 @@ def test_ctrl_c_leaves_a_usable_prior_and_130(
 ) -> None:
     step = Trainer.take_step
 
-    def interrupted(self: Trainer, batch: Batch) -> float:
+    def interrupted(self: Trainer, batch: TrainingBatch) -> float:
         if self.step == 0:
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch)
@@ -514,7 +514,7 @@ def test_by_steps_the_same_command_gives_the_same_file(
     assert dmps(*command, "whole.safetensors").code == 0
     step = Trainer.take_step
 
-    def interrupted(self: Trainer, batch: Batch) -> float:
+    def interrupted(self: Trainer, batch: TrainingBatch) -> float:
         if self.step in (2, 7):
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
@@ -651,9 +651,9 @@ def test_of_several_processes_each_draws_its_part_of_the_same_batch(
 
 def test_waiting_is_measured_and_errors_come_through() -> None:
     """A loader of 20 batches a second for a network that needs no time: all of the time is spent waiting."""
-    batch = Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    batch = TrainingBatch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
-    def slow(step: int) -> Batch:
+    def slow(step: int) -> TrainingBatch:
         if step == 9:
             raise InputError("gone")
         time.sleep(0.05)
@@ -1004,7 +1004,7 @@ def test_small_photographs_are_not_measured_on(dmps: Dmps, photos: Path, tmp_pat
 
 
 def test_out_of_memory_says_what_helps(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(self: Trainer, batch: Batch) -> float:
+    def failing(self: Trainer, batch: TrainingBatch) -> float:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(Trainer, "take_step", failing)
@@ -1061,7 +1061,7 @@ def test_what_a_call_does_is_said(dmps: Dmps, photos: Path) -> None:
 
 def test_lines_fit_a_terminal(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a long training, the bar of 20 columns left out of the count."""
-    progress = training.Progress(
+    progress = training.TrainingProgress(
         step=123456, seconds=35999.0, loss=0.26, steps_per_second=12.34, psnr={"a": 33.26, "b": 30.53, "c": 27.16}
     )
     shown: list[str] = []

@@ -54,7 +54,7 @@ class Ahead(Generic[T]):
             return
 
     def take(self) -> T:
-        """The next result. Raises what making it raised."""
+        """Returns the next result. Raises what making it raised."""
         start = time.perf_counter()
         item = self.ready.get()
         self.wait_seconds += time.perf_counter() - start

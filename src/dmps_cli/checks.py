@@ -15,7 +15,7 @@ MAX_SEED = 2**63 - 1
 def option(
     help: str, metavar: str | None = None, *, names: tuple[str, ...] = (), default: Any = None, complete: str = ""
 ) -> Any:
-    """A field of a record of options, which the command line shows as it is described here.
+    """Returns a field of a record of options, which the command line shows as it is described here.
 
     names: how it is written, where that is not its own name; complete: the table whose names its values are.
     """
@@ -23,12 +23,12 @@ def option(
 
 
 def flag(option: str) -> str:
-    """How an option is written on the command line."""
+    """Returns how an option is written on the command line."""
     return "--" + option.replace("_", "-")
 
 
 def checked_number(option: str, value: Any, what: str, is_right: Callable[[float], bool]) -> float:
-    """The value as a finite number that is right. Raises UsageError, saying what it must be."""
+    """Returns the value as a finite number that is right. Raises UsageError, saying what it must be."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -39,7 +39,7 @@ def checked_number(option: str, value: Any, what: str, is_right: Callable[[float
 
 
 def whole_number(what: str, is_right: Callable[[int], bool]) -> Callable[[str, Any], int]:
-    """A check of whole numbers, as wide as they come."""
+    """Returns a check of whole numbers, as wide as they come."""
 
     def check(option: str, value: Any) -> int:
         try:
@@ -55,12 +55,12 @@ def whole_number(what: str, is_right: Callable[[int], bool]) -> Callable[[str, A
 
 
 def real_number(what: str, is_right: Callable[[float], bool]) -> Callable[[str, Any], float]:
-    """A check of finite numbers."""
+    """Returns a check of finite numbers."""
     return lambda option, value: checked_number(option, value, what, is_right)
 
 
 def real_numbers(count: int, what: str, is_right: Callable[[list[float]], bool]) -> Callable[[str, Any], list[float]]:
-    """A check of so many finite numbers, with commas between or as a list."""
+    """Returns a check of so many finite numbers, with commas between or as a list."""
 
     def check(option: str, value: Any) -> list[float]:
         try:
@@ -76,19 +76,19 @@ def real_numbers(count: int, what: str, is_right: Callable[[list[float]], bool])
 
 
 def checked(kind: str, name: str, choices: Collection[str]) -> str:
-    """The name, if it is one of the choices. Raises UsageError with the nearest one otherwise."""
+    """Returns the name, if it is one of the choices. Raises UsageError with the nearest one otherwise."""
     if name not in choices:
         raise unknown_name(kind, name, choices)
     return name
 
 
 def split(names: str | None) -> list[str]:
-    """The names of a comma-separated list, each once."""
+    """Returns the names of a comma-separated list, each once."""
     return [*dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip())]
 
 
 def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any]:
-    """The values of a comma-separated list, [None] for an open option. Raises UsageError."""
+    """Returns the values of a comma-separated list, [None] for an open option. Raises UsageError."""
     if text is None:
         return [None]
     try:

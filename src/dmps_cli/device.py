@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ def tune_allocator() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """The opposite: what is freed goes back to the system at once, so that resident pages are those in use.
+    """Does the opposite: what is freed goes back to the system at once, so that resident pages are those in use.
 
     For measurements of memory alone. True where it took effect (Linux with glibc), False elsewhere.
     """
@@ -54,7 +53,10 @@ def _mallopt(settings: Mapping[int, int]) -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; 'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not."""
+    """Returns the device of that name.
+
+    'auto' is the first of cuda, mps, cpu that is there. Raises UsageError if it is not.
+    """
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; --dtype asks for less
     available = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     available += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
@@ -69,7 +71,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 faster than in float32, as far as torch says."""
+    """Returns whether the device multiplies matrices in bfloat16 faster than in float32, as far as torch says."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -79,7 +81,10 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def micro_batch(device: torch.device, batch_size: int) -> int:
-    """How many images are computed together: one on a CPU, so that an image's bits never depend on its company."""
+    """Returns how many images are computed together.
+
+    One on a CPU, so that an image's bits never depend on its company.
+    """
     return 1 if device.type == "cpu" else batch_size
 
 
@@ -92,7 +97,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def onto(value: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device; a GPU fetches it while the CPU goes on."""
+    """Puts a tensor of the CPU on the device; a GPU fetches it while the CPU goes on."""
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned copy until it has been fetched
@@ -111,15 +116,40 @@ def stopwatch(device: torch.device) -> Callable[[], float]:
 
 
 def peak_mib(device: torch.device) -> float:
-    """Peak memory so far in MiB: of the device on CUDA, of the whole process elsewhere."""
+    """Returns the peak memory so far in MiB: of the device on CUDA, of the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return _windows_peak_bytes() / 2**20
+    import resource
+
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+if sys.platform == "win32":
+
+    class _MemoryCounters(ctypes.Structure):
+        """PROCESS_MEMORY_COUNTERS (psapi.h): two DWORDs, then eight SIZE_T."""
+
+        _fields_ = [("cb", ctypes.c_uint32), ("faults", ctypes.c_uint32), ("peak_working_set", ctypes.c_size_t)] + [
+            (f"other{k}", ctypes.c_size_t) for k in range(7)
+        ]
+
+    def _windows_peak_bytes() -> int:
+        """Returns the largest working set of this process so far, bytes."""
+        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel32.GetCurrentProcess.restype = ctypes.c_void_p
+        ask = kernel32.K32GetProcessMemoryInfo
+        ask.argtypes = [ctypes.c_void_p, ctypes.POINTER(_MemoryCounters), ctypes.c_uint32]
+        counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
+        if not ask(kernel32.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+            raise ctypes.WinError(ctypes.get_last_error())
+        return int(counters.peak_working_set)
+
+
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free for a new tensor, bytes; None where the system does not say."""
+    """Returns the memory that is free for a new tensor, bytes; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -148,7 +178,7 @@ def check_memory(needed: float | None, count: int, device: torch.device, what: s
 
 
 def describe(device: torch.device) -> str:
-    """Name of the device for tables: the GPU's, or the CPU with its number of threads."""
+    """Returns the name of the device for tables: the GPU's, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -77,7 +77,7 @@ class UsageError(DmpsError):
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
-    """The error for a name that is in no table, with the nearest one suggested."""
+    """Returns the error for a name that is in no table, with the nearest one suggested."""
     known = sorted(choices)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""

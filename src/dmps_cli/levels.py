@@ -36,7 +36,7 @@ CLEAN = Level(1.0, 0.0, 0.0)
 
 @lru_cache
 def alpha_bars(num_steps: int = DDPM_STEPS) -> tuple[float, ...]:
-    """alpha_bar_t, t = 0 .. num_steps - 1, of the linear schedule (Ho et al. 2020, section 4).
+    """Returns alpha_bar_t, t = 0 .. num_steps - 1, of the linear schedule (Ho et al. 2020, section 4).
 
     beta runs linearly from 1e-4 to 0.02. In float32, 1 - alpha_bar would be 2e-4 off at the clean end.
     """
@@ -49,7 +49,7 @@ def alpha_bars(num_steps: int = DDPM_STEPS) -> tuple[float, ...]:
 
 
 def kept_steps(nfe: int, spacing: str = "uniform", num_steps: int = DDPM_STEPS) -> list[int]:
-    """The `nfe` original steps that a shorter chain keeps, ascending; nfe = 1 keeps the noisiest.
+    """Returns the `nfe` original steps that a shorter chain keeps, ascending; nfe = 1 keeps the noisiest.
 
     uniform: round(k (num_steps - 1) / (nfe - 1)), the stride accumulated and rounded half to even as guided-diffusion's
     `space_timesteps` does. quadratic (Song et al. 2021, DDIM, appendix D.2): round((num_steps - 1) (k / (nfe - 1))^2),
@@ -73,7 +73,9 @@ def kept_steps(nfe: int, spacing: str = "uniform", num_steps: int = DDPM_STEPS) 
 
 
 def ddpm_levels(nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-    """`nfe` + 1 variance-preserving levels, alpha^2 = alpha_bar, noisiest first, clean last; time = step number.
+    """Returns `nfe` + 1 variance-preserving levels, alpha^2 = alpha_bar, noisiest first, clean last.
+
+    time = step number.
 
     They begin in pure noise: raises ValueError for any `start`.
     """
@@ -85,7 +87,7 @@ def ddpm_levels(nfe: int, spacing: str = "uniform", start: float | None = None) 
 
 
 def flow_levels(nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-    """`nfe` + 1 levels of rectified flow, alpha = s, sigma = 1 - s, noisiest first, clean last; time = 999 s.
+    """Returns `nfe` + 1 levels of rectified flow, alpha = s, sigma = 1 - s, noisiest first, clean last; time = 999 s.
 
     s_k = s_0 + (1 - s_0) k / nfe (Liu et al. 2023; s = share of data, the paper's t is 1 - s), the one spacing there
     is. start: s_0, for a method that does not begin in pure noise; 1e-3 if it is open. Raises ValueError if nfe < 1.
@@ -100,7 +102,7 @@ def flow_levels(nfe: int, spacing: str = "uniform", start: float | None = None) 
 
 
 def ddpm_time(ratio: float, bars: Sequence[float] | None = None) -> float:
-    """The (fractional) DDPM step whose sigma / alpha is `ratio`, by interpolation of log(sigma / alpha).
+    """Returns the (fractional) DDPM step whose sigma / alpha is `ratio`, by interpolation of log(sigma / alpha).
 
     Exact at whole steps; clamped to 0 .. 999 outside the chain. bars: alpha_bar_t of a chain other than the linear
     one, falling.
@@ -118,7 +120,7 @@ def ddpm_time(ratio: float, bars: Sequence[float] | None = None) -> float:
 
 
 def flow_label(ratio: float) -> float:
-    """The rectified-flow label 999 s of the level whose sigma / alpha is `ratio`: s = 1 / (1 + ratio)."""
+    """Returns the rectified-flow label 999 s of the level whose sigma / alpha is `ratio`: s = 1 / (1 + ratio)."""
     return FLOW_LABEL / (1.0 + ratio)
 
 

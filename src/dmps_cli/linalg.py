@@ -20,7 +20,7 @@ LinearMap = Callable[[Tensor], Tensor]
 
 
 def item_dot(u: Tensor, v: Tensor) -> Tensor:
-    """Inner product of each batch item, shaped (B, 1, ..) so that it broadcasts against u."""
+    """Returns the inner product of each batch item, shaped (B, 1, ..) so that it broadcasts against u."""
     return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
 
 
@@ -114,7 +114,7 @@ def refine(
 
 
 def largest_eigenvalue(apply: LinearMap, start: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> float:
-    """Largest eigenvalue of a symmetric positive semi-definite map, by Lanczos; start: (1, ..).
+    """Returns the largest eigenvalue of a symmetric positive semi-definite map, by Lanczos; start: (1, ..).
 
     The largest Ritz value of the three-term recurrence: it needs no stored basis, as lost orthogonality only
     repeats values that have converged, and it is far ahead of power iteration where eigenvalues crowd near the
@@ -155,12 +155,12 @@ class MatrixSVD(NamedTuple):
     V: Tensor
 
     def matrix(self) -> Tensor:
-        """U diag(s) V^T."""
+        """Returns U diag(s) V^T."""
         return (self.U * self.s) @ self.V.T
 
 
 def matrix_svd(K: Tensor) -> MatrixSVD:
-    """The thin singular value decomposition of a matrix, in its own precision (float64 for operators).
+    """Returns the thin singular value decomposition of a matrix, in its own precision (float64 for operators).
 
     A symmetric K is decomposed as Q diag(w) Q^T, which is three times as fast: s = |w|, V = Q, U = Q diag(sign w).
     """
@@ -174,7 +174,9 @@ def matrix_svd(K: Tensor) -> MatrixSVD:
 
 
 def along_both_axes(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
-    """left X right for each matrix X of a stack. left: (m, H); x: (.., H, W); right: (W, n); result: (.., m, n).
+    """Returns left X right for each matrix X of a stack.
+
+    left: (m, H); x: (.., H, W); right: (W, n); result: (.., m, n).
 
     One plain product after another: broadcasting `matmul` would copy x first and is several times slower on a CPU.
     """
@@ -187,7 +189,7 @@ _BITS_PER_PASS = 6  # measured: fewer passes cost more arithmetic than they save
 
 @lru_cache
 def hadamard_matrix(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Orthonormal Hadamard matrix of size 2^order in Sylvester's order, H_2n = H_2 (x) H_n."""
+    """Returns the orthonormal Hadamard matrix of size 2^order in Sylvester's order, H_2n = H_2 (x) H_n."""
     block = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
     matrix = torch.ones(1, 1, dtype=torch.float64)
     for _ in range(order):
@@ -196,7 +198,7 @@ def hadamard_matrix(order: int, dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:
-    """The orthonormal Walsh-Hadamard transform of the last axis, in Sylvester's order; its own inverse.
+    """Returns the orthonormal Walsh-Hadamard transform of the last axis, in Sylvester's order; its own inverse.
 
     x: (.., n), n a power of two, else ValueError. H_n is a Kronecker product, so it is applied block by block: each
     pass multiplies by a small Hadamard matrix along the lowest bits of the index and rotates those bits to the top;
@@ -220,7 +222,10 @@ def _hadamard_passes(row: Tensor, blocks: list[Tensor]) -> Tensor:
 
 
 def fast_length(least: int) -> int:
-    """The smallest length, not below `least`, without a prime factor above 5: other FFTs take several times as long."""
+    """Returns the smallest length, not below `least`, without a prime factor above 5.
+
+    Other FFTs take several times as long.
+    """
     length = least
     while _without_factors(length) > 1:
         length += 1
@@ -228,7 +233,7 @@ def fast_length(least: int) -> int:
 
 
 def _without_factors(length: int) -> int:
-    """What is left of a number when it is divided by 2, 3 and 5 as often as that goes."""
+    """Returns what is left of a number when it is divided by 2, 3 and 5 as often as that goes."""
     for factor in (2, 3, 5):
         while length % factor == 0:
             length //= factor
@@ -236,7 +241,7 @@ def _without_factors(length: int) -> int:
 
 
 def kernel_spectrum(kernel: Tensor, grid: tuple[int, int], origin: tuple[int, int] | None = None) -> Tensor:
-    """`rfft2` of a kernel laid on a periodic grid with its pixel `origin`, by default (kh // 2, kw // 2), at (0, 0).
+    """Returns `rfft2` of a kernel on a periodic grid with its pixel `origin`, by default (kh // 2, kw // 2), at (0, 0).
 
     kernel: (kh, kw), real; result: (H, W // 2 + 1), complex. Where the kernel is larger than the grid it wraps.
     """

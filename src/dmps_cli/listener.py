@@ -15,25 +15,25 @@ class Listener(Protocol):
     """What work says while it goes on; results are what it returns."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """Says something worth knowing."""
         ...
 
     def error(self, text: str) -> None:
-        """Something that could not be done, while the rest goes on."""
+        """Says what could not be done, while the rest goes on."""
         ...
 
     def progress(
         self, total: int, unit: str = "steps"
     ) -> AbstractContextManager[tuple[Advance, Callable[[str], None]]]:
-        """For the time of a count: (advance by one, say what is in hand)."""
+        """Shows a count while it is open: (advance by one, say what is in hand)."""
         ...
 
     def gauge(self, total: float) -> AbstractContextManager[Callable[[float, str], None]]:
-        """For the time of a measure: what is told (how far of the total, what is to be read beside it)."""
+        """Shows a measure while it is open; it is told (how far of the total, what is to be read beside it)."""
         ...
 
     def transfer(self, name: str) -> AbstractContextManager[Told]:
-        """For the time of a download: what is told the bytes."""
+        """Shows a download while it is open; it is told the bytes."""
         ...
 
 
@@ -41,24 +41,24 @@ class Silent:
     """A listener that hears nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing is said."""
+        """Says nothing."""
 
     def error(self, text: str) -> None:
-        """Nothing is said."""
+        """Says nothing."""
 
     @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
-        """Nothing is shown."""
+        """Shows nothing."""
         yield (lambda: None), (lambda text: None)
 
     @contextmanager
     def gauge(self, total: float) -> Iterator[Callable[[float, str], None]]:
-        """Nothing is shown."""
+        """Shows nothing."""
         yield lambda done, text: None
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Told]:
-        """Nothing is shown."""
+        """Shows nothing."""
         yield lambda done, total: None
 
 

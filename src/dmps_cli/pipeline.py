@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from dmps_cli.device import check_memory, micro_batch
 from dmps_cli.errors import memory_errors
+from dmps_cli.files.atomic import content_key
 from dmps_cli.levels import SAMPLERS
 from dmps_cli.methods.choice import Sampling, build_posterior
 from dmps_cli.methods.posterior import Posterior
@@ -31,11 +31,13 @@ FILE_KEY: Key = (0, 0)
 
 
 def picture_key(x: Tensor) -> Key:
-    """A key by a picture's pixels: its noise in `degrade`, that of no other picture, whatever its name or place.
+    """Returns a key by a picture's pixels.
+
+    Its noise in `degrade`, that of no other picture, whatever its name or place.
 
     x: (1, C, H, W) or (C, H, W), float32.
     """
-    return int.from_bytes(hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).digest()[:6], "big"), 0
+    return content_key(x.contiguous().cpu().numpy().tobytes()), 0
 
 
 BACKWARD_MEMORY = 4.5
@@ -43,7 +45,7 @@ BACKWARD_MEMORY = 4.5
 
 
 def degrade(x: Tensor, op: LinearOperator, sigma_y: float, *, seed: int, keys: Sequence[Key]) -> Tensor:
-    """The measurement y = A x + n, n ~ N(0, sigma_y^2 I).
+    """Returns the measurement y = A x + n, n ~ N(0, sigma_y^2 I).
 
     x: (B, C, H, W) on [-1, 1]; sigma_y on the same scale; keys: one per image. Result: (B, *op.out_shape).
     """
@@ -64,7 +66,7 @@ def restore(
     instrument: Callable[[Posterior], Posterior] = lambda method: method,
     on_iterations: Callable[[list[list[int]]], None] = lambda iterations: None,
 ) -> Tensor:
-    """A posterior sample x given the measurement, for each item of its batch.
+    """Returns a posterior sample x given the measurement, for each item of its batch.
 
     A picture smaller than what the prior knows is restored as the middle of one that is large enough. A grey one is
     restored by a prior of colour as the mean of the channels, of which there is one measurement with one noise.

@@ -35,16 +35,16 @@ class Prior(Denoiser):
     sampler: str | None = None
 
     def fitting(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest sides, px, not below these, that `predict` takes."""
+        """Returns the smallest sides, px, not below these, that `predict` takes."""
         rows, cols = (max(side + -side % self.multiple, self.least_size) for side in (height, width))
         return rows, cols
 
     def peak_bytes(self, height: int, width: int) -> float | None:
-        """Memory that a restoration of one image takes, where it is known."""
+        """Returns the memory that a restoration of one image takes, where it is known."""
         return None if self.bytes_per_pixel is None else self.bytes_per_pixel * height * width
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-        """The sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock.
+        """Returns the sampler's `nfe` + 1 levels, noisiest first, clean last, their times on this network's clock.
 
         start: share of data of the first one, for a method that does not begin in pure noise (flow levels alone).
         """
@@ -52,13 +52,12 @@ class Prior(Denoiser):
         return [level._replace(time=self.time(sampler, level)) for level in ladder[:-1]] + ladder[-1:]
 
     def time(self, sampler: str, level: Level) -> float:
-        """What this network is told at a level of the sampler's ladder."""
-        del sampler
+        """Returns what this network is told at a level of the sampler's ladder."""
         return level.time
 
     @abstractmethod
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(E[x0 | x_t] at level cur, the learned standard deviation of the step to nxt or None)."""
+        """Returns (E[x0 | x_t] at level cur, the learned standard deviation of the step to nxt or None)."""
 
 
 class DenoiserPrior(Prior):
@@ -71,8 +70,7 @@ class DenoiserPrior(Prior):
         self.denoise, self.channels = denoise, channels
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """D(x_t / alpha; sigma / alpha), and no learned variance."""
-        del nxt
+        """Returns D(x_t / alpha; sigma / alpha), and no learned variance."""
         return self.denoise(x_t / cur.alpha, cur.sigma / cur.alpha), None
 
 
@@ -98,13 +96,13 @@ class DDPMPrior(Prior):
         self.learned_range, self.clips_x0 = learned_range, clip_denoised
 
     def time(self, sampler: str, level: Level) -> float:
-        """The step number; on foreign ladders the fractional step of equal sigma / alpha."""
+        """Returns the step number; on foreign ladders the fractional step of equal sigma / alpha."""
         if sampler == "ddpm" and self.bars is None:
             return level.time
         return ddpm_time(level.sigma / level.alpha, self.bars)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """x0 = (x_t - sigma eps) / alpha, clipped to [-1, 1] if so declared, and the learned standard deviation."""
+        """Returns x0 = (x_t - sigma eps) / alpha, clipped to [-1, 1] if so declared, and the learned std."""
         scale = math.hypot(cur.alpha, cur.sigma)  # 1 on DDPM levels
         output = self.network(x_t / scale, x_t.new_full((x_t.shape[0],), cur.time))
         x0 = (x_t - cur.sigma * output[:, : self.channels]) / cur.alpha
@@ -113,7 +111,10 @@ class DDPMPrior(Prior):
         return x0, self._learned_std(output[:, self.channels :], cur, nxt) if self.learned_range else None
 
     def _learned_std(self, v: Tensor, cur: Level, nxt: Level) -> Tensor | None:
-        """exp(1/2 (f log beta_t + (1 - f) log posterior variance)), f = (v + 1) / 2, betas of the kept chain."""
+        """Returns exp(1/2 (f log beta_t + (1 - f) log posterior variance)), f = (v + 1) / 2.
+
+        beta_t: of the kept chain.
+        """
         if nxt.sigma == 0.0:
             return None  # the last step draws no noise
         bar, bar_next = (level.alpha**2 / (level.alpha**2 + level.sigma**2) for level in (cur, nxt))
@@ -136,12 +137,11 @@ class FlowPrior(Prior):
         self.network, self.channels = network, channels
 
     def time(self, sampler: str, level: Level) -> float:
-        """The label 999 s; on foreign ladders that of equal sigma / alpha."""
+        """Returns the label 999 s; on foreign ladders that of equal sigma / alpha."""
         return level.time if sampler == "flow" else flow_label(level.sigma / level.alpha)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """x0 = x + (1 - s) u, x = x_t / (alpha + sigma), s = alpha / (alpha + sigma); no learned variance."""
-        del nxt
+        """Returns x0 = x + (1 - s) u, x = x_t / (alpha + sigma), s = alpha / (alpha + sigma); no learned variance."""
         total = cur.alpha + cur.sigma  # 1 on flow levels
         x = x_t / total
         return x + cur.sigma / total * self.network(x, x_t.new_full((x_t.shape[0],), cur.time)), None
@@ -158,8 +158,7 @@ class GaussianPrior(Prior):
     covariance: Tensor
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """mean + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha mean)."""
-        del nxt
+        """Returns mean + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha mean)."""
         residual = (x_t - cur.alpha * self.mean).flatten(1)
         marginal = cur.alpha**2 * self.covariance + cur.sigma**2 * torch.eye(len(self.covariance)).to(self.covariance)
         gain = cur.alpha * torch.linalg.solve(marginal, self.covariance)  # both symmetric and commuting

@@ -27,28 +27,34 @@ _PATIENCE = timedelta(days=7)  # for the slowest rank; one that dies is noticed 
 
 
 def _number(name: str, default: int) -> int:
-    """A variable that torchrun sets; others set some of them too, so its own TORCHELASTIC_RUN_ID must be there."""
+    """Returns a variable that torchrun sets.
+
+    Others set some of them too, so its own TORCHELASTIC_RUN_ID must be there.
+    """
     text = os.environ.get(name, "")
     return int(text) if re.fullmatch("[0-9]{1,9}", text) and "TORCHELASTIC_RUN_ID" in os.environ else default
 
 
 def rank() -> int:
-    """Our number among the processes, from 0; only rank 0 speaks."""
+    """Returns our number among the processes, from 0; only rank 0 speaks."""
     return _number("RANK", 0)
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Returns how many processes there are."""
     return _number("WORLD_SIZE", 1)
 
 
 def restarts() -> int:
-    """How many times torchrun has started the processes again."""
+    """Returns how many times torchrun has started the processes again."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of our number on this machine, where `cuda` is asked for without a number; else the device itself."""
+    """Returns the GPU of our number on this machine, where `cuda` is asked for without a number.
+
+    Else the device itself.
+    """
     import torch
 
     if world_size() == 1 or device.type != "cuda" or device.index is not None:
@@ -86,12 +92,12 @@ _PEER_LOST = ("gloo/transport", "Connection closed by peer", "remote process exi
 
 
 def common(error: DmpsError) -> DmpsError:
-    """The error, where every process meets the same one: only the first is to say it."""
+    """Returns the error, where every process meets the same one: only the first is to say it."""
     return SaidElsewhereError(str(error)) if rank() else error
 
 
 def together(work: Callable[[], T]) -> T:
-    """What our `work` returns, once every process has done its own; inside `group`.
+    """Returns what our `work` returns, once every process has done its own; inside `group`.
 
     If it fails with a DmpsError on one of them, it fails on all, and the first one that it failed on says why.
     """
@@ -120,7 +126,7 @@ def barrier() -> None:
 
 
 def gather_rows(rows: list[T]) -> list[T]:
-    """The rows of all processes, by rank, on every one of them; inside `group`. They must be picklable."""
+    """Returns the rows of all processes, by rank, on every one of them; inside `group`. They must be picklable."""
     if world_size() == 1:
         return rows
     import torch.distributed as processes
@@ -131,12 +137,12 @@ def gather_rows(rows: list[T]) -> list[T]:
 
 
 def own_part(count: int) -> range:
-    """Which of so many things are ours: each is one process's, in turn."""
+    """Returns which of so many things are ours: each is one process's, in turn."""
     return range(rank(), count, world_size())
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum of every process's values, the same bits on all of them; inside `group`. values: on the CPU."""
+    """Returns the sum of every process's values, the same bits on all of them; inside `group`. values: on the CPU."""
     if world_size() == 1:
         return values
     import torch.distributed as processes
@@ -147,7 +153,7 @@ def summed(values: Tensor) -> Tensor:
 
 
 def averaging(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network, its gradients the mean over the processes once they have been computed; inside `group`.
+    """Returns the network, its gradients the mean over the processes once they have been computed; inside `group`.
 
     All begin with the first one's parameters. The network itself where there is one process.
     """

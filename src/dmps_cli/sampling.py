@@ -32,10 +32,10 @@ class Denoiser(ABC):
 
     @abstractmethod
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(E[x0 | x_t], standard deviation of the reverse step's noise or None for the ancestral one)."""
+        """Returns (E[x0 | x_t], standard deviation of the reverse step's noise or None for the ancestral one)."""
 
     def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
-        """The sample at level nxt from x_t at level cur: `predict`, then `reverse_step`.
+        """Returns the sample at level nxt from x_t at level cur: `predict`, then `reverse_step`.
 
         eta: stochasticity of the sampler's steps. A method that chooses its noise, or corrects the sample,
         overrides it.
@@ -59,7 +59,7 @@ class Noise:
         self.generators = [torch.Generator().manual_seed(int(s >> np.uint64(1))) for s in seeds]
 
     def like(self, x: Tensor) -> Tensor:
-        """Fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given."""
+        """Draws fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given."""
         drawn = torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators])
         return onto(drawn.to(x.dtype), x.device)
 
@@ -74,10 +74,9 @@ class DrawnAhead:
     def __init__(self, noise: Noise, x: Tensor, count: int) -> None:
         self.noise, self.num_left = noise, count
         alike = torch.empty(x.shape, dtype=x.dtype)  # on the CPU, never written to
-        self.ahead = Ahead(lambda number: (self._states(), noise.like(alike)), count=count)
-
-    def _states(self) -> list[Tensor]:
-        return [generator.get_state() for generator in self.noise.generators]
+        self.ahead = Ahead(
+            lambda number: ([generator.get_state() for generator in noise.generators], noise.like(alike)), count=count
+        )
 
     def __enter__(self) -> Self:
         self.ahead.__enter__()
@@ -87,7 +86,7 @@ class DrawnAhead:
         self.ahead.__exit__(*exc)
 
     def like(self, x: Tensor) -> Tensor:
-        """The next draw, on x's device."""
+        """Returns the next draw, on x's device."""
         if self.num_left:
             before, drawn = self.ahead.take()
             self.num_left -= 1
@@ -102,7 +101,7 @@ class DrawnAhead:
 
 @contextmanager
 def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead]:
-    """The noise of `count` steps, for a GPU drawn ahead of them; on a CPU, which would draw no sooner, as it is."""
+    """Yields the noise of `count` steps: for a GPU drawn ahead of them; for a CPU, which has no time to spare, not."""
     if x.device.type != "cuda":
         yield noise
         return
@@ -111,19 +110,19 @@ def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead
 
 
 def x0_coefficient(cur: Level, nxt: Level, eta: float) -> float:
-    """c0, the factor of x0 in the mean of `reverse_step`."""
+    """Returns c0, the factor of x0 in the mean of `reverse_step`."""
     return nxt.alpha - nxt.sigma * math.sqrt(1.0 - eta**2 * _tau(cur, nxt)) * cur.alpha / cur.sigma
 
 
 def _tau(cur: Level, nxt: Level) -> float:
-    """Share of the next level's noise variance that the ancestral step draws afresh."""
+    """Returns the share of the next level's noise variance that the ancestral step draws afresh."""
     return 1.0 - (cur.alpha * nxt.sigma / (nxt.alpha * cur.sigma)) ** 2
 
 
 def reverse_step(
     x_t: Tensor, x0: Tensor, cur: Level, nxt: Level, eta: float, z: Tensor | None, std: Tensor | None = None
 ) -> Tensor:
-    """One step from level `cur` to `nxt` (DDIM, Song et al. 2021, eq. (12), for general alpha and sigma).
+    """Takes one step from level `cur` to `nxt` (DDIM, Song et al. 2021, eq. (12), for general alpha and sigma).
 
         alpha' x0 + sigma' (sqrt(1 - eta^2 tau) eps + eta sqrt(tau) z),  eps = (x_t - alpha x0) / sigma,
         tau = 1 - (alpha sigma' / (alpha' sigma))^2

@@ -26,37 +26,39 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with what a spreadsheet takes a c
 
 
 def visible(text: str) -> str:
-    r"""The text with its control characters written out (\n, \x1b, \u202e), so that it stays one harmless line."""
+    r"""Returns the text with its control characters written out (\n, \x1b, \u202e): one harmless line."""
     return _CONTROL.sub(_written_out, text)
 
 
 def visible_bytes(text: str) -> str:
-    r"""As `visible`; bytes that are no UTF-8 are written out too (\xe9)."""
+    r"""Does as `visible`; bytes that are no UTF-8 are written out too (\xe9)."""
     return _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", visible(text))
 
 
 def in_one_line(text: str) -> str:
-    r"""The text with its line breaks alone written out (\n)."""
+    r"""Returns the text with its line breaks alone written out (\n)."""
     return _BREAK.sub(_written_out, text)
 
 
 def has_line_break(text: str) -> bool:
-    """Whether a program that reads lines would take it for several."""
+    """Returns whether a program that reads lines would take it for several."""
     return "\n" in text or "\r" in text
 
 
 def stripped(text: str) -> str:
-    """The text without escape sequences and other control characters, but for tabs and line feeds."""
+    """Returns the text without escape sequences and other control characters, but for tabs and line feeds."""
     return _CONTROL.sub(lambda found: found[0] if found[0] in "\t\n" else "", _SEQUENCE.sub("", text))
 
 
 def csv_cell(value: object) -> object:
-    """A cell that a spreadsheet takes for text, where it is text: =1+1 becomes '=1+1. Numbers as they are."""
+    """Returns a cell that a spreadsheet takes for text, where it is text: =1+1 becomes '=1+1. Numbers as they are."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def json_safe(text: str) -> str:
-    r"""JSON with the control characters that JSON lets pass (DEL, C1, those of direction) as \u....; it says the same.
+    r"""Returns JSON with the control characters that JSON lets pass (DEL, C1, those of direction) as \u....
+
+    It says the same.
 
     Line feeds between its parts stay.
     """

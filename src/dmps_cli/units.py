@@ -8,5 +8,5 @@ MIN_SIGMA = 1e-9  # of measurement noise that is not 0: its square must be a num
 
 
 def both_scales(sigma_y: float) -> str:
-    """sigma_y on [-1, 1] and in grey levels of 255, for every text that names it."""
+    """Returns sigma_y on [-1, 1] and in grey levels of 255, for every text that names it."""
     return f"{sigma_y:g} on [-1, 1] = {sigma_y * GREY_LEVELS:.4g} of 255"

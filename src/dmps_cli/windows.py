@@ -39,20 +39,20 @@ class WindowedPrior(Prior):
         self.clips_x0 = inner.clips_x0
 
     def peak_bytes(self, height: int, width: int) -> float | None:
-        """That of a window, and what the whole state takes."""
+        """Returns that of a window, and what the whole state takes."""
         peak = self.inner.peak_bytes(min(height, self.window), min(width, self.window))
         return None if peak is None else peak + STATE_BYTES_PER_PIXEL * height * width
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-        """Those of the prior inside."""
+        """Returns those of the prior inside."""
         return self.inner.levels(sampler, nfe, spacing, start)
 
     def time(self, sampler: str, level: Level) -> float:
-        """That of the prior inside."""
+        """Returns that of the prior inside."""
         return self.inner.time(sampler, level)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The blended predictions. x_t: (B, C, H, W), H and W at least `least_size`; else ValueError."""
+        """Returns the blended predictions. x_t: (B, C, H, W), H and W at least `least_size`; else ValueError."""
         height, width = x_t.shape[-2:]
         if min(height, width) < self.least_size:
             raise ValueError(f"an image of {height} x {width} is smaller than {self.least_size}")
@@ -80,7 +80,7 @@ class WindowedPrior(Prior):
 
 
 def window_starts(side: int, window: int) -> list[int]:
-    """First pixels of the fewest windows that cover a side with the overlap due, evenly placed."""
+    """Returns the first pixels of the fewest windows that cover a side with the overlap due, evenly placed."""
     if side == window:
         return [0]
     stride = window - window // OVERLAP_SHARE
@@ -89,7 +89,7 @@ def window_starts(side: int, window: int) -> list[int]:
 
 
 def blend_weights(side: int, window: int) -> dict[int, Tensor]:
-    """For each start the weights (window,) along one axis, float64; at every pixel of the side they add up to 1.
+    """Returns for each start the weights (window,) along one axis, float64; at every pixel they add up to 1.
 
     A window counts from 0 at UNUSED_SHARE inside its border to 1 at the middle of the smallest overlap; not so where
     its border is the picture's.

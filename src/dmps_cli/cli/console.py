@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dmps_cli import processes
 from dmps_cli.errors import OutputError
+from dmps_cli.listener import Advance
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
-    from dmps_cli.report.tables import Row
-
-
-Advance = Callable[[], None]
+    from dmps_cli.report.tables import TableRow
 
 
 class StdoutError(Exception):
@@ -26,7 +24,7 @@ class StdoutError(Exception):
 
 
 def _print(render: Callable[[TextIO], str]) -> None:
-    """A text on stdout, at once; on none where it is closed. Raises StdoutError. Of several ranks the first speaks."""
+    """Writes a text on stdout, at once; on none where it is closed; of several ranks the first. Raises StdoutError."""
     if processes.rank() or sys.stdout is None:
         return
     with whole_stdout():  # rich asks the stream while it lays a table out
@@ -35,7 +33,7 @@ def _print(render: Callable[[TextIO], str]) -> None:
 
 @contextmanager
 def whole_stdout() -> Iterator[None]:
-    """What is printed meanwhile, by whomever, has left when it ends. Raises StdoutError if that cannot be."""
+    """Ends when what is printed meanwhile, by whomever, has left. Raises StdoutError if that cannot be."""
     try:
         try:
             yield
@@ -48,14 +46,17 @@ def whole_stdout() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """A line on stderr, if it can be said; whatever a name or a server put into it, it is one line."""
+    """Writes a line on stderr, if it can be said; whatever a name or a server put into it, it is one line."""
     if sys.stderr is not None:
         with suppress(OSError):
             print((visible_bytes if sys.stderr.isatty() else visible)(text), file=sys.stderr, flush=True)
 
 
 def _shown(text: str) -> str:
-    """A line for stdout: on a terminal nothing in it is obeyed, elsewhere only its line breaks are written out."""
+    """Returns a line for stdout.
+
+    On a terminal nothing in it is obeyed, elsewhere only its line breaks are written out.
+    """
     return visible_bytes(text) if _is_terminal(sys.stdout) else in_one_line(text)
 
 
@@ -75,22 +76,22 @@ class Console:
     as_json: bool = False
 
     def note(self, text: str, *more: str) -> None:
-        """Something worth knowing; more: lines that belong under it."""
+        """Says something worth knowing; more: lines that belong under it."""
         if not self.quiet and not processes.rank():
             for line in (f"dmps: {text}", *more):
                 _say(line)
 
     def error(self, text: str) -> None:
-        """Something that could not be done; another rank than the first says which it is."""
+        """Says what could not be done; another rank than the first says which it is."""
         _say(f"dmps: {f'rank {processes.rank()}: ' if processes.rank() else ''}error: {text}")
 
     def result(self, text: str) -> None:
-        """A line of the result, at once, so that a pipe can go on with it."""
+        """Prints a line of the result, at once, so that a pipe can go on with it."""
         if not self.as_json:
             _print(lambda stream: _shown(text))
 
     def path(self, path: Path) -> None:
-        """A path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
+        """Prints a path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
         self.check_path(path)
         self.result(str(path))
 
@@ -100,18 +101,18 @@ class Console:
             raise OutputError(f"{path}: the results are one path a line, and this one has a line break; take --json")
 
     def rendered(self, render: Callable[[TextIO], str]) -> None:
-        """Lines of the result as `render` lays them out for stdout, with nothing in them that should not be obeyed."""
+        """Prints lines of the result as `render` lays them out for stdout, with nothing that should not be obeyed."""
         if not self.as_json:
             _print(render)
 
-    def table(self, rows: Sequence[Row]) -> None:
-        """Rows as a table."""
+    def table(self, rows: Sequence[TableRow]) -> None:
+        """Prints rows as a table."""
         from dmps_cli.cli.tables import fitted_table
 
         self.rendered(lambda stream: fitted_table(rows, stream))
 
     def object(self, content: Mapping[str, Any]) -> None:
-        """The result as one JSON object, with --json."""
+        """Prints the result as one JSON object, with --json."""
         from dmps_cli.report.tables import json_text
 
         if self.as_json:
@@ -119,7 +120,7 @@ class Console:
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
-        """A bar of bytes on stderr, only on a terminal, from the first byte on; yields what is told (done, in all)."""
+        """Shows a bar of bytes on stderr, only on a terminal, from the first byte on; it is told (done, in all)."""
         if self.quiet or not _on_terminal():
             yield lambda done, total: None
             return
@@ -140,7 +141,7 @@ class Console:
 
     @contextmanager
     def gauge(self, total: float) -> Iterator[Callable[[float, str], None]]:
-        """A bar on stderr, only on a terminal, that yields (how far of the total, what is to be read beside it)."""
+        """Shows a bar on stderr, only on a terminal; it is told (how far of the total, what to read beside it)."""
         if self.quiet or not _on_terminal():
             yield lambda done, text: None
             return
@@ -157,7 +158,7 @@ class Console:
 
     @contextmanager
     def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
-        """A bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
+        """Shows a bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
         if self.quiet or not _on_terminal():
             yield (lambda: None), (lambda text: None)
             return

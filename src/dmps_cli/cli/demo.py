@@ -89,7 +89,7 @@ class Result:
     sidecars: dict[str, dict[str, Any]]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row per sampler."""
+        """Returns a row per sampler."""
         return [
             {"task": self.task, "photo": self.photo, "sampler": sampler, "nfe": facts["nfe"]}
             | {name: facts[name] for name in VALUES}
@@ -98,7 +98,7 @@ class Result:
 
 
 def read_row(output: Path, task: str, photo: str) -> Result:
-    """What the commands wrote for a photograph and a task."""
+    """Returns what the commands wrote for a photograph and a task."""
     stem = f"{Path(photo).stem}_{task}"
     restored = [output / task / sampler / f"{stem}_restored.png" for sampler in SAMPLERS]
     sidecars = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in restored]
@@ -111,15 +111,15 @@ def read_row(output: Path, task: str, photo: str) -> Result:
 
 
 def draw(results: Sequence[Result]) -> Image.Image:
-    """The contact sheet: a row per photograph and task, PSNR and LPIPS under each restoration."""
+    """Returns the contact sheet: a row per photograph and task, PSNR and LPIPS under each restoration."""
     from PIL import Image
 
-    from dmps_cli.report.sheets import Picture, SheetRow, contact_sheet, score_caption
+    from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet, score_caption
 
     def sheet_row(result: Result) -> SheetRow:
         captions = ["", "", *map(score_caption, result.sidecars.values())]
         pictures = [
-            Picture(image=Image.open(path), caption=caption)
+            SheetCell(image=Image.open(path), caption=caption)
             for path, caption in zip(result.pictures, captions, strict=True)
         ]
         return SheetRow(label=result.task, note=Path(result.photo).stem, pictures=pictures)

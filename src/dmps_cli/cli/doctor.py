@@ -93,7 +93,7 @@ def doctor(
 
 
 def compare(compute: ComputeOptions, sampler: str, device: torch.device, console: Console) -> list[dict[str, Any]]:
-    """A row per floating-point type: what it differs by, in grey levels, from the CPU in float32."""
+    """Returns a row per floating-point type: what it differs by, in grey levels, from the CPU in float32."""
     import torch
 
     cpu = torch.device("cpu")
@@ -115,7 +115,7 @@ def compare(compute: ComputeOptions, sampler: str, device: torch.device, console
 
 
 def outputs(compute: ComputeOptions, sampler: str, device: torch.device, console: Console) -> dict[str, Tensor]:
-    """The network's x0 at two noise levels and a DMPS run, on the CPU in float32, whatever computed them."""
+    """Returns the network's x0 at two noise levels and a DMPS run, on the CPU in float32, whatever computed them."""
     import torch
 
     prior = compute.load(device, console).prior
@@ -126,7 +126,7 @@ def outputs(compute: ComputeOptions, sampler: str, device: torch.device, console
 
 
 def picture(side: int, channels: int) -> Tensor:
-    """The middle of a bundled photograph, (1, channels, side, side); mirrored where it is too small."""
+    """Returns the middle of a bundled photograph, (1, channels, side, side); mirrored where it is too small."""
     import torch
 
     from dmps_cli.files.images import load_channels, photo_paths
@@ -140,7 +140,7 @@ def picture(side: int, channels: int) -> Tensor:
 
 
 def evaluation(prior: Prior, sampler: str, place: int, side: int, device: torch.device) -> Tensor:
-    """x0 of a noisy picture at one of 10 levels, over the level's sigma / alpha where that is above 1."""
+    """Returns x0 of a noisy picture at one of 10 levels, over the level's sigma / alpha where that is above 1."""
     import torch
 
     from dmps_cli.sampling import Noise
@@ -153,7 +153,7 @@ def evaluation(prior: Prior, sampler: str, place: int, side: int, device: torch.
 
 
 def run(prior: Prior, sampler: str, side: int, device: torch.device) -> Tensor:
-    """A restoration of few steps."""
+    """Returns a restoration of few steps."""
     import torch
 
     from dmps_cli.methods.choice import resolve_sampling

@@ -33,7 +33,7 @@ PANELS = {
 
 
 def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
-    """Shell completion from a table's names."""
+    """Completes in a shell from a table's names."""
 
     def matching(incomplete: str) -> list[str]:
         try:
@@ -45,7 +45,7 @@ def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 
 def complete_kernel(incomplete: str) -> list[str]:
-    """Formulas up to their numbers, and files and folders of that beginning."""
+    """Returns formulas up to their numbers, and files and folders of that beginning."""
     files = sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - the beginning of a name
     return [*(f"{name}:" for name in FORMS if name.startswith(incomplete)), *files]
 
@@ -89,12 +89,12 @@ def command_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def reflowed(text: str) -> str:
-    """Each paragraph on one line: the help is wrapped where the terminal ends, not where the source does."""
+    """Returns each paragraph on one line: the help is wrapped where the terminal ends, not where the source does."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 def _group_parameters(group: Any) -> list[inspect.Parameter]:
-    """One parameter per field, in the group's own panel of the help."""
+    """Returns one parameter per field, in the group's own panel of the help."""
     hints = get_type_hints(group, include_extras=True)
 
     def parameter(field: Field[Any]) -> inspect.Parameter:

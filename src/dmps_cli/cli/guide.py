@@ -18,12 +18,12 @@ SMALL_SIDE = 320  # px; a picture with a shorter side is enlarged more often tha
 
 
 def typed(command: str, inputs: Sequence[str]) -> str:
-    """A command and its first input, as they are typed: `dmps restore photo.png`."""
+    """Returns a command and its first input, as they are typed: `dmps restore photo.png`."""
     return shlex.join(["dmps", command, *inputs[:1]])
 
 
 def guide(path: Path) -> list[str]:
-    """Lines for a person whose picture no sidecar describes. Raises InputError if it cannot be read."""
+    """Returns lines for a person whose picture no sidecar describes. Raises InputError if it cannot be read."""
     from dmps_cli.jobs.inspection import look
 
     rows = [(purpose.fault, purpose.arguments, purpose.note) for purpose in OF_A_PICTURE]
@@ -39,7 +39,7 @@ def guide(path: Path) -> list[str]:
 
 
 def described(path: Path, seen: Look) -> str:
-    """One line about a picture: its size, its colours, its noise, its edges."""
+    """Returns one line about a picture: its size, its colours, its noise, its edges."""
     facts = [f"{seen.width} x {seen.height} px", "grey" if seen.is_grey else "in colour"]
     if seen.transparent:
         facts.append(f"transparent in {seen.transparent:.1%} of it")
@@ -55,7 +55,7 @@ def described(path: Path, seen: Look) -> str:
 
 
 def fitting(seen: Look) -> Iterator[Purpose]:
-    """What may be wrong with a picture, by what it shows."""
+    """Yields what may be wrong with a picture, by what it shows."""
     if seen.transparent:
         yield TRANSPARENT
     if seen.noise >= SEEN_NOISE:

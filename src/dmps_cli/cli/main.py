@@ -79,11 +79,11 @@ def _root(
         bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    del version
+    pass  # --version has printed and left
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with errors meant for a person printed as one line and Ctrl-C as exit code 130."""
+    """Returns the command, with errors meant for a person printed as one line and Ctrl-C as exit code 130."""
 
     @functools.wraps(command)
     def run(**values: object) -> None:
@@ -165,7 +165,7 @@ app.add_typer(models_app)
 
 
 def main() -> None:
-    """What the `dmps` script starts."""
+    """Runs the `dmps` script."""
     # How long a thread of GNU OpenMP spins before it sleeps. By its default, another busy program slows a network down
     # eightfold on two cores; this costs 2 % on an idle machine (docs/speed.md). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -46,7 +46,7 @@ def list_models(weights_file: WeightsFile = None, as_json: AsJson = False) -> No
 
 
 def files(entry: Card) -> list[Path]:
-    """What is here of a checkpoint: its files, or the mapped copy that serves without them."""
+    """Returns what is here of a checkpoint: its files, or the mapped copy that serves without them."""
     if entry.is_local:
         return [entry.location] if entry.location.exists() else []
     found = [path for path in places(entry) if path is not None]
@@ -54,7 +54,7 @@ def files(entry: Card) -> list[Path]:
 
 
 def facts(entry: Card) -> dict[str, Any]:
-    """A checkpoint's row."""
+    """Returns a checkpoint's row."""
     size = entry.size or sum(path.stat().st_size for path in files(entry)) or None
     return {
         "name": entry.name,

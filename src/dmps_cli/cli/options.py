@@ -75,7 +75,10 @@ LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network
 
 
 def checked_task(name: str | None, command: str | None = None) -> str | None:
-    """The name, if it is a task's or open. Raises UsageError with what it stands for otherwise, `tasks.task`."""
+    """Returns the name, if it is a task's or open.
+
+    Raises UsageError with what it stands for otherwise, `tasks.task`.
+    """
     if name is not None:
         task_row(name, command)
     return name
@@ -86,7 +89,7 @@ MAX_BARE_SIGMA = 2.0  # the width of the scale; a larger number was rather meant
 
 
 def checked_sigma(text: str | None) -> float | None:
-    """The standard deviation on [-1, 1] that --sigma says, None where it is open.
+    """Returns the standard deviation on [-1, 1] that --sigma says, None where it is open.
 
     a/b is a on a scale from 0 to b: 15/255 is 0.1176. Raises UsageError for what can be none, and for a bare number
     that is more likely meant in grey levels.
@@ -115,7 +118,7 @@ def checked_sigma(text: str | None) -> float | None:
 
 
 def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | None:
-    """As `checked_sigma`, or AUTO: it is to be estimated."""
+    """Does as `checked_sigma`, or AUTO: it is to be estimated."""
     return AUTO if text is not None and text.strip().lower() == AUTO else checked_sigma(text)
 
 
@@ -127,12 +130,12 @@ class OutputFlags(OutputOptions):
     quiet: Quiet = False
 
     def console(self) -> Console:
-        """The console that these flags ask for."""
+        """Returns the console that these flags ask for."""
         return Console(quiet=self.quiet, as_json=self.as_json)
 
 
 def given_options(context: typer.Context) -> list[str]:
-    """The options that the command line names, by their long names, each once."""
+    """Returns the options that the command line names, by their long names, each once."""
     given = [p for p in context.command.params if p.name and p.param_type_name == "option"]
     return [p.opts[0] for p in given if getattr(context.get_parameter_source(p.name), "name", "") == "COMMANDLINE"]
 

@@ -17,7 +17,7 @@ from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.settings import compact
 from dmps_cli.report.tables import (
     WITHIN,
-    Row,
+    TableRow,
     best,
     full_text,
     heading,
@@ -34,7 +34,7 @@ _ANY_WIDTH = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class Layout:
     """How a console table is laid out. gap: spaces between columns, 1 to 3; lines: of a mean with its interval.
 
     breaks_heads: no heading is wider than its cells and longest word need; moves_constants: columns in which all rows
@@ -47,24 +47,24 @@ class Form:
     moves_constants: bool = False
 
 
-WIDE = Form()
+WIDE = Layout()
 
 
 FORMS = (
     WIDE,
-    Form(gap=2, breaks_heads=True),
-    Form(gap=2, breaks_heads=True, lines=2),
-    Form(gap=2, breaks_heads=True, lines=2, moves_constants=True),
-    Form(gap=2, breaks_heads=True, lines=3, moves_constants=True),
-    Form(gap=1, breaks_heads=True, lines=3, moves_constants=True),
+    Layout(gap=2, breaks_heads=True),
+    Layout(gap=2, breaks_heads=True, lines=2),
+    Layout(gap=2, breaks_heads=True, lines=2, moves_constants=True),
+    Layout(gap=2, breaks_heads=True, lines=3, moves_constants=True),
+    Layout(gap=1, breaks_heads=True, lines=3, moves_constants=True),
 )
 """From the widest to the narrowest."""
 
 
 def console_table(
-    rows: Sequence[Row], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Form = WIDE
+    rows: Sequence[TableRow], *, title: str | None = None, best_within: Sequence[str] | None = None, form: Layout = WIDE
 ) -> Table:
-    """A rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
+    """Returns a rich table: numbers to the right and never cut, texts folded where the terminal is narrow.
 
     best_within: with these columns equal, the best of each metric is marked with a star (see `best`).
     """
@@ -89,14 +89,14 @@ def console_table(
     return table
 
 
-def _constants(rows: Sequence[Row]) -> dict[str, str]:
-    """The columns of names and counts in which several rows agree, with what they say."""
+def _constants(rows: Sequence[TableRow]) -> dict[str, str]:
+    """Returns the columns of names and counts in which several rows agree, with what they say."""
     found = {name: {row.get(name) for row in rows} for name in shown_columns(rows)}
     alike = {name: values.pop() for name, values in found.items() if len(rows) > 1 and len(values) == 1}
     return {name: str(value) for name, value in alike.items() if isinstance(value, str | int)}
 
 
-def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[str], form: Form) -> None:
+def _add_column(table: Table, rows: Sequence[TableRow], name: str, texts: Sequence[str], form: Layout) -> None:
     head = visible_bytes(heading(name))
     widest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     if form.breaks_heads:
@@ -111,7 +111,7 @@ def _add_column(table: Table, rows: Sequence[Row], name: str, texts: Sequence[st
         table.add_column(Text(head), overflow="fold", min_width=min(widest, _LEAST_TEXT))
 
 
-def _starred_column(rows: Sequence[Row], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:
+def _starred_column(rows: Sequence[TableRow], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:
     # the star in front: behind, it would push the digits out of line
     cells = [visible_bytes(full_text(row, name)) for row in rows]
     texts = ["*" * ((index, name) in marked) + cell for index, cell in enumerate(cells)]
@@ -131,8 +131,8 @@ def _aligned(texts: Sequence[str], lines: int) -> list[str]:
     return ["\n".join(line.rjust(widest) for line in cell) for cell in split]
 
 
-def fitted_table(rows: Sequence[Row], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
-    """The table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
+def fitted_table(rows: Sequence[TableRow], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
+    """Returns the table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
     console = Console(file=stream)
     for form in FORMS:
         table = console_table(rows, best_within=best_within, form=form)
@@ -146,7 +146,7 @@ def _width(console: Console, table: Table) -> Measurement:
 
 
 def console_text(table: Table, stream: TextIO) -> str:
-    """The table as it is to be written to the stream, without the last line end.
+    """Returns the table as it is to be written to the stream, without the last line end.
 
     On a terminal: in its colours and width; if its numbers need more, the terminal will break the lines. Elsewhere:
     plain, and as wide as the table is. Nothing is ever cut.
@@ -160,13 +160,13 @@ def console_text(table: Table, stream: TextIO) -> str:
 
 
 def console_report(
-    summary: Sequence[Row],
+    summary: Sequence[TableRow],
     protocol: Protocol,
     stream: TextIO,
     *,
     notes: Sequence[str] = (),
     within: Sequence[str] = WITHIN,
 ) -> str:
-    """What the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
+    """Returns what the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
     table = fitted_table(compact(summary), stream, best_within=within)
     return "\n".join([table, *map(visible_bytes, table_notes(summary, protocol, notes))])

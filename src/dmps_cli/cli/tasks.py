@@ -13,7 +13,7 @@ from dmps_cli.units import GREY_LEVELS
 
 
 def _text(default: Any) -> str:
-    """A default as it would be typed; nothing for what is open."""
+    """Returns a default as it would be typed; nothing for what is open."""
     if isinstance(default, list):
         return ",".join(map(_text, default))
     if isinstance(default, float):

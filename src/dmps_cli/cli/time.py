@@ -26,8 +26,8 @@ from dmps_cli.units import GREY_LEVELS
 from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
-    from dmps_cli.evaluation.timing import Job
-    from dmps_cli.report.tables import Row
+    from dmps_cli.evaluation.timing import Trial
+    from dmps_cli.report.tables import TableRow
 
 
 @command_options
@@ -81,27 +81,27 @@ def time(
 
     device = compute.start()
     from dmps_cli.device import describe, peak_mib
-    from dmps_cli.evaluation.timing import memory_of, time_jobs
+    from dmps_cli.evaluation.timing import memory_of, time_trials
     from dmps_cli.report.paper import paper_seconds, paper_seconds_notes
     from dmps_cli.report.tables import csv_text
 
     prior = bench.load(device, console)
-    jobs = bench.jobs(prior, device, with_baselines(samplings))
-    with console.progress(len(jobs) * (1 + repeats), "runs") as (advance, say):
+    trials = bench.trials(prior, device, with_baselines(samplings))
+    with console.progress(len(trials) * (1 + repeats), "runs") as (advance, say):
 
-        def tell(job: Job) -> None:
-            say(f"{job.name} on {job.sampling.sampler} levels")
+        def tell(trial: Trial) -> None:
+            say(f"{trial.name} on {trial.sampling.sampler} levels")
             advance()
 
-        timings = time_jobs(jobs, repeats, tell)
+        timings = time_trials(trials, repeats, tell)
     peak = peak_mib(device)
-    peaks: list[float | None] = [None] * len(jobs)
+    peaks: list[float | None] = [None] * len(trials)
     if memory:
         in_child = device.type == "cpu"
-        peaks = [bench.memory_in_child(job) if in_child else memory_of(job) for job in jobs]
+        peaks = [bench.memory_in_child(trial) if in_child else memory_of(trial) for trial in trials]
     rows = [
         {"task": task, **row, "size": bench.size_text} | ({"peak_mib": mib} if memory else {})
-        for row, mib in zip(timing_rows(jobs, timings), peaks, strict=True)
+        for row, mib in zip(timing_rows(trials, timings), peaks, strict=True)
     ]
     paper = paper_seconds(sorted({choice.sampler for choice in samplings})) if with_paper else []
     notes = paper_seconds_notes(task) if with_paper else []
@@ -145,8 +145,8 @@ def time(
             console.result(note)
 
 
-def shown(row: Row) -> dict[str, Any]:
-    """The columns for people: parts as shares of the time; knobs, which the notes and --json have, left out."""
+def shown(row: TableRow) -> dict[str, Any]:
+    """Returns the columns for people: parts as shares of the time; knobs, which the notes and --json have, left out."""
     seconds = row["seconds"]
     assert isinstance(seconds, float)
     shares = {f"{part} %": 100 * value / seconds for part in PARTS if isinstance(value := row[part], float)}

@@ -134,7 +134,8 @@ def train(  # the options are the command
     """
     given: dict[str, Any] = {"minutes": minutes, "steps": steps, "batch": batch, "crop": crop, "lr": lr, "seed": seed}
     given |= {"licence": licence, "full": full, "validate": None if validate is None else _absolute(validate)}
-    resume = _without_state(resume)
+    if resume is not None and resume.suffix == ".state":  # OUT, named by its state
+        resume = resume.with_suffix("")
     target = checked_output(output or resume, "-o" if output else "--resume")
     request = Request(
         folders=tuple(folders),
@@ -188,17 +189,15 @@ def train(  # the options are the command
 
 
 def checked_output(path: Path | None, option: str) -> Path:
-    """The file to write, which that option names. Raises UsageError if none does, or one that no prior can have."""
+    """Returns the file to write, which that option names.
+
+    Raises UsageError if none does, or one that no prior can have.
+    """
     if path is None:
         raise UsageError("name the file to write: -o my_prior.safetensors")
     if path.suffix != SUFFIX:
         raise UsageError(f"{option} {path}: a prior's file ends in {SUFFIX}")
     return path
-
-
-def _without_state(path: Path | None) -> Path | None:
-    """OUT, also if it is named by its state."""
-    return path.with_suffix("") if path is not None and path.suffix == ".state" else path
 
 
 def _absolute(path: Path) -> str:

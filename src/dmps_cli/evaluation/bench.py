@@ -1,4 +1,4 @@
-"""What `time` measures: jobs, memory in processes of their own, rows."""
+"""What `time` measures: trials, memory in processes of their own, rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dmps_cli.weights.options import ComputeOptions
 if TYPE_CHECKING:
     import torch
 
-    from dmps_cli.evaluation.timing import Job, Timing
+    from dmps_cli.evaluation.timing import Timing, Trial
     from dmps_cli.tasks.plan import OperatorPlan
     from dmps_cli.weights.loading import LoadedPrior
 
@@ -40,7 +40,7 @@ class Bench:
         return f"{self.size[0]}x{self.size[1]}"
 
     def load(self, device: torch.device, listener: Listener) -> LoadedPrior:
-        """The prior, of its file or with random weights."""
+        """Returns the prior, of its file or with random weights."""
         if not self.random_weights:
             return self.compute.load(device, listener)
         from dmps_cli.device import micro_batch
@@ -50,11 +50,11 @@ class Bench:
         override = self.compute.weights_file
         return random_prior(self.compute.model, device, self.compute.dtype, override=override, batch=batch)
 
-    def jobs(self, prior: LoadedPrior, device: torch.device, choices: Sequence[tuple[Sampling, bool]]) -> list[Job]:
-        """A job per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
+    def trials(self, prior: LoadedPrior, device: torch.device, choices: Sequence[tuple[Sampling, bool]]) -> list[Trial]:
+        """Returns a trial per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
         import torch
 
-        from dmps_cli.evaluation.timing import Job
+        from dmps_cli.evaluation.timing import Trial
         from dmps_cli.operators.measurement import Measurement
         from dmps_cli.pipeline import FILE_KEY, degrade
 
@@ -64,25 +64,28 @@ class Bench:
         y = degrade(x, op, self.plan.sigma_y, seed=self.compute.seed, keys=[FILE_KEY] * len(x))
         measurement = Measurement(y, op, self.plan.sigma_y)
         return [
-            Job(measurement=measurement, prior=prior.prior, sampling=choice, unconditional=without)
+            Trial(measurement=measurement, prior=prior.prior, sampling=choice, unconditional=without)
             for choice, without in choices
         ]
 
-    def memory_in_child(self, job: Job) -> float | None:
-        """`memory_of` the job in a fresh process; None where the system does not say, or ended the process."""
+    def memory_in_child(self, trial: Trial) -> float | None:
+        """Returns `memory_of` the trial in a fresh process.
+
+        None where the system does not say, or ended the process.
+        """
         import pickle
         import subprocess
         import sys
 
         # not multiprocessing: its child would run the command's own script again where that has no guard
         code = "from dmps_cli.evaluation.bench import answer_memory; answer_memory()"
-        content = pickle.dumps((self, (job.sampling, job.unconditional)))
+        content = pickle.dumps((self, (trial.sampling, trial.unconditional)))
         done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=False)
         return pickle.loads(done.stdout) if done.returncode == 0 else None  # our own process's answer
 
 
 def answer_memory() -> None:
-    """The child process of `Bench.memory_in_child`: reads what to run from stdin, writes the answer to stdout."""
+    """Serves as the child process of `Bench.memory_in_child`: reads stdin, writes the answer to stdout."""
     import pickle
     import sys
 
@@ -90,16 +93,19 @@ def answer_memory() -> None:
 
 
 def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
-    """What a child process of `Bench.memory_in_child` does."""
+    """Returns what a child process of `Bench.memory_in_child` does."""
     from dmps_cli.evaluation.timing import memory_of
 
     device = bench.compute.start()
-    (job,) = bench.jobs(bench.load(device, SILENT), device, [choice])
-    return memory_of(job)
+    (trial,) = bench.trials(bench.load(device, SILENT), device, [choice])
+    return memory_of(trial)
 
 
 def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]:
-    """(sampling, whether unconditional): the prior alone once per kind and number of levels; then the methods."""
+    """Returns (sampling, whether unconditional): the prior alone once per kind and number of levels.
+
+    Then the methods.
+    """
     levels = dict.fromkeys((choice.sampler, choice.nfe, choice.spacing) for choice in samplings)
     alone = [
         resolve_sampling(method=DEFAULT_METHOD, sampler=sampler, nfe=nfe, spacing=spacing)
@@ -108,22 +114,25 @@ def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]
     return [*((choice, True) for choice in alone), *((choice, False) for choice in samplings)]
 
 
-def timing_rows(jobs: Sequence[Job], timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """A row per job: seconds per image of the median run, their parts, spread, calls; ratio: to dmps at its levels."""
+def timing_rows(trials: Sequence[Trial], timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    """Returns a row per trial: seconds per image of the median run, their parts, spread, calls.
+
+    ratio: of the seconds to those of dmps at the same levels.
+    """
     reference = {
-        (job.sampling.sampler, job.sampling.nfe): timing.median.seconds
-        for job, timing in zip(jobs, timings, strict=True)
-        if job.name == DEFAULT_METHOD
+        (trial.sampling.sampler, trial.sampling.nfe): timing.median.seconds
+        for trial, timing in zip(trials, timings, strict=True)
+        if trial.name == DEFAULT_METHOD
     }
     rows = []
-    for job, timing in zip(jobs, timings, strict=True):
-        choice, run = job.sampling, timing.median
+    for trial, timing in zip(trials, timings, strict=True):
+        choice, run = trial.sampling, timing.median
         dmps = reference.get((choice.sampler, choice.nfe))
-        levels = {"method": job.name, "sampler": choice.sampler, "nfe": choice.nfe, "spacing": choice.spacing}
+        levels = {"method": trial.name, "sampler": choice.sampler, "nfe": choice.nfe, "spacing": choice.spacing}
         rows.append(
             {
                 **levels,
-                **({} if job.unconditional else choice.labelled()),
+                **({} if trial.unconditional else choice.labelled()),
                 "seconds": run.seconds,
                 "spread": timing.spread if len(timing.runs) > 1 else None,
                 "ratio": None if dmps is None else run.seconds / dmps,
@@ -135,7 +144,7 @@ def timing_rows(jobs: Sequence[Job], timings: Sequence[Timing]) -> list[dict[str
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """What a time depends on beside the device's name."""
+    """Returns what a time depends on beside the device's name."""
     import torch
 
     known = measurements.versions()
@@ -149,7 +158,7 @@ def versions(device: torch.device) -> dict[str, Any]:
 
 
 def parse_size(text: str, params: Params) -> tuple[int, int]:
-    """(H, W) px of 'N' or 'HxW', sides that the task can have. Raises UsageError."""
+    """Returns (H, W) px of 'N' or 'HxW', sides that the task can have. Raises UsageError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part[:9]) > 0 for part in parts):
         raise UsageError(f"--image-size is '{text}'; it must be N or HxW in px, 256 or 512x384 for instance")

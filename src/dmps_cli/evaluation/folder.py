@@ -22,7 +22,14 @@ from msgspec import Meta, Struct, defstruct
 
 from dmps_cli.checks import option
 from dmps_cli.errors import InputError, OutputError, UsageError
-from dmps_cli.files.atomic import atomic_write, check_writable, remove_left_overs, remove_left_overs_below, sha256_bytes
+from dmps_cli.files.atomic import (
+    atomic_write,
+    check_writable,
+    remove_left_overs,
+    remove_left_overs_below,
+    sha256_bytes,
+    try_lock,
+)
 from dmps_cli.files.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
 from dmps_cli.files.reading import MAX_LOG, check_regular, inside, read_bytes
 from dmps_cli.files.records import Label, RecordError, RelativePath, as_builtins, as_record, one_of, parse_json
@@ -48,8 +55,8 @@ MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 
 
 MAX_SAMPLES = 10_000
-TaskName = Annotated[str, one_of(TASKS)]
-Sigma = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
+KnownTask = Annotated[str, one_of(TASKS)]
+SigmaY = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 
@@ -58,8 +65,8 @@ _Row = defstruct(
     "_Row",
     [
         ("image", RelativePath),
-        ("task", TaskName),
-        ("sigma_y", Sigma),
+        ("task", KnownTask),
+        ("sigma_y", SigmaY),
         ("method", Annotated[str, one_of(METHODS)]),
         ("sampler", Annotated[str, one_of(SAMPLERS)]),
         ("spacing", Annotated[str, one_of(SPACINGS)]),
@@ -77,12 +84,12 @@ _Row = defstruct(
 """What a row must say; those of the columns that name files name none outside of the folder."""
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class ProblemRecord(Struct, frozen=True, kw_only=True):
     """A task of a configuration, its noise, the ways in which it is solved."""
 
-    task: TaskName
+    task: KnownTask
     operator: dict[str, Any]
-    sigma_y: Sigma
+    sigma_y: SigmaY
     samplings: list[dict[str, str | float | None]]
 
     def __post_init__(self) -> None:
@@ -104,7 +111,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     samples: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
     metrics: list[Annotated[str, one_of(METRICS)]]
     lpips_net: Annotated[str, one_of(LPIPS_NETS)]
-    problems: list[Problem]
+    problems: list[ProblemRecord]
 
 
 class RunFile(Struct, frozen=True, kw_only=True):
@@ -154,12 +161,12 @@ class FolderOptions:
 
 
 def row_key(row: Row) -> str:
-    """What a row is of: image, task, noise, method with all knobs, sample, seed, model."""
+    """Returns what a row is of: image, task, noise, method with all knobs, sample, seed, model."""
     return json.dumps({name: value for name, value in row.items() if name not in MEASURED}, sort_keys=True)
 
 
 def unique(rows: Iterable[Row]) -> list[Row]:
-    """One row for each key, the first. Raises InputError if another differs in more than its seconds."""
+    """Returns one row for each key, the first. Raises InputError if another differs in more than its seconds."""
     known: dict[str, Row] = {}
     for row in rows:
         first = known.setdefault(row_key(row), row)
@@ -173,7 +180,7 @@ def unique(rows: Iterable[Row]) -> list[Row]:
 
 
 def ordered(rows: Iterable[Row], config: Mapping[str, Any]) -> list[Row]:
-    """The rows by image, then as the configuration has its problems, then by sample: whoever was done first.
+    """Returns the rows by image, then as the configuration has its problems, then by sample: whoever was done first.
 
     Raises InputError for a row that the configuration does not ask for.
     """
@@ -201,7 +208,10 @@ def _setting(values: Mapping[str, Any]) -> str:
 
 
 def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
-    """(the rows of all rows*.jsonl of a folder, notes on lines cut short). Raises InputError for other damage."""
+    """Returns (the rows of all rows*.jsonl of a folder, notes on lines cut short).
+
+    Raises InputError for other damage.
+    """
     rows: list[Row] = []
     notes: list[str] = []
     for path in _row_files(folder):
@@ -220,7 +230,7 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
 
 
 def _parsed_row(line: bytes) -> Row:
-    """A row as it stands in its file. Raises RecordError for what is none."""
+    """Returns a row as it stands in its file. Raises RecordError for what is none."""
     row = as_record(parse_json(line), dict[str, str | int | float | bool | None])
     as_record(row, _Row)
     return row
@@ -234,7 +244,7 @@ _ROWS_NAME = re.compile(r"rows(\.\d+of\d+)?(\.\d+)?\.jsonl")  # as `rows_file` n
 
 
 def rows_file(folder: Path, rank: int, shard: tuple[int, int]) -> Path:
-    """The file that this process appends to: rows.jsonl for a process alone."""
+    """Returns the file that this process appends to: rows.jsonl for a process alone."""
     part = f".{shard[0]}of{shard[1]}" if shard[1] > 1 else ""
     return inside(folder, f"rows{part}{f'.{rank}' if rank else ''}.jsonl")
 
@@ -252,7 +262,10 @@ class RowLog:
             with suppress(FileNotFoundError):
                 check_regular(self.path)
             with self.path.open("a+b") as file:
-                _lock(file, self.path)
+                if try_lock(file) is False:
+                    raise OutputError(
+                        f"another dmps eval is writing to {self.path}; let it end, or choose another --out"
+                    )
                 _cut_torn_line(file)
                 self._file = file
                 yield self
@@ -266,17 +279,6 @@ class RowLog:
         os.fsync(self._file.fileno())
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise OutputError(f"another dmps eval is writing to {path}; let it end, or choose another --out") from exc
-    except OSError:  # a file system without locks
-        return
-
-
 def _cut_torn_line(file: BinaryIO) -> None:
     file.seek(0)
     content = file.read()
@@ -285,12 +287,12 @@ def _cut_torn_line(file: BinaryIO) -> None:
 
 # --- Configurations
 def config_hash(config: Mapping[str, Any]) -> str:
-    """sha256 of a configuration, whatever the order of its keys."""
+    """Returns sha256 of a configuration, whatever the order of its keys."""
     return sha256_bytes(json.dumps(config, sort_keys=True).encode())
 
 
 def differences(one: object, other: object, name: str = "") -> Iterator[tuple[str, object, object]]:
-    """(name, value in one, value in the other) of what differs between two configurations."""
+    """Yields (name, value in one, value in the other) of what differs between two configurations."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys((*one, *other)):
             yield from differences(one.get(key), other.get(key), key)
@@ -304,21 +306,21 @@ def differences(one: object, other: object, name: str = "") -> Iterator[tuple[st
 
 
 def _said(one: object, other: object, places: tuple[str, str]) -> str:
-    """'seed is 0 there, 1 here; ...', a long list cut short. places: what is said for 'there' and 'here'."""
+    """Returns 'seed is 0 there, 1 here; ...', a long list cut short. places: what is said for 'there' and 'here'."""
     found = [*dict.fromkeys(_difference(*difference, places) for difference in differences(one, other))]
     more = f" and {len(found) - _DIFFERENCES_SAID} more" if len(found) > _DIFFERENCES_SAID else ""
     return "; ".join(found[:_DIFFERENCES_SAID]) + more
 
 
 def _difference(name: str, one: object, other: object, places: tuple[str, str]) -> str:
-    """What differs and how; of two hashes only what they are of."""
+    """Returns what differs and how; of two hashes only what they are of."""
     if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (one, other)):
         return f"not the same {name.removesuffix('_sha256')}"
     return f"{name} is {as_typed(one)} {places[0]}, {as_typed(other)} {places[1]}"
 
 
 def read_config(folder: Path) -> RunFile | None:
-    """What config.json of a folder says; None if there is none. Raises InputError if it is not ours."""
+    """Returns what config.json of a folder says; None if there is none. Raises InputError if it is not ours."""
     path = folder / CONFIG
     try:
         content = as_record(parse_json(read_bytes(path)), RunFile)
@@ -352,14 +354,14 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def evaluation_around(path: Path) -> Path | None:
-    """The evaluation in whose own folders a path lies, if it does."""
+    """Returns the evaluation in whose own folders a path lies, if it does."""
     place = path.absolute()
     inner = (parent.parent for parent in (place, *place.parents) if parent.name in (*PICTURES, *REPORT_FOLDERS))
     return next((folder for folder in inner if is_evaluation(folder)), None)
 
 
 def _holds_anything(path: Path) -> bool:
-    """Whether it is a folder with something in it, or a file. Raises OutputError if that cannot be seen."""
+    """Returns whether it is a folder with something in it, or a file. Raises OutputError if that cannot be seen."""
     try:
         return next(path.iterdir(), None) is not None
     except FileNotFoundError:
@@ -429,13 +431,13 @@ def _remove(path: Path) -> None:
 
 
 def _picture_files(rows: Iterable[Row]) -> Iterator[Path]:
-    """Whatever pictures rows may have, relative to the folder."""
+    """Yields whatever pictures rows may have, relative to the folder."""
     for row in rows:
         yield from (file_of(row) for file_of in (truth_file, measurement_file, restored_file, mean_file, spread_file))
 
 
 def _report_files(folder: Path, config: Mapping[str, Any]) -> Iterator[Path]:
-    """The sheets and plots of the configuration's tasks that are there, relative to the folder."""
+    """Yields the sheets and plots of the configuration's tasks that are there, relative to the folder."""
     tasks, number = "|".join(map(re.escape, {problem["task"] for problem in config["problems"]})), r"\d[\d.e-]*"
     against = "|".join(["nfe", "seconds", "sigma_y", *(re.escape(knob.label) for knob in KNOBS.values())])
     forms = {
@@ -447,7 +449,7 @@ def _report_files(folder: Path, config: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[RunFile, list[Row], list[str]]:
-    """(config.json of the first, the rows of all in order, notes).
+    """Returns (config.json of the first, the rows of all in order, notes).
 
     Raises InputError if configurations differ, for a folder of another kind, and for rows that contradict each other.
     """
@@ -469,7 +471,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[RunFile, list[Row], list[str]]:
 
 
 def read_failures(folders: Sequence[Path]) -> tuple[list[dict[str, str]], list[str]]:
-    """(the failures that the last report of each folder names, notes on reports that cannot be read)."""
+    """Returns (the failures that the last report of each folder names, notes on reports that cannot be read)."""
     found: list[dict[str, str]] = []
     notes: list[str] = []
     for folder in folders:
@@ -503,34 +505,34 @@ def copy_pictures(folders: Sequence[Path], rows: Sequence[Row], target: Path) ->
 
 # --- Pictures
 def truth_file(row: Row) -> Path:
-    """Where the part of a row's photograph that was used is, relative to the folder."""
+    """Returns where the part of a row's photograph that was used is, relative to the folder."""
     return Path("truth") / str(row["task"]) / png_name(row["image"])
 
 
 def measurement_file(row: Row) -> Path:
-    """Where the measurement of a row is, relative to the folder."""
+    """Returns where the measurement of a row is, relative to the folder."""
     return Path("measurements") / _problem(row) / png_name(row["image"])
 
 
 def restored_file(row: Row) -> Path:
-    """Where the restoration of a row is, relative to the folder."""
+    """Returns where the restoration of a row is, relative to the folder."""
     name = png_name(row["image"])
     sample = f"_{row['sample']}" if "sample" in row else ""
     return Path("restored") / _problem(row) / _method(row) / f"{name.removesuffix('.png')}{sample}.png"
 
 
 def mean_file(row: Row) -> Path:
-    """Where the mean of the samples of a row's image is, relative to the folder."""
+    """Returns where the mean of the samples of a row's image is, relative to the folder."""
     return Path("mean") / _problem(row) / _method(row) / png_name(row["image"])
 
 
 def spread_file(row: Row) -> Path:
-    """Where the standard deviation of the samples of a row's image is, relative to the folder."""
+    """Returns where the standard deviation of the samples of a row's image is, relative to the folder."""
     return Path("spread") / _problem(row) / _method(row) / png_name(row["image"])
 
 
 def png_name(image: str) -> str:
-    """The name of a picture made of an image: photo.png, photo.jpg.png."""
+    """Returns the name of a picture made of an image: photo.png, photo.jpg.png."""
     return image if image.endswith(".png") else f"{image}.png"
 
 

@@ -33,7 +33,7 @@ from dmps_cli.listener import SILENT, Listener
 _BUILTIN = Path(str(files("dmps_cli"))) / "datasets.toml"
 MAX_LISTING = 2**26  # bytes
 _BATCH = 64  # rows in memory at a time
-Row = Annotated[int, Meta(ge=0, le=10**12)]
+RowNumber = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, form("a text that is not empty", r"\s*[^\s\0][^\0]*")]
 
 
@@ -48,7 +48,7 @@ class DataTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     repo: Annotated[str, form("owner/name", r"[\w.-]+(/[\w.-]+)?")]
     split: Text
     column: Text = "image"
-    rows: tuple[Row, Row] | None = None
+    rows: tuple[RowNumber, RowNumber] | None = None
     revision: Annotated[str, form("a branch, a tag or a commit", r"[\w./-]{1,255}")] = "main"
     files: Text | None = None
     where: dict[str, str | int] = {}
@@ -83,7 +83,7 @@ class Link:
 
 # The table
 def data_cards() -> dict[str, DataCard]:
-    """Every data set by name: those that dmps knows, and over them those of the file that DMPS_DATASETS names.
+    """Returns every data set by name: those that dmps knows, and over them those of the file that DMPS_DATASETS names.
 
     Raises InputError for a table that cannot be read, naming the data set and what is wrong with it.
     """
@@ -112,7 +112,7 @@ def _card(name: str, table: object, where: str) -> DataCard:
 def row_pictures(
     card: DataCard, link: Link, names: Sequence[str] | None = None, limit: int | None = None
 ) -> dict[str, Path]:
-    """Name -> file of the pictures of a data set, in the order of the rows; names are row numbers, 00012.png.
+    """Returns name -> file of the pictures of a data set, in the order of the rows; names are row numbers, 00012.png.
 
     names: those wanted; limit: the first so many rows; only the shards that hold them are downloaded. Raises
     InputError for what is no picture or not in the data set, WeightsError for what cannot be downloaded, OutputError.
@@ -137,13 +137,16 @@ def row_pictures(
 
 
 def row_origin(card: DataCard) -> dict[str, str]:
-    """repo, commit, split, column of a data set whose pictures are in the cache: what `row_pictures` has read."""
+    """Returns repo, commit, split, column of a data set whose pictures are in the cache.
+
+    What `row_pictures` has read.
+    """
     commit, _ = _shards(card, Link(offline=True))
     return {"repo": card.repo, "commit": commit, "split": card.split, "column": card.column}
 
 
 def _wanted_row(card: DataCard, name: str) -> int:
-    """The row that a name means. Raises InputError, before a download, for one that cannot be there."""
+    """Returns the row that a name means. Raises InputError, before a download, for one that cannot be there."""
     row = _row_of(name)
     first, last = card.rows or (0, row or 0)
     if row is None or not first <= row <= last:
@@ -160,14 +163,14 @@ _PICTURE = re.compile(r"(\d{5,12})\.(png|jpg|webp|gif|bmp|tif)")
 
 
 def _chosen(card: DataCard, index: _Index, start: int, wanted: Collection[int] | None) -> list[int]:
-    """The rows of a shard that are meant; start: of its first."""
+    """Returns the rows of a shard that are meant; start: of its first."""
     first, last = card.rows or (0, start + index.rows)
     rows = range(start, start + index.rows) if index.kept is None else [start + row for row in index.kept]
     return [row for row in rows if first <= row <= last and (wanted is None or row in wanted)]
 
 
 def _files(card: DataCard, shard: _Shard, commit: str, start: int, rows: Sequence[int], link: Link) -> dict[int, Path]:
-    """The files of these rows of a shard, which are written where they are not there yet."""
+    """Returns the files of these rows of a shard, which are written where they are not there yet."""
     folder = card.location / "pictures"
     there = _written(folder)
     if any(row not in there for row in rows):
@@ -181,7 +184,7 @@ def _files(card: DataCard, shard: _Shard, commit: str, start: int, rows: Sequenc
 
 
 def _written(folder: Path) -> dict[int, Path]:
-    """Row -> its picture, of those that are there; each is whole, or is not there."""
+    """Returns row -> its picture, of those that are there; each is whole, or is not there."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names alone
     except FileNotFoundError:
@@ -219,7 +222,7 @@ class _Listing(Struct, frozen=True, kw_only=True):
 
 
 def _shards(card: DataCard, link: Link) -> tuple[str, list[_Shard]]:
-    """(the commit, the shards in the order of their rows).
+    """Returns (the commit, the shards in the order of their rows).
 
     The listing is kept: a branch that moves on does not move the rows.
     """
@@ -235,7 +238,7 @@ def _shards(card: DataCard, link: Link) -> tuple[str, list[_Shard]]:
 
 
 def _of_split(card: DataCard, shards: Sequence[_Shard]) -> list[_Shard]:
-    """Those of the split: SPLIT-00000-of-00015*.parquet, SPLIT.parquet, SPLIT/*.parquet; or as `files` says."""
+    """Returns those of the split: SPLIT-00000-of-00015*.parquet, SPLIT.parquet, SPLIT/*.parquet; or as `files` says."""
     split = re.escape(card.split)
     usual = re.compile(rf"(.*/)?({split}(-\d+-of-\d+[^/]*)?\.parquet|{split}/[^/]+\.parquet)")
     tables = [each for each in shards if each.file.endswith(".parquet") and is_relative(each.file)]
@@ -260,7 +263,7 @@ def _of_split(card: DataCard, shards: Sequence[_Shard]) -> list[_Shard]:
 
 
 def _how(card: DataCard, link: Link) -> dict[str, Any]:
-    """For `fetch`."""
+    """Returns what `fetch` is told."""
     command = f"dmps eval --dataset {card.name}"
     advice = (
         f"run `{command}` with the same --limit where there is network and copy the folder {card.location}, or name a "
@@ -276,7 +279,7 @@ def _how(card: DataCard, link: Link) -> dict[str, Any]:
 
 
 def _fetched(card: DataCard, shard: _Shard, commit: str, link: Link) -> Path:
-    """The shard on the disk, downloaded if need be. Raises InputError without pyarrow, before the download."""
+    """Returns the shard on the disk, downloaded if need be. Raises InputError without pyarrow, before the download."""
     _pyarrow(card.name)
     target = card.location / shard.file
     if not (target.exists() or link.offline or is_offline()):
@@ -289,12 +292,12 @@ def _fetched(card: DataCard, shard: _Shard, commit: str, link: Link) -> Path:
 class _Index(Struct, frozen=True, kw_only=True):
     """What is to be remembered of a shard: how many rows it has, and which of them `where` keeps (None: all)."""
 
-    rows: Row
-    kept: list[Row] | None
+    rows: RowNumber
+    kept: list[RowNumber] | None
 
 
 def _index(card: DataCard, shard: _Shard, commit: str, link: Link) -> _Index:
-    """From the shard's footer, once; kept beside it, so that the shard may be deleted."""
+    """Reads the shard's footer, once; kept beside it, so that the shard may be deleted."""
     path = card.location / f"{shard.file}.rows.json"
     try:
         return as_record(parse_json(read_bytes(path, MAX_LISTING)), _Index)
@@ -309,7 +312,7 @@ def _index(card: DataCard, shard: _Shard, commit: str, link: Link) -> _Index:
 
 # Parquet
 def _pyarrow(name: str) -> Any:
-    """The package. Raises InputError without it."""
+    """Returns the package. Raises InputError without it."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -320,7 +323,7 @@ def _pyarrow(name: str) -> Any:
 
 @contextmanager
 def _opened(card: DataCard, path: Path) -> Iterator[Any]:
-    """A ParquetFile. Raises InputError for what cannot be read, on opening or later."""
+    """Yields a ParquetFile. Raises InputError for what cannot be read, on opening or later."""
     pyarrow = _pyarrow(card.name)
     try:
         with open_regular(path) as source, pyarrow.parquet.ParquetFile(source) as file:
@@ -340,7 +343,7 @@ def _check_column(card: DataCard, file: Any, column: str, path: Path) -> None:
 
 
 def _kept(card: DataCard, file: Any, path: Path) -> list[int]:
-    """The rows of a shard that have what `where` asks for, from 0."""
+    """Returns the rows of a shard that have what `where` asks for, from 0."""
     for column in card.where:
         _check_column(card, file, column, path)
     rows = file.read(columns=list(card.where)).to_pylist()
@@ -360,7 +363,7 @@ def _write(card: DataCard, parquet: Path, start: int, rows: Sequence[int], folde
 
 
 def _cells(file: Any, column: str, rows: Collection[int]) -> Iterator[tuple[int, Any]]:
-    """(row, cell) of the rows wanted; of the others no more than a batch is in memory."""
+    """Yields (row, cell) of the rows wanted; of the others no more than a batch is in memory."""
     at = 0
     for group in range(file.num_row_groups):
         num_rows = file.metadata.row_group(group).num_rows
@@ -374,7 +377,7 @@ def _cells(file: Any, column: str, rows: Collection[int]) -> Iterator[tuple[int,
 
 
 def _suffix(content: bytes) -> str | None:
-    """The suffix of a picture's file, by its first bytes; None for what is no picture."""
+    """Returns the suffix of a picture's file, by its first bytes; None for what is no picture."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return ".webp"
     return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), None)

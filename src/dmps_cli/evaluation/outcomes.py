@@ -13,7 +13,7 @@ from torch import Tensor
 from dmps_cli.device import stopwatch
 from dmps_cli.errors import DmpsError
 from dmps_cli.evaluation.folder import Row, row_key
-from dmps_cli.evaluation.pictures import image_key
+from dmps_cli.files.atomic import name_key
 from dmps_cli.files.images import cropped
 from dmps_cli.methods.choice import Sampling
 from dmps_cli.metrics.scorer import Scorer
@@ -53,13 +53,13 @@ class Plan:
     facts: Mapping[str, Any]
 
     def heads(self, name: str, problem: Problem, sampling: Sampling) -> list[Row]:
-        """What the rows of one restoration say before it is done, one per sample."""
+        """Returns what the rows of one restoration say before it is done, one per sample."""
         head = {"image": name, "task": problem.task, **sampling.as_dict(), "sigma_y": problem.sigma_y, **self.facts}
         samples = [{"sample": k + 1} for k in range(self.num_samples)] if self.num_samples > 1 else [{}]
         return [{**head, **sample} for sample in samples]
 
     def remaining(self, name: str, done: set[str]) -> list[Problem]:
-        """The problems of a picture, without the samplings whose rows are among the keys `done`."""
+        """Returns the problems of a picture, without the samplings whose rows are among the keys `done`."""
         left = []
         for problem in self.problems:
             samplings = [
@@ -117,7 +117,7 @@ def outcomes(
     on_failure: Callable[[str, DmpsError], None],
     on_step: Callable[[], None],
 ) -> Iterator[Outcome]:
-    """As `evaluate`, with the pictures; work: what is to be done of each."""
+    """Yields what `evaluate` does, with the pictures; work: what is to be done of each."""
     for name, problems in work.items():
         try:
             x = load(pictures[name]).to(device)
@@ -141,18 +141,18 @@ def _solve(
     on_failure: Callable[[str, DmpsError], None],
     on_step: Callable[[], None],
 ) -> Iterator[Outcome]:
-    """The outcomes of one picture and problem; a sampling that fails is left out."""
+    """Yields the outcomes of one picture and problem; a sampling that fails is left out."""
     x = cropped(picture, problem.crop((picture.shape[-2], picture.shape[-1])))
     if problem.needs_colour and x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
     op = problem.build((x.shape[1], x.shape[2], x.shape[3]))
-    y = degrade(x, op, problem.sigma_y, seed=plan.seed, keys=[(image_key(name), 0)])
+    y = degrade(x, op, problem.sigma_y, seed=plan.seed, keys=[(name_key(name), 0)])
     truth = op.picture(x)
     for sampling in problem.samplings:
         rows, samples = [], []
         try:
             for k, head in enumerate(plan.heads(name, problem, sampling)):
-                key = (image_key(name), k)
+                key = (name_key(name), k)
                 elapsed = stopwatch(op.device)
                 sample = restore(
                     Measurement(y, op, problem.sigma_y), prior, sampling, seed=plan.seed, keys=[key], on_step=on_step
@@ -172,7 +172,7 @@ def _solve(
 
 
 def of_samples(samples: Tensor, x: Tensor, scorer: Scorer) -> dict[str, float]:
-    """PSNR of the mean of the samples, root mean square of their standard deviation, and, from eight on, coverage.
+    """Returns PSNR of the samples' mean, root mean square of their standard deviation; coverage from eight on.
 
     Coverage: the share of values of x within mean +- 1.645 std, the 90 % interval of a Gaussian. std = sqrt(sum_k
     (x_k - mean)^2 / (K - 1)) on [-1, 1], value by value. With K samples of a Gaussian, x another: P(|t_(K - 1)| < 1.645
@@ -188,6 +188,9 @@ def of_samples(samples: Tensor, x: Tensor, scorer: Scorer) -> dict[str, float]:
 
 
 def heat_map(samples: Tensor) -> Tensor:
-    """(3, H, W) on [-1, 1]: the samples' standard deviation, over the channels: black 0, red, yellow, white HOTTEST."""
+    """Returns (3, H, W) on [-1, 1].
+
+    The samples' standard deviation, over the channels: black 0, red, yellow, white HOTTEST.
+    """
     level = samples.std(0).square().mean(0).sqrt() / HOTTEST
     return torch.stack([(3.0 * level - k).clamp(0.0, 1.0) for k in range(3)]) * 2.0 - 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dmps_cli.checks import option
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.evaluation.folder import png_name
 from dmps_cli.evaluation.named import DataCard, Link, data_cards, row_origin, row_pictures
+from dmps_cli.files.atomic import name_key
 from dmps_cli.files.inputs import IMAGE_SUFFIXES, STDIN, is_picture, stdin_names
 from dmps_cli.files.measurements import is_evaluation, sidecar_kind
 from dmps_cli.files.reading import read_bytes
@@ -26,15 +26,12 @@ SAMPLES = "samples"
 FITS = ("crop", "resize")
 
 
-def image_key(name: str) -> int:
-    """A number for what an image is: its path relative to the data set, never its position in a list."""
-    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big")
-
-
 def list_pictures(
     dataset: str, listed: Path | None = None, limit: int | None = None, link: Link | None = None
 ) -> dict[str, Path]:
-    """Name in the data set -> file, by name; the name is the path relative to the folder, or a row's number.
+    """Returns name in the data set -> file, by name.
+
+    The name is the path relative to the folder, or a row's number.
 
     dataset: SAMPLES, a name of the table of data sets, or else a folder; listed: a file of the names wanted, one a
     line; limit: the first so many by name; link: how what is not in the cache is fetched. Raises InputError for a data
@@ -54,21 +51,24 @@ def list_pictures(
 
 
 def _named(card: DataCard, wanted: Sequence[str] | None, limit: int | None, link: Link) -> dict[str, Path]:
-    """The pictures of a named data set; all of those listed, so that a wrong name is found."""
+    """Returns the pictures of a named data set; all of those listed, so that a wrong name is found."""
     if Path(card.name).is_dir():
         link.listener.note(f"{card.name} is the data set of that name; the folder is ./{card.name}")
     return row_pictures(card, link, wanted, None if wanted is not None else limit)
 
 
 def origin(dataset: str) -> dict[str, str] | None:
-    """Where the pictures of a named data set come from: repo, commit, split, column; None for a folder or SAMPLES."""
+    """Returns where the pictures of a named data set come from: repo, commit, split, column.
+
+    None for a folder or SAMPLES.
+    """
     card = None if dataset == SAMPLES else data_cards().get(dataset)
     return None if card is None else row_origin(card)
 
 
 def share(pictures: Mapping[str, Path], index: int, count: int) -> dict[str, Path]:
-    """Share `index` (from 1) of `count`: every count-th picture in the order of their keys, by name."""
-    by_key = sorted(pictures, key=image_key)
+    """Returns the share `index` (from 1) of `count`: every count-th picture in the order of their keys, by name."""
+    by_key = sorted(pictures, key=name_key)
     return {name: pictures[name] for name in sorted(by_key[index - 1 :: count])}
 
 
@@ -79,7 +79,10 @@ def _samples() -> dict[str, Path]:
 
 
 def _below(root: Path, names: Iterable[str]) -> dict[str, Path]:
-    """The pictures of a folder and its subfolders, without hidden ones and results of dmps; links are not descended."""
+    """Returns the pictures of a folder and its subfolders, without hidden ones and results of dmps.
+
+    Links are not descended.
+    """
     if not root.is_dir():
         raise InputError(f"the data set {root} is not a folder; name one, or {', '.join([SAMPLES, *names])}")
     found: dict[str, Path] = {}
@@ -111,7 +114,7 @@ def _names(path: Path) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class Framing:
     """What of a picture is used: size px a side by `how`, one of FITS; None: all of it, as it is."""
 
     size: int | None = None
@@ -126,16 +129,16 @@ class Fit:
             raise UsageError(f"--fit is '{self.how}'; choose one of {', '.join(FITS)}")
 
     def as_dict(self) -> dict[str, Any]:
-        """For config.json."""
+        """Returns what config.json says."""
         return {"image_size": self.size, "fit": self.how}
 
     def describe(self) -> str:
-        """For the line under a table; empty where pictures are used as they are."""
+        """Says it for the line under a table; empty where pictures are used as they are."""
         kept = {"crop": "their central", "resize": "their central square resized (bicubic, antialiased) to"}
         return f"{kept[self.how]} {self.size} x {self.size} px" if self.how else ""
 
     def apply(self, x: Tensor) -> Tensor:
-        """The part of pictures (B, C, H, W) that is used. Raises InputError for one too small to be cropped."""
+        """Returns the part of pictures (B, C, H, W) that is used. Raises InputError for one too small to be cropped."""
         if self.size is None:
             return x
         height, width = x.shape[-2:]
@@ -170,19 +173,19 @@ class PictureOptions:
     )
     shard: str | None = option("Only share I of N of the photographs; --merge joins the shares' folders.", "I/N")
 
-    def fitted(self) -> Fit:
-        """What of each. Raises UsageError."""
-        return Fit(size=self.image_size, how=self.fit)
+    def fitted(self) -> Framing:
+        """Returns what is used of each. Raises UsageError."""
+        return Framing(size=self.image_size, how=self.fit)
 
     def share(self) -> tuple[int, int]:
-        """(I, N). Raises UsageError."""
+        """Returns the share, (I, N). Raises UsageError."""
         index, _, count = (self.shard or "1/1").partition("/")
         if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
             raise UsageError(f"--shard is '{(self.shard or '')[:40]}'; it must be I/N with I from 1 to N, as in 1/4")
         return int(index), int(count)
 
     def pictures(self, listener: Listener, *, offline: bool) -> dict[str, Path]:
-        """Name -> file, of all shares, downloaded if need be. Raises UsageError, InputError, WeightsError."""
+        """Returns name -> file, of all shares, downloaded if need be. Raises UsageError, InputError, WeightsError."""
         if self.dataset is None:
             raise UsageError("name a --dataset: a folder, ffhq or another name of docs/datasets.md, or samples")
         if self.limit is not None and self.limit < 1:

@@ -29,7 +29,7 @@ from dmps_cli.tasks.table import shown_size
 if TYPE_CHECKING:
     from dmps_cli.listener import Listener
     from dmps_cli.report.sheets import Case, Shot
-    from dmps_cli.report.tables import Row as TableRow
+    from dmps_cli.report.tables import TableRow
 
 
 GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
@@ -56,7 +56,7 @@ class Results:
         return self._protocol(self.config["problems"])
 
     def _protocol(self, problems: Sequence[Mapping[str, Any]]) -> Protocol:
-        """How the numbers of some of the configuration's problems came about."""
+        """Returns how the numbers of some of the configuration's problems came about."""
         return Protocol(
             metrics=measured(self.config["metrics"], self.rows),
             lpips_net=self.config["lpips_net"],
@@ -68,7 +68,7 @@ class Results:
         )
 
     def _prepared(self, problems: Sequence[Mapping[str, Any]]) -> str:
-        """What of the pictures was used: what --fit left, and of that what a task can take where it is less."""
+        """Returns what of the pictures was used: what --fit left, and of that what a task can take where it is less."""
         side = self.config["image_size"]
         sizes = {p["task"]: shown_size(p["task"], p["operator"], (side, side)) for p in problems if side is not None}
         less = [f"{name}: {width} x {height}" for name, (height, width) in sizes.items() if min(height, width) < side]
@@ -115,7 +115,7 @@ class Results:
         return beside_paper(ours, self.config["lpips_net"]) if self.compare else ours
 
     def described(self) -> dict[str, Any]:
-        """For the JSON: all that the numbers depend on."""
+        """Returns for the JSON all that the numbers depend on."""
         return {
             "version": __version__,
             "command": "eval",
@@ -143,7 +143,7 @@ class Results:
         listener.note(f"wrote tables and {out / PAGE}")
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
-        """(path relative to the folder, content), the tables first."""
+        """Yields (path relative to the folder, content), the tables first."""
         from dmps_cli.files.images import png_bytes
         from dmps_cli.report.page import Section, html_page
         from dmps_cli.report.plots import charts, svg
@@ -185,7 +185,7 @@ class Results:
         yield PAGE, page.encode(errors="replace")
 
     def _cases(self, limit: int) -> list[Case]:
-        """The pictures of the first images of every task, as far as they are in the folders."""
+        """Returns the pictures of the first images of every task, as far as they are in the folders."""
         from dmps_cli.report.settings import method_name
         from dmps_cli.report.sheets import Case
 
@@ -208,7 +208,7 @@ class Results:
         return [case for case in found.values() if case.truth or case.restored]
 
     def _shot(self, name: Path, row: TableRow | None = None, note: str = "") -> Shot | None:
-        """The picture of that name, in the first of the folders that has it."""
+        """Returns the picture of that name, in the first of the folders that has it."""
         from dmps_cli.report.sheets import Shot
 
         paths = (inside(folder, name) for folder in self.folders)

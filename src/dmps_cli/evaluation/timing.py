@@ -35,15 +35,15 @@ class TimedPrior(Prior):
         self.calls, self.seconds, self.backward = 0, 0.0, 0.0
 
     def peak_bytes(self, height: int, width: int) -> float | None:
-        """That of the prior inside."""
+        """Returns that of the prior inside."""
         return self.inner.peak_bytes(height, width)
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-        """Those of the prior inside."""
+        """Returns those of the prior inside."""
         return self.inner.levels(sampler, nfe, spacing, start)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prediction of the prior inside, timed."""
+        """Returns the prediction of the prior inside, timed."""
         elapsed = stopwatch(self.device)
         prediction = self.inner.predict(x_t, cur, nxt)
         self.seconds += elapsed()
@@ -57,11 +57,9 @@ class TimedPrior(Prior):
         running: list[Callable[[], float]] = []
 
         def begin(gradient: Tensor) -> None:
-            del gradient
             running.append(stopwatch(self.device))
 
         def end(gradient: Tensor) -> None:
-            del gradient
             self.backward += running.pop()()
 
         x0.register_hook(begin)  # type: ignore[no-untyped-call]
@@ -83,15 +81,15 @@ class TimedPosterior(Posterior):
         return result
 
     def start(self, z: Tensor, level: Level) -> Tensor:
-        """That of the method inside, timed."""
+        """Returns that of the method inside, timed."""
         return self._timed(lambda: self.inner.start(z, level))
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """That of the method inside, timed."""
+        """Returns that of the method inside, timed."""
         return self._timed(lambda: self.inner.predict(x_t, cur, nxt))
 
     def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
-        """That of the method inside, timed where it is its own; the sampler's step counts as none of it."""
+        """Returns that of the method inside, timed where it is its own; the sampler's step counts as none of it."""
         if type(self.inner).step is Denoiser.step:
             return super().step(x_t, cur, nxt, eta, fresh)
         return self._timed(lambda: self.inner.step(x_t, cur, nxt, eta, fresh))
@@ -101,13 +99,13 @@ class Unconditional(Posterior):
     """The prior's own sampler, which does not look at the measurement: what any method costs at least."""
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prior's."""
+        """Returns the prior's."""
         return self.prior.predict(x_t, cur, nxt)
 
 
 # --- Time
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Trial:
     """What is measured: restorations of the batch, or, unconditional, samples of the prior at the same levels."""
 
     measurement: Measurement
@@ -120,8 +118,8 @@ class Job:
         """The method's."""
         return UNCONDITIONAL if self.unconditional else self.sampling.method
 
-    def run(self, seed: int = 0) -> Run:
-        """One restoration of the batch, timed. No files are touched."""
+    def run(self, seed: int = 0) -> TrialTimes:
+        """Restores the batch once, timed. No files are touched."""
         timed, watched = TimedPrior(self.prior, self.measurement.op.device), list[TimedPosterior]()
 
         def instrument(method: Posterior) -> Posterior:
@@ -142,7 +140,7 @@ class Job:
         )
         total = elapsed()
         inside = sum(method.seconds for method in watched)
-        return Run(
+        return TrialTimes(
             seconds=total / count,
             network=timed.seconds / count,
             backward=timed.backward / count,
@@ -152,7 +150,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TrialTimes:
     """Seconds per image, and what they were spent on; calls: network evaluations per image.
 
     network: the calls; backward: the way back through them; likelihood: what else the method did.
@@ -172,12 +170,12 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """The runs of a job."""
+    """The runs of a trial."""
 
-    runs: Sequence[Run]
+    runs: Sequence[TrialTimes]
 
     @property
-    def median(self) -> Run:
+    def median(self) -> TrialTimes:
         """The run of median time (of an even number, the faster one in the middle): its parts add up."""
         return sorted(self.runs, key=lambda run: run.seconds)[(len(self.runs) - 1) // 2]
 
@@ -188,70 +186,72 @@ class Timing:
         return max(seconds) - min(seconds)
 
 
-def time_jobs(jobs: Sequence[Job], repeats: int, on_run: Callable[[Job], None] = lambda job: None) -> list[Timing]:
-    """Times every job `repeats` times, after a short uncounted run of each; on_run is called before each run.
+def time_trials(
+    trials: Sequence[Trial], repeats: int, on_run: Callable[[Trial], None] = lambda trial: None
+) -> list[Timing]:
+    """Times every trial `repeats` times, after a short uncounted run of each; on_run is called before each run.
 
-    In rounds over the jobs, so that a machine that slows down slows them all. Several jobs' ratios are then those of
-    the methods.
+    In rounds over the trials, so that a machine that slows down slows them all. Several trials' ratios are then those
+    of the methods.
     """
-    for job in jobs:
-        on_run(job)
-        _few(job).run()
-    runs: list[list[Run]] = [[] for _ in jobs]
+    for trial in trials:
+        on_run(trial)
+        _few(trial).run()
+    runs: list[list[TrialTimes]] = [[] for _ in trials]
     for repeat in range(repeats):
-        for job, found in zip(jobs, runs, strict=True):
-            on_run(job)
-            found.append(job.run(seed=repeat))
+        for trial, found in zip(trials, runs, strict=True):
+            on_run(trial)
+            found.append(trial.run(seed=repeat))
     return [Timing(runs=found) for found in runs]
 
 
-def _few(job: Job) -> Job:
-    return replace(job, sampling=replace(job.sampling, nfe=min(FEW, job.sampling.nfe)))
+def _few(trial: Trial) -> Trial:
+    return replace(trial, sampling=replace(trial.sampling, nfe=min(FEW, trial.sampling.nfe)))
 
 
 # --- Memory
-def memory_of(job: Job) -> float | None:
-    """Peak memory of a run above what is in use before it, MiB; None where the system does not say.
+def memory_of(trial: Trial) -> float | None:
+    """Returns the peak memory of a run above what is in use before it, MiB; None where the system does not say.
 
     CUDA: of torch's allocator. CPU (Linux): of the process's resident pages, the allocator told to keep nothing that is
     free; it stays so, hence to be called in a fresh process, once. The prior is called on a small picture first, so
     that its weights count as loaded.
     """
-    device = job.measurement.op.device
+    device = trial.measurement.op.device
     if device.type == "cpu":
         return_freed_memory()
     with torch.no_grad():
-        _touch(job)
+        _touch(trial)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        _few(job).run()
+        _few(trial).run()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     if device.type != "cpu" or platform.system() != "Linux":
         return None
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak from here on (proc(5))
         before = _status("VmRSS")
-        _few(job).run()
+        _few(trial).run()
         return (_status("VmHWM") - before) / 2**10
     except (OSError, KeyError):
         return None
 
 
-def _touch(job: Job) -> None:
-    """One call of the network on the smallest picture, at the levels of the job."""
-    height, width = job.prior.fitting(1, 1)
-    levels = job.prior.levels(job.sampling.sampler, FEW, job.sampling.spacing)
-    measurement = job.measurement
+def _touch(trial: Trial) -> None:
+    """Calls the network once on the smallest picture, at the levels of the trial."""
+    height, width = trial.prior.fitting(1, 1)
+    levels = trial.prior.levels(trial.sampling.sampler, FEW, trial.sampling.spacing)
+    measurement = trial.measurement
     smallest = measurement.y.new_zeros((1, measurement.op.in_shape[0], height, width))
-    job.prior.predict(smallest, levels[0], levels[1])
+    trial.prior.predict(smallest, levels[0], levels[1])
 
 
 def _status(field: str) -> int:
-    """KiB of a line of /proc/self/status."""
+    """Returns KiB of a line of /proc/self/status."""
     lines = dict(line.split(":", maxsplit=1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
     return int(lines[field].split()[0])
 
 
-__all__ = ["UNCONDITIONAL", "Job", "Run", "TimedPrior", "Timing", "memory_of", "time_jobs"]
+__all__ = ["UNCONDITIONAL", "TimedPrior", "Timing", "Trial", "TrialTimes", "memory_of", "time_trials"]

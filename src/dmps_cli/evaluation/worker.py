@@ -33,7 +33,7 @@ from dmps_cli.evaluation.folder import (
     truth_file,
     unique,
 )
-from dmps_cli.evaluation.pictures import Fit, share
+from dmps_cli.evaluation.pictures import Framing, share
 from dmps_cli.evaluation.results import Results
 from dmps_cli.files.atomic import atomic_write, sha256_file
 from dmps_cli.files.reading import inside
@@ -65,7 +65,7 @@ def check_inputs(pictures: Mapping[str, Path], target: FolderOptions) -> None:
 
 
 def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:
-    """Those of the options that the task takes. Raises UsageError for one that none of the tasks takes."""
+    """Returns those of the options that the task takes. Raises UsageError for one that none of the tasks takes."""
     takers = {option: [other for other in split(tasks) if option in task(other).params] for option in options.given()}
     orphans = [option for option, names in takers.items() if not names]
     if orphans:
@@ -77,14 +77,14 @@ def configuration(
     plans: Sequence[OperatorPlan],
     samplings: Mapping[str, Sequence[Sampling]],
     pictures: Mapping[str, Path],
-    fit: Fit,
+    fit: Framing,
     samples: int,
     compute: ComputeOptions,
     prior: LoadedPrior,
     scorer: Scorer,
     device: torch.device,
 ) -> dict[str, Any]:
-    """All that a number of the tables depends on, as JSON has it; files by what they hold."""
+    """Returns all that a number of the tables depends on, as JSON has it; files by what they hold."""
 
     def problem(plan: OperatorPlan) -> dict[str, Any]:
         operator = dict(plan.params)
@@ -114,7 +114,7 @@ def configuration(
 
 
 def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.device) -> Problem:
-    """The plan as the evaluation sees it."""
+    """Returns the plan as the evaluation sees it."""
     from dmps_cli.evaluation.outcomes import Problem
 
     return Problem(
@@ -133,7 +133,7 @@ class Worker:
 
     pictures: Mapping[str, Path]
     part: tuple[int, int]
-    fit: Fit
+    fit: Framing
     plan: Plan
     prior: LoadedPrior
     scorer: Scorer
@@ -186,7 +186,7 @@ class Worker:
         return []
 
     def _known(self) -> list[Row]:
-        """The rows of earlier starts; every process knows the same ones before any writes."""
+        """Returns the rows of earlier starts; every process knows the same ones before any writes."""
         if self.target.out is None:
             return []
         if not processes.rank():
@@ -202,7 +202,10 @@ class Worker:
         return unique(rows)
 
     def _work(self, done: set[str]) -> dict[str, list[Problem]]:
-        """What is left for this process: of the pictures of our shard that are not done, every world_size-th."""
+        """Returns what is left for this process.
+
+        Of the pictures of our shard that are not done, every world_size-th.
+        """
         left = {name: self.plan.remaining(name, done) for name in share(self.pictures, *self.part)}
         mine = [name for name, problems in left.items() if problems][processes.rank() :: processes.world_size()]
         total = self.plan.num_samples * sum(len(p.samplings) for problems in left.values() for p in problems)
@@ -252,7 +255,7 @@ class Worker:
             self.batch.listener.note(f"about {_duration(seconds)} to go, by the first restoration")
 
     def _write(self, outcome: Outcome) -> None:
-        """The pictures, before the row that says that they are there."""
+        """Writes the pictures, before the row that says that they are there."""
         from dmps_cli.evaluation.outcomes import heat_map
         from dmps_cli.files.images import encode
 
@@ -277,7 +280,7 @@ def _duration(seconds: float) -> str:
 
 
 def merge_folders(folders: Sequence[Path], target: FolderOptions, listener: Listener, *, compare: bool) -> Results:
-    """The results of folders of one configuration as one; --out: makes a folder of all, pictures too."""
+    """Returns the results of folders of one configuration as one; --out: makes a folder of all, pictures too."""
     if not folders:
         raise UsageError("--merge joins folders; name them: dmps eval --merge runs/*")
     if target.overwrite and target.out is not None and target.out.resolve() in [path.resolve() for path in folders]:

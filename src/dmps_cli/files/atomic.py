@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -39,7 +40,7 @@ def check_name(target: Path) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it is text: names and arguments that are bytes of another encoding come with surrogates."""
+    """Returns whether it is text: names and arguments that are bytes of another encoding come with surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -60,7 +61,7 @@ def check_writable(folder: Path) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path or the nearest parent that exists; a dangling symbolic link counts as existing."""
+    """Returns the path or the nearest parent that exists; a dangling symbolic link counts as existing."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
@@ -71,7 +72,7 @@ _WHOLE_NAME = 200  # bytes of a target's name that leave room for what a tempora
 
 
 def _temporary_beginning(target: Path) -> str:
-    """How the name of a file begins that `atomic_write` writes first, beside the target."""
+    """Returns how the name of a file begins that `atomic_write` writes first, beside the target."""
     return f".{target.name if len(os.fsencode(target.name)) <= _WHOLE_NAME else target.name[:32]}."
 
 
@@ -94,6 +95,8 @@ def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *,
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            if sys.platform == "win32":
+                file.close()  # an open file cannot be given another name there
             _publish(temporary, target, overwrite=overwrite)
     except OSError as exc:
         raise OutputError(_reason(target, exc)) from exc
@@ -101,7 +104,7 @@ def atomic_write(target: Path, content: bytes | Callable[[BinaryIO], object], *,
 
 @contextlib.contextmanager
 def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside the target and its path, locked while we have it; it goes in the end, if it is still there."""
+    """Yields a new file beside the target and its path, locked while we have it; in the end it goes, if still there."""
     path = target.parent / f"{_temporary_beginning(target)}{secrets.token_hex(8)}.part"
     file = path.open("xb")
     try:
@@ -118,16 +121,40 @@ def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def try_lock(file: BinaryIO) -> bool | None:
-    """Whether the file is locked for us now, until it is closed or we are dead; None where files have no locks."""
-    try:
-        import fcntl
+    """Returns whether the file is locked for us now, until it is closed or we are dead.
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    None where files have no locks.
+    """
+    try:
+        _lock(file)
     except BlockingIOError:
         return False
     except (ImportError, OSError):
         return None
     return True
+
+
+if sys.platform == "win32":
+
+    def _lock(file: BinaryIO) -> None:
+        """Locks one byte far beyond the content, as nobody else may read what is locked. BlockingIOError if it is."""
+        import msvcrt
+
+        place = file.tell()
+        file.seek(2**30)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as exc:
+            raise BlockingIOError("another process holds the file") from exc
+        finally:
+            file.seek(place)
+
+else:
+
+    def _lock(file: BinaryIO) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_left_overs(targets: Iterable[Path]) -> None:
@@ -159,12 +186,14 @@ def _remove_if_dead(path: Path) -> None:
     # the lock of whoever writes it is free once that process is dead; we hold it until the name is gone
     with open(path, "r+b", opener=_plain_file) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and try_lock(file):
+            if sys.platform == "win32":
+                file.close()  # an open file cannot be removed there
             path.unlink()
 
 
 def _plain_file(path: str, flags: int) -> int:
     """Opens without following a link and without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
@@ -200,7 +229,10 @@ def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _reserve_and_replace(temporary: Path, target: Path) -> None:
-    """As link(), in two steps: of several writers one makes the file, empty (a reader may meet it), and replaces it."""
+    """Does as link(), in two steps: of several writers one makes the file, empty, and replaces it.
+
+    A reader may meet the empty one.
+    """
     try:
         target.open("xb").close()
     except FileExistsError as exc:
@@ -221,7 +253,7 @@ def _reason(target: Path, exc: OSError) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal sha256 of a file. Raises InputError if it cannot be read."""
+    """Returns the hexadecimal sha256 of a file. Raises InputError if it cannot be read."""
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -230,5 +262,15 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_bytes(content: bytes) -> str:
-    """Hexadecimal sha256."""
+    """Returns the hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()
+
+
+def content_key(content: bytes) -> int:
+    """Returns a number for what something is, wherever it stands: the first 48 bits of its sha256."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:6], "big")
+
+
+def name_key(name: str) -> int:
+    """Returns the number of a picture's name, which is its path relative to its folder."""
+    return content_key(os.fsencode(name))

@@ -34,14 +34,10 @@ from dmps_cli.files.formats import HEAD, Format, is_markup
 from dmps_cli.files.network import UNREACHABLE, is_silent
 from dmps_cli.files.reading import read_bytes
 from dmps_cli.files.records import RecordError, Sha256, as_record, is_relative, parse_json
-from dmps_cli.listener import SILENT, Listener
+from dmps_cli.listener import SILENT, Listener, Told
 
 if TYPE_CHECKING:
     import httpx2
-
-
-Progress = Callable[[int, int | None], object]
-"""Told (bytes done, bytes in all; None if the server does not say)."""
 
 
 Note = Callable[[str], object]
@@ -109,7 +105,7 @@ Source = Hub | HubListing | Web | Drive
 
 
 def parse_source(mapping: Mapping[str, Any]) -> Source:
-    """The source that a TOML table describes: {repo, file, revision}, {url} or {gdrive}. Raises InputError."""
+    """Returns the source that a TOML table describes: {repo, file, revision}, {url} or {gdrive}. Raises InputError."""
     for key, kind in (("repo", Hub), ("url", Web), ("gdrive", Drive)):
         if key in mapping:
             source = _parsed(kind, mapping)
@@ -144,7 +140,7 @@ def _check_source(source: Source) -> None:
 
 
 def _is_safe(url: str) -> bool:
-    """Whether it is an address of https, or of this machine, without a user's name that would look like a host."""
+    """Returns whether it is an address of https, or of this machine, without a user's name, which looks like a host."""
     if not re.fullmatch(r"[^\s\\\x00-\x20\x7f-\x9f]+", url):  # urlsplit() drops or keeps what httpx2 reads otherwise
         return False
     try:
@@ -191,7 +187,10 @@ class Fetched:
 
 
 def cache_dir() -> Path:
-    """The folder of downloaded files: DMPS_CACHE, else XDG_CACHE_HOME/dmps, else ~/.cache/dmps. Makes nothing."""
+    """Returns the folder of downloaded files: DMPS_CACHE, else XDG_CACHE_HOME/dmps, else ~/.cache/dmps.
+
+    Makes nothing.
+    """
     try:
         if named := os.environ.get("DMPS_CACHE"):
             return Path(named).expanduser().absolute()
@@ -218,7 +217,9 @@ def fetch(
     advice: str = "",
     form: Format | None = None,
 ) -> Fetched:
-    """The file `target`, or its like in the Hub's cache; downloaded from the first source that works if need be.
+    """Returns the file `target`, or its like in the Hub's cache.
+
+    Downloaded from the first source that works if need be.
 
     size: in bytes; sha256: hexadecimal, or None: what the Hub publishes, or what was first downloaded, is compared
     with; form: what its first bytes must be. command: what downloads this file, for the message of a machine without
@@ -233,7 +234,7 @@ def fetch(
         target=target,
         size=size,
         sha256=sha256.lower() if sha256 else None,
-        progress=lambda done, total: None,
+        told=lambda done, total: None,
         note=listener.note,
         patience=patience or Patience(),
         form=form,
@@ -251,11 +252,13 @@ def fetch(
             return found
         with listener.transfer(label or target.name) as told:
             instead = advice or f"or put the file at {target} yourself"
-            return _from_any(replace(order, progress=told, contact=_Contact()), sources, instead)
+            return _from_any(replace(order, told=told, contact=_Contact()), sources, instead)
 
 
 def verify(path: Path, size: int | None = None, sha256: str | None = None) -> str:
-    """The sha256 of a file, read through, and compared; without `sha256`, with what was recorded at the download.
+    """Returns the sha256 of a file, read through, and compared.
+
+    Without `sha256`, with what was recorded at the download.
 
     size: in bytes. Raises WeightsError if it is another, InputError if the file cannot be read.
     """
@@ -266,12 +269,12 @@ def verify(path: Path, size: int | None = None, sha256: str | None = None) -> st
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids downloads."""
+    """Returns whether HF_HUB_OFFLINE forbids downloads."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def in_hub_cache(source: Source) -> Path | None:
-    """The file in the Hub's cache, unread; None if it is not there."""
+    """Returns the file in the Hub's cache, unread; None if it is not there."""
     if not isinstance(source, Hub):
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -281,7 +284,10 @@ def in_hub_cache(source: Source) -> Path | None:
 
 
 def downloaded_sha256(path: Path) -> str:
-    """The sha256 that was recorded when the file was downloaded, whether it is still there or not; '' if none was."""
+    """Returns the sha256 that was recorded when the file was downloaded, whether it is still there or not.
+
+    '' if none was.
+    """
     record = _Record.read(path)
     return record.sha256 if record else ""
 
@@ -293,7 +299,7 @@ class _Order:
     target: Path
     size: int | None
     sha256: str | None
-    progress: Progress
+    told: Told
     note: Note
     patience: Patience
     form: Format | None
@@ -324,7 +330,7 @@ class _Record:
 
     @classmethod
     def read(cls, target: Path) -> _Record | None:
-        """The record, or None if there is none that can be read."""
+        """Returns the record, or None if there is none that can be read."""
         try:
             return as_record(parse_json(read_bytes(cls.path(target))), cls)
         except (OSError, RecordError):
@@ -359,7 +365,7 @@ def _check_digest(path: Path, digest: str, sha256: str | None, record: _Record |
 
 
 def _at_hand(order: _Order, sources: Sequence[Source]) -> Fetched | None:
-    """The file in our cache or in the Hub's, checked, without network."""
+    """Returns the file in our cache or in the Hub's, checked, without network."""
     try:
         present = order.target.exists()
     except OSError as exc:
@@ -384,7 +390,7 @@ def _checked_target(order: _Order) -> Fetched:
 
 
 def _in_hub_cache(order: _Order, source: Hub) -> Fetched | None:
-    """A file that any tool left in the Hub's cache, where a large one is a link to a file named by its sha256."""
+    """Returns a file that any tool left in the Hub's cache; there a large one is a link to one named by its sha256."""
     path = in_hub_cache(source)
     if path is None:
         return None
@@ -405,7 +411,7 @@ def _in_hub_cache(order: _Order, source: Hub) -> Fetched | None:
 # Downloading
 @contextlib.contextmanager
 def locked(target: Path, note: Note) -> Iterator[None]:
-    """One process at a time makes `target`; its folder is made. The system frees the lock of a process that dies.
+    """Lets one process at a time make `target`; its folder is made. The system frees the lock of a process that dies.
 
     Raises OutputError.
     """
@@ -448,7 +454,7 @@ def _unwritable(folder: Path, exc: OSError) -> OutputError:
 
 
 def _from_any(order: _Order, sources: Sequence[Source], instead: str) -> Fetched:
-    """From the first source that works. instead: what a user can do if none does. Raises WeightsError."""
+    """Downloads from the first source that works. instead: what a user can do if none does. Raises WeightsError."""
     reasons = []
     for source in sources:
         try:
@@ -497,7 +503,7 @@ def _check_form(order: _Order, part: _Part) -> None:
 
 
 def _due(order: _Order, answer: _Answer) -> tuple[str | None, str]:
-    """(the sha256 that the file must have, whose word that is)."""
+    """Returns (the sha256 that the file must have, whose word that is)."""
     record = _Record.read(order.target)
     if order.sha256:
         return order.sha256, "is due"
@@ -558,7 +564,7 @@ class _Part:
 
     @classmethod
     def of(cls, target: Path, source: Source) -> _Part:
-        """One for each source: what one has begun, another must not go on with."""
+        """Returns one for each source: what one has begun, another must not go on with."""
         key = hashlib.sha256(repr(source).encode()).hexdigest()[:8]
         return cls(target.with_name(f"{target.name}.{key}.part"))
 
@@ -567,7 +573,7 @@ class _Part:
         return self.path.with_name(f"{self.path.name}.json")
 
     def state(self) -> tuple[int, _Answer | None]:
-        """(bytes that can be gone on with, whose they are); (0, None) if the version is not known."""
+        """Returns (bytes that can be gone on with, whose they are); (0, None) if the version is not known."""
         try:
             size, answer = self.path.stat().st_size, as_record(parse_json(read_bytes(self._notes)), _Answer)
         except (OSError, RecordError):
@@ -580,7 +586,7 @@ class _Part:
         self.path.unlink(missing_ok=True)
         self._notes.unlink(missing_ok=True)
 
-    def write(self, chunks: Iterator[bytes], offset: int, answer: _Answer, tell: Progress) -> None:
+    def write(self, chunks: Iterator[bytes], offset: int, answer: _Answer, tell: Told) -> None:
         """Writes from `offset` on, to the disk. Raises OutputError.
 
         Emptied before the server's word on another version is noted: a crash between must not join the two.
@@ -635,13 +641,13 @@ def _whole(order: _Order, source: Source, part: _Part) -> _Answer:
 
 
 def _hope(order: _Order) -> float:
-    """Seconds in which a first connection may still come about; no end of them once there has been one."""
+    """Returns the seconds in which a first connection may still come about; no end of them once there has been one."""
     contact = order.contact
     return math.inf if contact.is_made else contact.since + order.patience.unreachable - time.monotonic()
 
 
 def _client(order: _Order) -> httpx2.Client:
-    """Uncompressed: sizes and ranges are those of the file. Proxies as the environment says."""
+    """Asks for uncompressed answers: sizes and ranges are those of the file. Proxies as the environment says."""
     import httpx2
 
     patience = order.patience
@@ -657,7 +663,7 @@ def _client(order: _Order) -> httpx2.Client:
 
 
 def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) -> _Answer:
-    """One request for what is missing. Raises _Interrupted or WeightsError."""
+    """Makes one request for what is missing. Raises _Interrupted or WeightsError."""
     import httpx2
 
     offset, begun = part.state()
@@ -680,9 +686,9 @@ def _attempt(order: _Order, source: Source, part: _Part, client: httpx2.Client) 
                 part.drop()
                 raise _Interrupted("the file has changed since the download began")
             _check_room(order.target, (answer.total or 0) - offset)
-            order.progress(offset, answer.total)
+            order.told(offset, answer.total)
             chunks = _bounded(_lively(response.iter_raw(), order.patience), offset, _most(order))
-            part.write(chunks, offset, answer, order.progress)
+            part.write(chunks, offset, answer, order.told)
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as exc:
         if "CERTIFICATE_VERIFY_FAILED" in str(exc):
             raise WeightsError(f"the server's certificate is not to be trusted ({exc})") from exc
@@ -712,7 +718,7 @@ def _words(exc: httpx2.TransportError, patience: Patience) -> str:
 
 
 def _most(order: _Order) -> float:
-    """Bytes after which no more are taken; a few too many are counted to the end, and said."""
+    """Returns the bytes after which no more are taken; a few too many are counted to the end, and said."""
     if order.size is not None:
         return order.size + _FEW
     return order.form.most if order.form else math.inf
@@ -722,7 +728,10 @@ _FEW = 2**20
 
 
 def _bounded(chunks: Iterator[bytes], offset: int, most: float) -> Iterator[bytes]:
-    """The chunks as they come. Raises WeightsError when they are more than the file can have: a disk would fill up."""
+    """Yields the chunks as they come.
+
+    Raises WeightsError when they are more than the file can have: a disk would fill up.
+    """
     for chunk in chunks:
         offset += len(chunk)
         if offset > most:
@@ -731,7 +740,10 @@ def _bounded(chunks: Iterator[bytes], offset: int, most: float) -> Iterator[byte
 
 
 def _lively(chunks: Iterator[bytes], patience: Patience) -> Iterator[bytes]:
-    """The chunks as they come. Raises _Interrupted when they only drip: a time-out for each byte never runs out."""
+    """Yields the chunks as they come.
+
+    Raises _Interrupted when they only drip: a time-out for each byte never runs out.
+    """
     start, got = time.monotonic(), 0
     for chunk in chunks:
         yield chunk
@@ -744,14 +756,15 @@ def _lively(chunks: Iterator[bytes], patience: Patience) -> Iterator[bytes]:
 
 # Addresses and answers
 def _address(source: Source, client: httpx2.Client) -> tuple[str, dict[str, str]]:
-    """(URL, headers) of a source."""
+    """Returns (URL, headers) of a source."""
     match source:
         case Web(url=url):
             return url, {}
         case Hub():
             return _hub_url(source), _hub_token()
         case HubListing():
-            return _listing_url(source), _hub_token()
+            revision = quote(source.revision, safe="")  # as HfApi.dataset_info(files_metadata=True) asks
+            return f"{_hub_endpoint()}/api/datasets/{source.repo}/revision/{revision}?blobs=true", _hub_token()
         case Drive():
             return _drive_url(source, client), {}
 
@@ -764,20 +777,15 @@ def _hub_url(source: Hub) -> str:
     )
 
 
-def _listing_url(source: HubListing) -> str:
-    """As HfApi.dataset_info(files_metadata=True) asks."""
-    return f"{_hub_endpoint()}/api/datasets/{source.repo}/revision/{quote(source.revision, safe='')}?blobs=true"
-
-
 def _hub_endpoint() -> str:
-    """HF_ENDPOINT as it is now: the library reads it once, when imported."""
+    """Returns HF_ENDPOINT as it is now: the library reads it once, when imported."""
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
 
 
 def _hub_token() -> dict[str, str]:
-    """HF_TOKEN or the token of `hf auth login`. httpx2 does not carry it to another host."""
+    """Returns HF_TOKEN or the token of `hf auth login`. httpx2 does not carry it to another host."""
     from huggingface_hub import constants, get_token
 
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
@@ -785,7 +793,7 @@ def _hub_token() -> dict[str, str]:
 
 
 def _drive_url(source: Drive, client: httpx2.Client) -> str:
-    """The address behind the page in which Google Drive asks whether a file too large for its scanner is wanted."""
+    """Returns the address behind the page in which Google Drive asks whether a file that it cannot scan is wanted."""
     page = f"https://drive.google.com/file/d/{source.gdrive}/view"
     by_hand = f"download {page} in a browser and give the file with --model PATH"
     try:
@@ -846,7 +854,7 @@ def _explained(response: httpx2.Response, source: Source) -> str:
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date; None if it says nothing."""
+    """Returns the seconds that a Retry-After header asks for: a number, or a date; None if it says nothing."""
     if (seconds := _count(value)) is not None:
         return float(seconds)
     try:
@@ -856,12 +864,15 @@ def _retry_after(value: str) -> float | None:
 
 
 def _count(text: str) -> int | None:
-    """The number that a header's digits say, ASCII's alone and no more of them than a size has; None for others."""
+    """Returns the number that a header's digits say, ASCII's alone and no more of them than a size has.
+
+    None for others.
+    """
     return int(text) if re.fullmatch(r"\s*[0-9]{1,18}\s*", text) else None
 
 
 def _answer(response: httpx2.Response, source: Source) -> _Answer:
-    """A weak ETag is no validator of bytes (RFC 9110, 13.1.5)."""
+    """Returns what a response says of the file; a weak ETag is no validator of bytes (RFC 9110, 13.1.5)."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     total = response.headers.get("Content-Length", "")
@@ -890,7 +901,10 @@ def _check_answer(order: _Order, answer: _Answer) -> None:
 
 
 def _goes_on(response: httpx2.Response, answer: _Answer, offset: int, begun: _Answer | None) -> bool:
-    """Whether a 206 continues the bytes begun: some servers send a range of the new file in spite of If-Range."""
+    """Returns whether a 206 continues the bytes begun.
+
+    Some servers send a range of the new file in spite of If-Range.
+    """
     starts = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     same = begun is not None and (
         answer.validator in (None, begun.validator)

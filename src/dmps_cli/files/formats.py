@@ -23,7 +23,10 @@ class Format:
 
 
 def checkpoint_kind(head: bytes) -> str | None:
-    """'safetensors', 'zip' (torch.save) or 'legacy' (before torch 1.6), by the first bytes; None for anything else."""
+    """Returns 'safetensors', 'zip' (torch.save) or 'legacy' (before torch 1.6), by the first bytes.
+
+    None for anything else.
+    """
     if head.startswith(b"PK\x03\x04"):
         return "zip"
     if head.startswith(_LEGACY_PICKLE):
@@ -32,7 +35,7 @@ def checkpoint_kind(head: bytes) -> str | None:
 
 
 def is_markup(head: bytes) -> bool:
-    """Whether it is a web page, or what a server says instead of a file."""
+    """Returns whether it is a web page, or what a server says instead of a file."""
     return _MARKUP.match(head) is not None
 
 
@@ -44,5 +47,5 @@ _BY_SUFFIX = {".json": JSON, ".parquet": PARQUET} | dict.fromkeys((".safetensors
 
 
 def format_of(name: str) -> Format | None:
-    """The format that a name promises; None where it promises none that is known here."""
+    """Returns the format that a name promises; None where it promises none that is known here."""
     return _BY_SUFFIX.get(PurePath(name).suffix.lower())

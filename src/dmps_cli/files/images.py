@@ -78,7 +78,7 @@ class Picture:
 
 
 def load(path: Path, *, over_white: bool = True) -> Picture:
-    """A picture file as grey (1 channel) or RGB (3 channels), upright.
+    """Returns a picture file as grey (1 channel) or RGB (3 channels), upright.
 
     Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes, CMYK and Lab
     become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white, or keep
@@ -97,12 +97,12 @@ def load(path: Path, *, over_white: bool = True) -> Picture:
 
 
 def is_grey(x: Tensor) -> bool:
-    """Whether a batch (B, 1 or 3, ..) has one channel, or three that are equal."""
+    """Returns whether a batch (B, 1 or 3, ..) has one channel, or three that are equal."""
     return torch.equal(x, x[:, :1].expand_as(x))
 
 
 def load_rgb(path: Path) -> Picture:
-    """Like `load`, always three channels; a grey picture is said in the notes."""
+    """Does as `load`, always three channels; a grey picture is said in the notes."""
     return load_channels(path, 3)
 
 
@@ -111,7 +111,9 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def to_grey(x: Tensor) -> tuple[Tensor, float]:
-    """(the grey value of a batch in colour, the share of the noise that is left in it). x: (B, 3, ..); (B, 1, ..).
+    """Returns (the grey value of a batch in colour, the share of the noise that is left in it).
+
+    x: (B, 3, ..); (B, 1, ..).
 
     sum over c of w_c x_c; noise that the channels have independently of each other keeps ||w|| = 0.67 of its standard
     deviation. Three equal channels are a grey picture already: nothing is averaged, and the share is 1.
@@ -124,18 +126,20 @@ def to_grey(x: Tensor) -> tuple[Tensor, float]:
 
 
 def load_channels(path: Path, channels: int) -> Picture:
-    """Like `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
+    """Does as `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
     return _with_channels(load(path), channels, path)
 
 
 def load_up_to(path: Path, channels: int) -> Picture:
-    """Like `load_channels`, but a grey picture keeps its one channel."""
+    """Does as `load_channels`, but a grey picture keeps its one channel."""
     picture = load(path)
     return picture if picture.pixels.shape[0] == 1 else _with_channels(picture, channels, path)
 
 
 def load_uint8(path: Path, channels: int) -> np.ndarray:
-    """(H, W, C) of 0..255, C = 1 or 3: what `to_uint8` makes of `load_channels`; the file's own bytes where it can be.
+    """Returns (H, W, C) of 0..255, C = 1 or 3: what `to_uint8` makes of `load_channels`.
+
+    The file's own bytes where it can be.
 
     For training on many photographs: floats on the way take six times as long, and many times the memory.
     """
@@ -148,7 +152,7 @@ def load_uint8(path: Path, channels: int) -> np.ndarray:
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """(width, height) px by a file's header, before any turning; None where none can be read."""
+    """Returns (width, height) px by a file's header, before any turning; None where none can be read."""
     try:
         with decoding(path), open_regular(path) as file, opened(file, path) as image:
             return image.size
@@ -157,20 +161,25 @@ def size_of(path: Path) -> tuple[int, int] | None:
 
 
 def opacity(path: Path) -> Tensor | None:
-    """(H, W), float32, 0 (transparent) to 1, of a picture file; None if it is opaque everywhere. Raises InputError."""
+    """Returns (H, W), float32, 0 (transparent) to 1, of a picture file.
+
+    None if it is opaque everywhere. Raises InputError.
+    """
     alpha = _plain(path).alpha
     return None if alpha is None else torch.from_numpy(alpha / 255.0).to(torch.float32)
 
 
 def from_uint8(values: np.ndarray) -> Tensor:
-    """0..255, (H, W) or (H, W, C), to float32 (C, H, W) on [-1, 1]."""
+    """Returns 0..255, (H, W) or (H, W, C), to float32 (C, H, W) on [-1, 1]."""
     if values.ndim == 2:
         values = values[:, :, None]
     return torch.from_numpy(np.array(values)).permute(2, 0, 1).contiguous().to(torch.float32) / 127.5 - 1.0
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """(C, H, W) on [-1, 1], clipped, to the nearest of 0..255 (halves up): (H, W, 3), or (H, W) for one channel.
+    """Returns (C, H, W) on [-1, 1], clipped, to the nearest of 0..255 (halves up).
+
+    (H, W, 3), or (H, W) for one channel.
 
     Raises NumericsError for NaN.
     """
@@ -182,7 +191,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 
 def encode(x: Tensor, target: Path) -> bytes:
-    """The bytes of a picture file in the format that the target's suffix names. x: (1 or 3, H, W) on [-1, 1].
+    """Returns the bytes of a picture file in the format that the target's suffix names. x: (1 or 3, H, W) on [-1, 1].
 
     PNG, TIFF, BMP and WebP (lossless) keep the 8-bit picture exactly; JPEG has quality 95 and full colour resolution.
     Raises OutputError for another suffix or a picture too large for the format.
@@ -198,7 +207,7 @@ def encode(x: Tensor, target: Path) -> bytes:
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+    """Returns the bytes of a PNG file."""
     return _file_bytes(image, ".png")
 
 
@@ -210,19 +219,19 @@ def _file_bytes(image: Image.Image, suffix: str) -> bytes:
 
 
 def cropped(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
-    """The part (left, top, width, height) px of images (.., H, W)."""
+    """Returns the part (left, top, width, height) px of images (.., H, W)."""
     left, top, width, height = box
     return x[..., top : top + height, left : left + width]
 
 
 def photo_paths() -> list[Path]:
-    """The bundled photographs, by name."""
+    """Returns the bundled photographs, by name."""
     return sorted((Path(str(files("dmps_cli"))) / "data" / "photos").glob("*.png"))
 
 
 # Files to upright images
 def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
-    """(the first frame with its pixels, upright; notes). Raises InputError, naming the file and what is wrong."""
+    """Returns (the first frame with its pixels, upright; notes). Raises InputError, saying what is wrong with it."""
     with decoding(path), open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:
             raise InputError(f"{path} is empty")
@@ -234,7 +243,7 @@ def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
 
 @contextmanager
 def opened(file: IO[bytes], what: object, formats: tuple[str, ...] = _READ_FORMATS) -> Iterator[Image.Image]:
-    """A picture of which the header is read and no more. what: its name in messages.
+    """Yields a picture of which the header is read and no more. what: its name in messages.
 
     Raises InputError, on opening or as it is decoded: no picture, damaged, more pixels than the limit.
     """
@@ -276,7 +285,10 @@ def _first_frame(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _has_16_bits(image: Image.Image) -> bool:
-    """Whether the file has 16 bits where the image will have 8, by the decoder's arguments; ask before load()."""
+    """Returns whether the file has 16 bits where the image will have 8, by the decoder's arguments.
+
+    Ask before load().
+    """
     tiles = getattr(image, "tile", [])
     arguments = tiles[0].args if tiles else None
     raw_mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
@@ -284,7 +296,7 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1..8, 1 for upright; damaged EXIF is no reason to refuse the picture."""
+    """Returns 1..8, 1 for upright; damaged EXIF is no reason to refuse the picture."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - whatever Pillow's reader raises
@@ -347,7 +359,7 @@ def _with_channels(picture: Picture, channels: int, path: Path) -> Picture:
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, list[str]]:
-    """(the image without palette and transparency, its opacity (H, W) of 0..255 if not opaque everywhere, notes)."""
+    """Returns (the image without palette and transparency, its opacity (H, W) of 0..255 or None, notes)."""
     notes = []
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -366,12 +378,12 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, 
 
 
 def _over_white(pixels: Tensor, alpha: np.ndarray) -> Tensor:
-    """pixels + (1 - alpha) (1 - pixels): white is 1; an opaque pixel stays as it is, to the bit."""
+    """Returns pixels + (1 - alpha) (1 - pixels): white is 1; an opaque pixel stays as it is, to the bit."""
     return pixels + torch.from_numpy(1.0 - alpha / 255.0).to(torch.float32) * (1.0 - pixels)
 
 
 def _to_plain_mode(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """The image in mode L, RGB, I or F, and what was done to it."""
+    """Returns the image in mode L, RGB, I or F, and what was done to it."""
     notes: list[str] = []
     if image.mode == "1":
         image = image.convert("L")
@@ -391,7 +403,10 @@ def _lab_to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, list[str]]:
-    """The image by its colour profile in sRGB, and what was done; one that is sRGB in effect stays untouched."""
+    """Returns the image by its colour profile in sRGB, and what was done.
+
+    One that is sRGB in effect stays untouched.
+    """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         name = ImageCms.getProfileDescription(profile).strip() or "of no name"
@@ -413,7 +428,7 @@ def _to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, list[str]]:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether the transform leaves a cube of colours (mode RGB), or all greys (L), where they are, up to rounding."""
+    """Returns whether the transform leaves a cube of colours (mode RGB), or all greys (L), as they are, rounded."""
     ramp = np.linspace(0, 255, 9).round().astype(np.uint8)
     cube = np.stack(np.meshgrid(ramp, ramp, ramp), axis=-1).reshape(27, 27, 3)
     probe = cube if mode == "RGB" else np.arange(256, dtype=np.uint8)[None]
@@ -439,7 +454,7 @@ def _to_tensor(image: Image.Image, path: Path) -> Tensor:
 
 
 def _scaled(array: np.ndarray, white: float, path: Path) -> Tensor:
-    """Grey values 0 .. white on [-1, 1]. Raises InputError outside that range."""
+    """Puts grey values 0 .. white on [-1, 1]. Raises InputError outside that range."""
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it")
     low, high = float(array.min()), float(array.max())

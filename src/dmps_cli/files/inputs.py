@@ -19,7 +19,7 @@ STDIN = "-"
 def expand_inputs(
     arguments: Sequence[str], is_input: Callable[[Path], bool] = lambda path: True
 ) -> tuple[list[Path], list[tuple[str, DmpsError]]]:
-    """(files, failures) that the arguments name, each file once, in order.
+    """Returns (files, failures) that the arguments name, each file once, in order.
 
     A folder gives its pictures by name, not hidden ones nor those of its subfolders (the glob 'folder/**/*.png' does);
     a glob that the shell left alone its matches; `-` the names on standard input, one a line. is_input: which of those
@@ -45,7 +45,7 @@ def _with_stdin(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def stdin_names() -> list[str]:
-    """The names on standard input, one a line; none where it is closed."""
+    """Returns the names on standard input, one a line; none where it is closed."""
     if isinstance(sys.stdin, io.TextIOWrapper):  # names are bytes; read them as the shell's arguments are
         sys.stdin.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     return [line.rstrip("\r\n") for line in sys.stdin or () if line.strip()]  # None where it is closed
@@ -85,7 +85,7 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder, by name, but for hidden ones. Raises InputError if there is none."""
+    """Returns the picture files of a folder, by name, but for hidden ones. Raises InputError if there is none."""
     try:
         pictures = sorted(path for path in folder.iterdir() if is_picture(path))
     except OSError as exc:
@@ -96,5 +96,5 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether it is a file with the suffix of a picture, and not hidden."""
+    """Returns whether it is a file with the suffix of a picture, and not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

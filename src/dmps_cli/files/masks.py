@@ -19,7 +19,7 @@ ONE_COLOUR = 0.1
 
 
 def load_mask(path: Path, *, invert: bool = False) -> tuple[Tensor, tuple[str, ...]]:
-    """((H, W) of bool, True = kept; notes on how it was read) from a mask picture.
+    """Returns ((H, W) of bool, True = kept; notes on how it was read) from a mask picture.
 
     Kept is what is at least half white in every channel; of a picture that holds two values alone, 0 and 1 say, the
     higher. One that is transparent in places is read by its opacity where its colours say nothing: strokes of one
@@ -36,7 +36,10 @@ def load_mask(path: Path, *, invert: bool = False) -> tuple[Tensor, tuple[str, .
 
 
 def load_opaque(path: Path, *, invert: bool = False) -> Tensor:
-    """(H, W) of bool, True where a picture is at least half opaque; invert: where it is not. Raises InputError."""
+    """Returns (H, W) of bool, True where a picture is at least half opaque.
+
+    invert: where it is not. Raises InputError.
+    """
     opaque = opacity(path)
     if opaque is None:
         raise InputError(f"{path} is opaque everywhere: --mask alpha needs transparent parts; name a mask's file")
@@ -45,7 +48,7 @@ def load_opaque(path: Path, *, invert: bool = False) -> Tensor:
 
 
 def checked_mask(keep: Tensor, path: Path) -> Tensor:
-    """The mask. Raises InputError if it removes nothing or everything."""
+    """Returns the mask. Raises InputError if it removes nothing or everything."""
     if keep.all() or not keep.any():
         what = "nothing" if keep.all() else "every pixel"
         raise InputError(f"the mask of {path} removes {what}; white is kept (--invert-mask: white is removed)")
@@ -53,7 +56,7 @@ def checked_mask(keep: Tensor, path: Path) -> Tensor:
 
 
 def _by_colour(pixels: Tensor, path: Path) -> Tensor:
-    """(H, W) of bool from colours (C, H, W) on [-1, 1]."""
+    """Returns (H, W) of bool from colours (C, H, W) on [-1, 1]."""
     grey = pixels.amin(0)
     low, high = grey.min(), grey.max()
     if low == -1.0 and high > low and bool(((grey == low) | (grey == high)).all()):
@@ -77,5 +80,5 @@ def _by_opacity(path: Path, opaque: Tensor) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def _is_grey(colours: Tensor) -> bool:
-    """Whether colours (C, N) are grey, give or take what a lossy file does to them."""
+    """Returns whether colours (C, N) are grey, give or take what a lossy file does to them."""
     return float((colours.amax(0) - colours.amin(0)).mean()) < ONE_COLOUR

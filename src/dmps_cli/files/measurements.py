@@ -42,7 +42,7 @@ FAR_OFF_SCALE = 10.0
 
 
 def versions() -> dict[str, str]:
-    """What computed a result: this package, python, torch, numpy."""
+    """Returns what computed a result: this package, python, torch, numpy."""
     return {
         "dmps": __version__,
         "python": platform.python_version(),
@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
     }
 
 
-class Source(Struct, frozen=True, kw_only=True):
+class OriginalFile(Struct, frozen=True, kw_only=True):
     """The photograph that was degraded. crop: (left, top, width, height) px of it that were used."""
 
     file: FileName
@@ -74,7 +74,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     sigma_y: Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
     seed: int
     image_shape: tuple[Side, Side, Side]
-    source: Source
+    source: OriginalFile
     picture: FileName
     picture_sha256: str
     measurement: FileName
@@ -89,12 +89,12 @@ class Sidecar(Struct, frozen=True, kw_only=True):
             raise ValueError(f"sigma_y is {self.sigma_y}; expected 0, or at least {MIN_SIGMA:g}")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, sigma_y on both scales."""
+        """Returns what JSON says, sigma_y on both scales."""
         return {"kind": KIND, "format": FORMAT, **as_builtins(self), "sigma_y_255": self.sigma_y * GREY_LEVELS}
 
 
 def siblings(picture: Path) -> tuple[Path, Path]:
-    """(floats, sidecar) that belong to a picture's name."""
+    """Returns (floats, sidecar) that belong to a picture's name."""
     return picture.with_suffix(".npy"), picture.with_suffix(".json")
 
 
@@ -129,28 +129,34 @@ def write_measurement(
 
 
 def pattern_hash(pattern: Tensor | None) -> str | None:
-    """sha256 of an operator's pattern, as 64-bit little-endian numbers."""
+    """Returns sha256 of an operator's pattern, as 64-bit little-endian numbers."""
     return None if pattern is None else sha256_bytes(pattern.cpu().numpy().astype("<i8").tobytes())
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """A sidecar's text."""
+    """Returns a sidecar's text."""
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def sidecar_kind(path: Path) -> str | None:
-    """The kind of result that a neighbouring .json says this file is (KIND, RESTORATION_KIND); None if it is silent."""
+    """Returns the kind of result that a neighbouring .json says this file is (KIND, RESTORATION_KIND).
+
+    None if it is silent.
+    """
     content = _neighbour(path)
     return content.get("kind") if content.get("picture") == path.name else None
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether a folder is what `dmps eval --out` made, by its config.json."""
+    """Returns whether a folder is what `dmps eval --out` made, by its config.json."""
     return _neighbour(folder / "config").get("kind") == EVALUATION_KIND
 
 
 def is_of(picture: Path, made_of: Mapping[str, Any]) -> bool:
-    """Whether the sidecar of a picture (there or not) says all of this; `source_sha256` is that of its source."""
+    """Returns whether the sidecar of a picture (there or not) says all of this.
+
+    `source_sha256` is that of its source.
+    """
     content = _neighbour(picture)
     if isinstance(source := content.get("source"), dict):
         content |= {"source_sha256": source.get("sha256")}
@@ -160,7 +166,7 @@ def is_of(picture: Path, made_of: Mapping[str, Any]) -> bool:
 
 
 def _neighbour(path: Path) -> dict[str, Any]:
-    """The object in the .json beside a file; empty if there is none."""
+    """Returns the object in the .json beside a file; empty if there is none."""
     try:
         content = parse_json(read_bytes(path.with_suffix(".json")))
     except (OSError, RecordError):
@@ -169,7 +175,7 @@ def _neighbour(path: Path) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
-    """(the sidecar of a measurement or picture of one, notes); None if the file stands alone.
+    """Returns (the sidecar of a measurement or picture of one, notes); None if the file stands alone.
 
     A neighbouring .json of another kind is none of ours and left alone. One that names other files is ours still if a
     hash in it is this file's: the three were renamed together. Raises InputError for a sidecar of ours that is damaged
@@ -191,7 +197,7 @@ def read_sidecar(path: Path) -> tuple[Sidecar | None, list[str]]:
 
 
 def _of_this_name(sidecar: Sidecar, path: Path) -> Sidecar | None:
-    """The sidecar, its names those that stand beside the path now; None if it is another file's."""
+    """Returns the sidecar, its names those that stand beside the path now; None if it is another file's."""
     if path.name in (sidecar.picture, sidecar.measurement):
         return sidecar
     is_sidecar = path.suffix.lower() == ".json"
@@ -221,7 +227,7 @@ class Reading:
 
 
 def read_measurement(path: Path, sidecar: Sidecar | None, *, over_white: bool = True) -> Reading:
-    """The exact floats where the sidecar vouches for them, the picture's pixels otherwise (over_white: `images.load`).
+    """Returns the exact floats if the sidecar vouches for them, else the picture's pixels (over_white: `images.load`).
 
     An edited picture or measurement (its hash differs from the sidecar's) is said in the notes: an edited picture is
     taken as it now is; edited floats too. Raises InputError if nothing can be read.
@@ -282,7 +288,7 @@ def _encode_mask(mask: Tensor) -> str:
 
 
 def decode_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
-    """The (H, W) bool mask of a sidecar, True = kept. size: what it must have. Raises InputError."""
+    """Returns the (H, W) bool mask of a sidecar, True = kept. size: what it must have. Raises InputError."""
     import numpy as np
     import torch
 

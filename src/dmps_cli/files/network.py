@@ -16,7 +16,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def is_silent(url: str, seconds: float) -> bool:
-    """Whether the host of an address gives no sign within so many seconds: neither a connection nor a refusal.
+    """Returns whether the host of an address gives no sign within so many seconds: neither a connection nor a refusal.
 
     In a thread of its own: neither the search for a name nor the round over a host's addresses keeps to a time-out.
     False for an address that is none, and where a proxy stands between: who uses it finds out.

@@ -62,7 +62,7 @@ def check_regular(path: Path, *, limit: int | None = None) -> None:
 
 
 def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
-    """What a regular file holds, if that is no more than `limit` bytes. Raises OSError."""
+    """Returns what a regular file holds, if that is no more than `limit` bytes. Raises OSError."""
     with open_regular(path, limit=limit) as file:
         content = file.read(limit + 1)
     if len(content) > limit:  # it has grown, or told no size
@@ -99,13 +99,13 @@ def decoding(path: object, error: type[DmpsError] = InputError) -> Iterator[None
 
 
 def _line(exc: Exception) -> str:
-    """What an error says, on one line."""
+    """Returns what an error says, on one line."""
     text = " ".join(str(exc).split()) or type(exc).__name__
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array of a .npy file; nothing in it is run, and no more memory is taken than its numbers fill.
+    """Returns the array of a .npy file; nothing in it is run, and no more memory is taken than its numbers fill.
 
     Raises InputError for what is no such file, damaged, or shorter than its header claims.
     """
@@ -128,7 +128,10 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def inside(folder: Path, name: str | os.PathLike[str]) -> Path:
-    """The path of that name below a folder. Raises InputError if the name, or a link on the way, leads out of it."""
+    """Returns the path of that name below a folder.
+
+    Raises InputError if the name, or a link on the way, leads out of it.
+    """
     path = folder / name
     try:
         root, place = os.path.realpath(folder), os.path.realpath(path)

@@ -30,12 +30,15 @@ _NAME = rf"(?!\.{{1,2}}(?:/|\Z))[^/\0{_HALF_CHARACTER.pattern[1:-1]}]{{1,255}}"
 
 
 def form(words: str, pattern: str) -> Meta:
-    """A bound of texts: all of it is of the pattern, which the words (without brackets) describe in messages."""
+    """Returns a bound of texts.
+
+    All of it is of the pattern, which the words (without brackets) describe in messages.
+    """
     return Meta(pattern=rf"(?#{words})\A(?:{pattern})\Z")
 
 
 def one_of(names: Iterable[str]) -> Meta:
-    """A bound of texts: one of the names."""
+    """Returns a bound of texts: one of the names."""
     names = list(names)
     return form(f"one of {', '.join(names).replace(')', '')}", "|".join(map(re.escape, names)))
 
@@ -61,7 +64,7 @@ class RecordError(InputError):
 
 # --- Texts
 def parse_json(data: bytes) -> Any:
-    """What a JSON text holds. Raises RecordError: not JSON, or nested, long or large beyond all reason."""
+    """Returns what a JSON text holds. Raises RecordError: not JSON, or nested, long or large beyond all reason."""
     try:
         content = json.loads(data.decode(), parse_float=_finite, parse_constant=_no_number)
     except (ValueError, RecursionError) as exc:
@@ -70,7 +73,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def parse_toml(data: bytes) -> dict[str, Any]:
-    """What a TOML text holds. Raises RecordError: not TOML, or nested, long or large beyond all reason."""
+    """Returns what a TOML text holds. Raises RecordError: not TOML, or nested, long or large beyond all reason."""
     try:
         content = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as exc:
@@ -80,7 +83,7 @@ def parse_toml(data: bytes) -> dict[str, Any]:
 
 
 def _reason(exc: Exception) -> str:
-    """Why a text could not be parsed, in a few words."""
+    """Says why a text could not be parsed, in a few words."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
     if isinstance(exc, UnicodeDecodeError):
@@ -101,7 +104,10 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _shallow(content: Any) -> Any:
-    """The content as it is. Raises RecordError if it is nested too deeply to be worked on, or its texts are none."""
+    """Returns the content as it is.
+
+    Raises RecordError if it is nested too deeply to be worked on, or its texts are none.
+    """
     layer = [content]
     for _ in range(MAX_DEPTH):
         layer = [inner for value in layer for inner in _inner(value)]
@@ -120,7 +126,9 @@ def _inner(value: Any) -> Iterable[Any]:
 
 # --- Records
 def as_record(content: Any, kind: type[T], *, strict: bool = True) -> T:
-    """The content as a record, or any other type that msgspec knows. Raises RecordError, naming field and value.
+    """Returns the content as a record, or any other type that msgspec knows.
+
+    Raises RecordError, naming field and value.
 
     strict: whether a number must be one; otherwise a text of one will do.
     """
@@ -133,7 +141,7 @@ def as_record(content: Any, kind: type[T], *, strict: bool = True) -> T:
 
 
 def expanded(text: str) -> Path:
-    """A path, ~ and ~user for their home folders. Raises RecordError where there is no such folder."""
+    """Returns a path, ~ and ~user for their home folders. Raises RecordError where there is no such folder."""
     try:
         return Path(text).expanduser()
     except RuntimeError as exc:
@@ -141,7 +149,7 @@ def expanded(text: str) -> Path:
 
 
 def is_relative(text: str) -> bool:
-    """Whether a text is the path of a file below its folder."""
+    """Returns whether a text is the path of a file below its folder."""
     try:
         as_record(text, RelativePath)
     except RecordError:
@@ -150,7 +158,7 @@ def is_relative(text: str) -> bool:
 
 
 def as_builtins(record: msgspec.Struct) -> dict[str, Any]:
-    """The fields of a record, for JSON."""
+    """Returns the fields of a record, for JSON."""
     content: dict[str, Any] = msgspec.to_builtins(record)
     return content
 
@@ -173,7 +181,7 @@ _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"
 
 
 def _phrase(message: str, content: Any, kind: Any) -> str:
-    """msgspec's message as ours: 'source.width is -3; expected a whole number, at least 1'."""
+    """Returns msgspec's message as ours: 'source.width is -3; expected a whole number, at least 1'."""
     match = _PLACE.match(message)
     assert match is not None  # it matches any text
     text, place = match["text"], (match["place"] or "").strip("`")
@@ -192,7 +200,7 @@ def _phrase(message: str, content: Any, kind: Any) -> str:
 
 
 def _expected(text: str) -> str:
-    """'expected a number, at most 4' of msgspec's 'Expected `float` <= 4.0'."""
+    """Returns 'expected a number, at most 4' of msgspec's 'Expected `float` <= 4.0'."""
     if described := re.search(r" matching regex '\(\?#(.*?)\)", text):
         return f"expected {described[1]}"
     text = re.sub(r", got .*$", "", text)
@@ -202,7 +210,7 @@ def _expected(text: str) -> str:
 
 
 def _field(place: str) -> str:
-    """'source.width' of '$.source.width'."""
+    """Returns 'source.width' of '$.source.width'."""
     return place.removeprefix("$").removeprefix(".")
 
 
@@ -210,7 +218,7 @@ _UNKNOWN = object()
 
 
 def _at(place: str, content: Any) -> Any:
-    """The value at '$.crop[2]'; _UNKNOWN where the place names none, as inside of a table of any names."""
+    """Returns the value at '$.crop[2]'; _UNKNOWN where the place names none, as inside of a table of any names."""
     for name, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", place):
         try:
             content = content[name] if name else content[int(index)]

@@ -50,7 +50,7 @@ def write_safetensors(
 
 
 def tensor_bytes(value: Tensor) -> memoryview:
-    """The bytes of a tensor of the CPU, in the order of its indices."""
+    """Returns the bytes of a tensor of the CPU, in the order of its indices."""
     held = value.detach().contiguous()
     buffer = (ctypes.c_char * (held.numel() * held.element_size())).from_address(held.data_ptr())
     buffer.held = held  # type: ignore[attr-defined]  # as long as the bytes are in use
@@ -58,7 +58,7 @@ def tensor_bytes(value: Tensor) -> memoryview:
 
 
 def _header(state: dict[str, Tensor], metadata: Mapping[str, str], where: str) -> bytes:
-    """The header of a safetensors file: types, shapes, places; padded with spaces to a multiple of 8.
+    """Returns the header of a safetensors file: types, shapes, places; padded with spaces to a multiple of 8.
 
     Written here and not by the library, whose bytes are either all in memory or under a name of its own.
     """
@@ -80,7 +80,7 @@ def _header(state: dict[str, Tensor], metadata: Mapping[str, str], where: str) -
 
 
 def load_plain(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of a safetensors file, without the library. Raises InputError, WeightsError."""
+    """Returns (tensors, metadata) of a safetensors file, without the library. Raises InputError, WeightsError."""
     try:
         content = bytearray(path.read_bytes())
     except OSError as exc:

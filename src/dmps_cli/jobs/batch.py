@@ -71,7 +71,7 @@ class Batch:
         return {"results": self.results, "failures": failures}
 
     def finish(self) -> int:
-        """The batch's exit code; after several inputs the list of failures is said.
+        """Returns the batch's exit code; after several inputs the list of failures is said.
 
         0: all done. 2: nothing done, and every failure was the command line's. 1: otherwise.
         """
@@ -86,13 +86,13 @@ class Batch:
 
 
 def failure_list(failed: Sequence[str], total: int) -> str:
-    """'2 of 5 failed: a.png, b.png', a long list cut short."""
+    """Returns '2 of 5 failed: a.png, b.png', a long list cut short."""
     more = f" and {len(failed) - FAILURES_LISTED} more" if len(failed) > FAILURES_LISTED else ""
     return f"{len(failed)} of {total} failed: {', '.join(failed[:FAILURES_LISTED])}{more}"
 
 
 def open_batch(arguments: Sequence[str], listener: Listener, left_out: Sequence[str]) -> tuple[Batch, list[Path]]:
-    """(the batch, its input files); what is missing among the arguments has failed already.
+    """Returns (the batch, its input files); what is missing among the arguments has failed already.
 
     left_out: kinds of results that a folder or glob does not bring in: a second run over it must not take the results
     of the first. Named, such a picture is an input like any other. Of a measurement's three files, one is its input.
@@ -117,7 +117,7 @@ def open_batch(arguments: Sequence[str], listener: Listener, left_out: Sequence[
 
 
 def is_companion(path: Path, picture: Path | None) -> bool:
-    """Whether a file only belongs to a picture among the inputs: its .json, or the floats of a measurement."""
+    """Returns whether a file only belongs to a picture among the inputs: its .json, or the floats of a measurement."""
     if picture is None or path == picture:
         return False
     suffix = path.suffix.lower()
@@ -170,7 +170,9 @@ def plan_outputs(
 def may_write(
     target: Path, companions: Sequence[Path], made_of: Mapping[str, Any], flags: OutputOptions, listener: Listener
 ) -> bool | None:
-    """Whether to write a picture, the last of its files: False as a new one, True over what is there, None: skip it.
+    """Returns whether to write a picture, the last of its files.
+
+    False as a new one, True over what is there, None: skip it.
 
     With --skip-existing a picture that exists is skipped. Companions without it are what an interrupted run left, and
     are written anew, if their sidecar says `made_of` too: the same result of the same input. Raises OutputError where
@@ -188,7 +190,10 @@ def may_write(
 
 
 def _is_folder(output: str | None, *, several: bool) -> bool:
-    """Whether -o means a folder. Raises UsageError for a file where several are due, or one that is no picture's."""
+    """Returns whether -o means a folder.
+
+    Raises UsageError for a file where several are due, or one that is no picture's.
+    """
     if output == "":
         raise UsageError("-o is empty; name a file or a folder")
     if output == "-":

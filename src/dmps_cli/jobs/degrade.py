@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.files.atomic import sha256_file
-from dmps_cli.files.measurements import Source, pattern_hash, write_measurement
+from dmps_cli.files.measurements import OriginalFile, pattern_hash, write_measurement
 from dmps_cli.listener import SILENT, Listener
 from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import TASKS, crop_box
@@ -56,7 +56,7 @@ class Degrader:
             sigma_y=self.plan.sigma_y,
             seed=self.seed,
             image_shape=(channels, h, w),
-            source=Source(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
+            source=OriginalFile(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
         )
         return {"input": str(path), "output": str(target), **sidecar.as_dict()}
 

@@ -73,7 +73,7 @@ class Usual:
 
 
 def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clipped: bool) -> list[Fit]:
-    """The numbers of each sample.
+    """Returns the numbers of each sample.
 
     y: (B, *op.out_shape); x: (B, *op.in_shape), not clipped, but that its prior did so (is_clipped).
     """
@@ -121,18 +121,20 @@ def ripples_of(op: LinearOperator, x: Tensor) -> list[float | None]:
 
 
 def kind_of(name: str) -> str:
-    """What ranges are recorded for: a task, all blurs together."""
+    """Returns what ranges are recorded for: a task, all blurs together."""
     return "blur" if task(name).kernel is not None else name
 
 
 def form_of(sampling: Sampling) -> str:
-    """What ranges are recorded for: a method and the noise levels, DMPS by where its score is taken."""
+    """Returns what ranges are recorded for: a method and the noise levels, DMPS by where its score is taken."""
     where = sampling.knobs.get("score_at")
     return " ".join(part for part in (sampling.method, where, sampling.sampler) if part)
 
 
 def usual(sampling: Sampling, name: str, model: str) -> Usual | None:
-    """What right input of a task gave at the nearest number of evaluations; None where nothing near was recorded.
+    """Returns what right input of a task gave at the nearest number of evaluations.
+
+    None where nothing near was recorded.
 
     model: the prior's name; others than the one of the records may differ.
     """
@@ -146,7 +148,7 @@ def usual(sampling: Sampling, name: str, model: str) -> Usual | None:
 
 @cache
 def _ranges() -> dict[str, dict[str, dict[str, Any]]]:
-    """{form: {kind: {nfe: a row of `usual_of`}}}, made by benchmarks/fit_ranges.py."""
+    """Returns {form: {kind: {nfe: a row of `usual_of`}}}, made by benchmarks/fit_ranges.py."""
     content: dict[str, dict[str, dict[str, Any]]] = json.loads(RANGES.read_text(encoding="utf-8"))["ranges"]
     return content
 
@@ -167,7 +169,7 @@ class Verdict:
 
 
 def judged(fit: Fit, known: Usual | None, sigma_y: float, *, is_doubted: bool = False) -> Verdict:
-    """What is unusual of a sample; nothing where no range is known.
+    """Returns what is unusual of a sample; nothing where no range is known.
 
     is_doubted: the model was found wrong already; then no more excess than half of right input has is allowed.
     """
@@ -191,7 +193,7 @@ _MAY_BE: dict[str, str] = {
 
 
 def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | None:
-    """One line about what is unusual and what may be wrong; None if nothing is."""
+    """Returns one line about what is unusual and what may be wrong; None if nothing is."""
     verdict = judged(fit, known, sigma_y)
     if known is None or verdict == Verdict():
         return None
@@ -216,7 +218,7 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
 
 
 def usual_of(fits: Sequence[Fit]) -> dict[str, Any]:
-    """A row of the ranges, from the fits of right input."""
+    """Returns a row of the ranges, from the fits of right input."""
     chi2, excess = sorted(fit.chi2 for fit in fits), sorted(fit.excess or 0.0 for fit in fits)
     ripples = sorted(fit.ripples for fit in fits if fit.ripples is not None)
     row = {"chi2": [round(chi2[0], 4), round(chi2[-1], 4)], "excess": _half_and_nearly_all(excess)}
@@ -224,5 +226,5 @@ def usual_of(fits: Sequence[Fit]) -> dict[str, Any]:
 
 
 def _half_and_nearly_all(ordered: Sequence[float]) -> list[float]:
-    """What 50 and 95 of 100 numbers are at most."""
+    """Returns what 50 and 95 of 100 numbers are at most."""
     return [round(ordered[int(share * (len(ordered) - 1))], 5) for share in (0.5, 0.95)]

@@ -74,14 +74,16 @@ def look(path: Path) -> Look | None:
 
 
 def middle(x: Tensor) -> Tensor:
-    """The middle of images (.., H, W), LARGEST_SIDE px at most."""
+    """Returns the middle of images (.., H, W), LARGEST_SIDE px at most."""
     height, width = x.shape[-2:]
     top, left = (max(0, side - LARGEST_SIDE) // 2 for side in (height, width))
     return x[..., top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
 
 def edge_width(grey: Tensor) -> float | None:
-    """Width of a picture's horizontal transitions, px: a step of height h blurred to width w rises by h / w per pixel.
+    """Returns the width of a picture's horizontal transitions, px.
+
+    A step of height h blurred to width w rises by h / w per pixel.
 
     In windows along a row, the rise (largest - smallest value) over the largest difference of neighbours; of the tenth
     of windows that rise most, the lower quartile, for much of a sharp photograph is smooth. Sharp photographs have 1.3
@@ -102,6 +104,6 @@ def edge_width(grey: Tensor) -> float | None:
 
 
 def _quantile(x: Tensor, share: float) -> float:
-    """The value below which that share of all elements lies; torch.quantile refuses more than 2^24."""
+    """Returns the value below which that share of all elements lies; torch.quantile refuses more than 2^24."""
     ordered = torch.sort(x.flatten()).values
     return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])

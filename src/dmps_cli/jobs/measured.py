@@ -13,7 +13,7 @@ from dmps_cli.files.inputs import pictures_in
 from dmps_cli.files.measurements import RESTORATION_KIND, read_measurement, read_sidecar
 from dmps_cli.jobs.batch import OutputOptions, may_write
 from dmps_cli.jobs.noise import MeasuredNoise, estimated_noise, raised_noise
-from dmps_cli.jobs.plan import InputPlan, Noise, check_claimed, plan_operator
+from dmps_cli.jobs.plan import GivenSigma, InputPlan, check_claimed, plan_operator
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, planned_shape
@@ -84,14 +84,14 @@ class Measured:
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
-    """out.png, or out_1.png .. out_K.png."""
+    """Returns out.png, or out_1.png .. out_K.png."""
     if samples == 1:
         return (target,)
     return tuple(target.with_stem(f"{target.stem}_{k + 1}") for k in range(samples))
 
 
 def references(reference: Path | None) -> list[Path]:
-    """The pictures that --reference may mean: they are read, and never written."""
+    """Returns the pictures that --reference may mean: they are read, and never written."""
     if reference is None or not os.path.isdir(reference):  # noqa: PTH112 - False for any odd name
         return [] if reference is None else [reference]
     return pictures_in(reference)
@@ -100,7 +100,7 @@ def references(reference: Path | None) -> list[Path]:
 def unfinished(
     names: Iterable[tuple[int, Path]], input_sha256: str, flags: OutputOptions, listener: Listener
 ) -> Iterator[Target]:
-    """The samples that are still to be drawn. Raises OutputError where one exists."""
+    """Yields the samples that are still to be drawn. Raises OutputError where one exists."""
     for k, path in names:
         made_of = {"kind": RESTORATION_KIND, "input_sha256": input_sha256, "sample": k}
         overwrite = may_write(path, [path.with_suffix(".json")], made_of, flags, listener)
@@ -108,7 +108,9 @@ def unfinished(
             yield Target(path=path, sample=k, overwrite=overwrite)
 
 
-def plan_input(path: Path, task: str | None, operator: OperatorOptions, sigma: Noise, listener: Listener) -> InputPlan:
+def plan_input(
+    path: Path, task: str | None, operator: OperatorOptions, sigma: GivenSigma, listener: Listener
+) -> InputPlan:
     """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
     sidecar, notes = read_sidecar(path)
     for note in notes:
@@ -120,7 +122,10 @@ def plan_input(path: Path, task: str | None, operator: OperatorOptions, sigma: N
 
 
 def find_reference(reference: Path | None, path: Path, planned: InputPlan) -> Path | None:
-    """The true picture of an input: the file named, or the one of that name in the folder. Raises InputError."""
+    """Returns the true picture of an input: the file named, or the one of that name in the folder.
+
+    Raises InputError.
+    """
     if reference is None or reference.is_file():
         return reference
     if not reference.exists():
@@ -200,7 +205,7 @@ def measured(
 
 
 def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, listener: Listener) -> Sampling:
-    """The job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
+    """Returns the job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
     if op.in_shape[0] == prior.prior.channels or job.grey_sampling == job.sampling:
         return job.sampling
     listener.note(f"{job.path} is grey: {job.grey_sampling}")
@@ -208,7 +213,7 @@ def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, listener: Lis
 
 
 def is_grey_input(job: Job, pixels: Tensor, listener: Listener) -> bool:
-    """Whether one value a pixel is restored: of grey files, and of colour files that are grey, which is said.
+    """Returns whether one value a pixel is restored: of grey files, and of colour files that are grey, which is said.
 
     A measurement with a sidecar is what that says.
     """
@@ -235,7 +240,7 @@ def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.devi
 
 
 def grey_measurement(y: Tensor, sigma_y: float, path: Path, listener: Listener) -> tuple[Tensor, float]:
-    """(the grey value of a measurement in colour, (1, 1, ..), the share of its noise that is left); said.
+    """Returns (the grey value of a measurement in colour, (1, 1, ..), the share of its noise that is left); said.
 
     What every task but `colorize` does to the channels is the same for each: the grey value of the measurement is the
     measurement of the grey value.
@@ -253,7 +258,7 @@ def grey_measurement(y: Tensor, sigma_y: float, path: Path, listener: Listener) 
 
 
 def fit_channels(picture: Tensor, op: LinearOperator, path: Path, listener: Listener) -> Tensor:
-    """A picture (1, 1 or 3, h, w) with the channels that the measurement has, said where they change."""
+    """Returns a picture (1, 1 or 3, h, w) with the channels that the measurement has, said where they change."""
     wanted = 1 if op.out_shape[0] == 1 else 3
     if picture.shape[1] == 1 and wanted != 1:
         listener.note(f"{path} is grey; its grey value is taken for red, green and blue")
@@ -264,7 +269,9 @@ def fit_channels(picture: Tensor, op: LinearOperator, path: Path, listener: List
 
 
 def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
-    """The reference of what is written, (1, C, H, W), cropped as the sidecar says the photograph was; None without one.
+    """Returns the reference of what is written, (1, C, H, W), cropped as the sidecar says the photograph was.
+
+    None without one.
 
     Of a scene that goes on beyond the picture it may be the whole. Raises InputError if it has another size.
     """

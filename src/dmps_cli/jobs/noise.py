@@ -46,7 +46,7 @@ class MeasuredNoise:
 
 
 def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listener) -> MeasuredNoise:
-    """The noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
+    """Returns the noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
     from dmps_cli.jobs.noise_estimate import estimate_sigma
     from dmps_cli.operators.pointwise import Mask
 
@@ -70,7 +70,7 @@ def raised_noise(
     seed: int,
     listener: Listener,
 ) -> MeasuredNoise:
-    """A blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
+    """Returns a blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
     if not plan.is_estimated or TASKS[plan.task].kernel is None:
         return noise
     from dmps_cli.device import stopwatch
@@ -92,7 +92,10 @@ def raised_noise(
 
 
 def trial_part(y: Tensor, op: LinearOperator, plan: OperatorPlan) -> tuple[Tensor, LinearOperator]:
-    """(y, the operator) of the part that sigmas are tried on: of a scene that goes on around it, a part is one too."""
+    """Returns (y, the operator) of the part that sigmas are tried on.
+
+    Of a scene that goes on around it, a part is one too.
+    """
     from dmps_cli.jobs.raised_sigma import busiest
 
     part = busiest(y)

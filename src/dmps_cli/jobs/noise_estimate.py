@@ -59,7 +59,7 @@ class Estimate(NamedTuple):
 
 
 def estimate_sigma(y: Tensor, keep: Tensor | None = None) -> Estimate:
-    """The standard deviation of the noise in a picture y (1 or 3, h, w) on [-1, 1].
+    """Returns the standard deviation of the noise in a picture y (1 or 3, h, w) on [-1, 1].
 
     keep: (h, w) of bool, the pixels that count; all by default. The noise is taken for white and independent of the
     picture; clipping at -1 and 1 is counted in. Of noise that grows with brightness or is not white the root of its
@@ -80,7 +80,7 @@ def _estimate(levels: float, *notes: str) -> Estimate:
 
 
 def _is_clipped(values: np.ndarray) -> bool:
-    """Whether values end at the ends of the scale, and more than a few lie there."""
+    """Returns whether values end at the ends of the scale, and more than a few lie there."""
     if not values.size or values.min() < 0.0 or values.max() > 255.0:
         return False
     return bool(((values == 0.0) | (values == 255.0)).mean() > CLIPPED_SHARE)
@@ -102,7 +102,7 @@ class _Patches:
 
     @classmethod
     def of(cls, pixels: np.ndarray, kept: np.ndarray) -> _Patches | None:
-        """Those that are kept whole, a sample of them; None without any. pixels: (C, h, w); kept: (h, w)."""
+        """Returns those that are kept whole, a sample of them; None without any. pixels: (C, h, w); kept: (h, w)."""
         side, places = _places(kept)
         if not len(places):
             return None
@@ -141,7 +141,7 @@ class _Patches:
         return {name: energies[:, :, k] for k, name in enumerate(self.bands)}
 
     def energy(self, planes: slice, band: str) -> np.ndarray:
-        """(n,): the mean square of a band's coefficients of each patch."""
+        """Returns (n,): the mean square of a band's coefficients of each patch."""
         mean: np.ndarray = self._energies[band][planes].mean(0)
         return mean
 
@@ -151,7 +151,9 @@ class _Patches:
         return slice(1, 3) if self.is_colour else slice(0, 1)
 
     def asked(self, *, clips: bool) -> _Asked | None:
-        """The flattest, and the share of the noise's variance that clipping leaves of them; None if all are constant.
+        """Returns the flattest, and the share of the noise's variance that clipping leaves of them.
+
+        None if all are constant.
 
         Clipping takes the more the stronger the noise is: sigma is a fixed point.
         """
@@ -166,7 +168,7 @@ class _Patches:
         return asked
 
     def flattest(self, rank: np.ndarray, energy: np.ndarray, ratio: np.ndarray, among: np.ndarray) -> _Asked:
-        """The patches of least rank of those that clipping leaves most of, and their energy."""
+        """Returns the patches of least rank of those that clipping leaves most of, and their energy."""
         sure = among & (ratio >= SURE_RATIO)
         if sure.sum() < 0.05 * among.sum():
             sure = among & (ratio >= np.quantile(ratio[among], 0.95))
@@ -199,7 +201,7 @@ class _Asked:
 
 
 def _judged(patches: _Patches, asked: _Asked) -> Estimate:
-    """What the flattest patches say of the noise's size and kind."""
+    """Returns what the flattest patches say of the noise's size and kind."""
     white, low = asked.sigma, patches.energy(slice(None), "low")
     colour = _Bands.of(patches, asked, patches.differences)
     brightness = colour
@@ -241,7 +243,7 @@ class _Bands:
 
     @classmethod
     def of(cls, patches: _Patches, asked: _Asked, planes: slice) -> _Bands:
-        """Those of the patches asked."""
+        """Returns those of the patches asked."""
         high, middle, whole = (_restricted(asked, patches.energy(planes, band)) for band in ("high", "middle", "whole"))
         return cls(
             high=high.sigma,
@@ -258,7 +260,7 @@ class _Bands:
 
 
 def _restricted(asked: _Asked, energy: np.ndarray) -> _Asked:
-    """Another energy of the same patches."""
+    """Returns another energy of the same patches."""
     return _Asked(places=asked.places, energy=energy[asked.places] / asked.ratio[asked.places], ratio=asked.ratio)
 
 
@@ -294,7 +296,7 @@ def _places(kept: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def _whole(kept: np.ndarray, side: int) -> np.ndarray:
-    """The corners of the squares without a removed pixel, by a summed table."""
+    """Returns the corners of the squares without a removed pixel, by a summed table."""
     if min(kept.shape) < side:
         return np.zeros(0, dtype=np.int64)
     table = np.pad(np.cumsum(np.cumsum(~kept, axis=0), axis=1), ((1, 0), (1, 0)))
@@ -303,7 +305,7 @@ def _whole(kept: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cosines(side: int) -> np.ndarray:
-    """The orthonormal discrete cosine transform (DCT-II), (side, side): frequency by pixel."""
+    """Returns the orthonormal discrete cosine transform (DCT-II), (side, side): frequency by pixel."""
     place = np.arange(side)
     basis = np.cos(np.pi * place[:, None] * (place + 0.5) / side) * math.sqrt(2.0 / side)
     basis[0] /= math.sqrt(2.0)
@@ -331,6 +333,6 @@ def _clipped_ratio(means: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _normal(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The normal distribution and its density."""
+    """Returns the normal distribution and its density."""
     distribution = np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in t])
     return distribution, np.exp(-0.5 * t**2) / math.sqrt(2.0 * math.pi)

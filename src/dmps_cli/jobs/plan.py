@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 
-Noise = float | Literal["auto"] | None
+GivenSigma = float | Literal["auto"] | None
 """What --sigma says: a standard deviation, that it is to be estimated, or nothing."""
 
 
@@ -42,9 +42,12 @@ class InputPlan:
 
 
 def plan_operator(
-    path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: Noise
+    path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: GivenSigma
 ) -> InputPlan:
-    """The plan for an input, with notes where a flag contradicts the sidecar. Raises UsageError if it stays open."""
+    """Returns the plan for an input, with notes where a flag contradicts the sidecar.
+
+    Raises UsageError if it stays open.
+    """
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
     if task is None:
@@ -59,11 +62,13 @@ def plan_operator(
 
 
 def _noise(sigma: float | Literal["auto"]) -> dict[str, Any]:
-    """The fields of a plan that say what its noise is."""
+    """Returns the fields of a plan that say what its noise is."""
     return {"sigma_y": 0.0, "is_estimated": True} if sigma == "auto" else {"sigma_y": sigma}
 
 
-def _plan_from_sidecar(path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: Noise) -> InputPlan:
+def _plan_from_sidecar(
+    path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: GivenSigma
+) -> InputPlan:
     measured = recorded_plan(path, sidecar)
     notes, given = [], options.given()
     recorded = measured.params if task == measured.task else {}
@@ -94,7 +99,7 @@ def _plan_from_sidecar(path: Path, sidecar: Sidecar, task: str, options: Operato
 
 
 def _told(recorded: Mapping[str, Any], name: str) -> str:
-    """A recorded parameter for a note; the pattern of missing pixels that stands for another kind of it."""
+    """Returns a recorded parameter for a note; the pattern of missing pixels that stands for another kind of it."""
     if recorded[name] is None and name in PATTERNS:
         return ", ".join(f"{flag(kind)} {short(recorded[kind])}" for kind in PATTERNS if recorded[kind] is not None)
     return short(recorded[name])
@@ -113,7 +118,7 @@ def check_claimed(plan: OperatorPlan, numbers: int, path: Path) -> None:
 
 
 def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
-    """The operator exactly as the sidecar has it. Raises InputError if it holds what no operator has."""
+    """Returns the operator exactly as the sidecar has it. Raises InputError if it holds what no operator has."""
     recorded = {name: value for name, value in sidecar.operator.items() if value is not None}
     try:
         params = resolve(sidecar.task, OperatorOptions(**recorded))
@@ -130,7 +135,7 @@ def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
 
 
 def _is_same(plan: OperatorPlan, measured: OperatorPlan) -> bool:
-    """Whether both are one operator; a mask counts by its pixels, whatever its file is called."""
+    """Returns whether both are one operator; a mask counts by its pixels, whatever its file is called."""
     if plan.mask_png == measured.mask_png:
         return plan.params == measured.params
     import torch
@@ -141,7 +146,7 @@ def _is_same(plan: OperatorPlan, measured: OperatorPlan) -> bool:
 
 
 def _open_patterns(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorded parameters, without the recorded pattern of missing pixels if another kind is given."""
+    """Returns the recorded parameters, without the recorded pattern of missing pixels if another kind is given."""
     kinds = set(PATTERNS) & given.keys()
     dropped = set(PATTERNS) - kinds if kinds else set()
     if kinds and "fraction" not in kinds:

@@ -67,7 +67,7 @@ def fitting_sigma(
     seed: int,
     on_trial: Callable[[int, int], None] = lambda trial, most: None,
 ) -> Raised:
-    """The least sigma_y on a ladder at which a coarse sample fits, with a margin; sigma_y itself where it fits.
+    """Returns the least sigma_y on a ladder at which a coarse sample fits, with a margin; sigma_y itself where it fits.
 
     The ladder is searched by halves, for a larger sigma fits better: 1 trial of TRIAL_NFE evaluations where the model
     is right, at most 5 where it is not. on_trial is told (which trial comes, how many there are at most). y: (1,
@@ -115,6 +115,6 @@ def _starts(whole: int, part: int, step: int) -> list[int]:
 
 
 def rungs(sigma_y: float) -> list[float]:
-    """sigma_y and what is tried above it, up to LARGEST."""
+    """Returns sigma_y and what is tried above it, up to LARGEST."""
     count = max(0, math.ceil(math.log(LARGEST / sigma_y) / math.log(STEP) - 1e-9))
     return [*(sigma_y * STEP**k for k in range(count)), LARGEST]

@@ -10,7 +10,7 @@ from dmps_cli.errors import UsageError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.jobs.batch import Batch, OutputOptions, plan_outputs
 from dmps_cli.jobs.measured import Job, find_reference, plan_input, references, sample_names, unfinished
-from dmps_cli.jobs.plan import Noise
+from dmps_cli.jobs.plan import GivenSigma
 from dmps_cli.listener import Listener
 from dmps_cli.methods.options import HasSampler, SamplingOptions
 from dmps_cli.tasks.options import OperatorOptions
@@ -29,7 +29,7 @@ class Request:
     own: HasSampler
     task: str | None = None
     operator: OperatorOptions = field(default_factory=OperatorOptions)
-    noise: Noise = None
+    noise: GivenSigma = None
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     samples: int = 1
     reference: Path | None = None
@@ -46,7 +46,7 @@ class Request:
     def jobs(
         self, batch: Batch, paths: Sequence[Path], check: Callable[[Path], object] = lambda path: None
     ) -> list[Job]:
-        """A job for each input of which something is to be drawn; what cannot be one is the batch's failure.
+        """Returns a job for each input of which something is to be drawn; what cannot be one is the batch's failure.
 
         check: raises what is wrong with an output's name. Raises UsageError, InputError for what is all inputs' alike.
         """

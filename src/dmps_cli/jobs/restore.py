@@ -76,11 +76,11 @@ class Restorer:
     def restored(
         self, jobs: Sequence[Job], scores: Scores | None = None, on_step: Callable[[], None] = lambda: None
     ) -> Iterator[Restored]:
-        """Every sample of every job, written as soon as it is drawn."""
+        """Returns every sample of every job, written as soon as it is drawn."""
         return self.written(self.drawn(self.read(jobs), on_step), scores)
 
     def read(self, jobs: Iterable[Job]) -> Iterator[list[Unit]]:
-        """Samples of neighbouring measurements that share an operator; what cannot be read fails alone."""
+        """Yields samples of neighbouring measurements that share an operator; what cannot be read fails alone."""
         from dmps_cli.device import micro_batch
 
         operators: dict[Any, LinearOperator] = {}  # the last one built: neighbours usually share it
@@ -99,7 +99,7 @@ class Restorer:
                 yield chunk
 
     def drawn(self, groups: Iterable[Sequence[Unit]], on_step: Callable[[], None]) -> Iterator[Drawn]:
-        """The samples, those of a group computed together; a failure is all of theirs."""
+        """Yields the samples, those of a group computed together; a failure is all of theirs."""
         for units in groups:
             try:
                 yield from self._drawn(units, on_step)
@@ -146,7 +146,10 @@ class Restorer:
         ]
 
     def written(self, samples: Iterable[Drawn], scores: Scores | None) -> Iterator[Restored]:
-        """A sidecar and then a picture of each; scored where there is a reference, and written if it cannot be."""
+        """Yields a sidecar and then a picture of each.
+
+        Scored where there is a reference, and written if it cannot be.
+        """
         for sample in samples:
             metrics: dict[str, float] = {}
             with self.batch.item(sample.of.job.path):
@@ -189,7 +192,7 @@ class Restorer:
 
 
 def with_kept(image: Tensor, of: Measured) -> Tensor:
-    """The restoration (C, H, W), its kept pixels those of the picture where they have no noise."""
+    """Returns the restoration (C, H, W), its kept pixels those of the picture where they have no noise."""
     if of.kept is None:
         return image
     import torch
@@ -212,7 +215,7 @@ class Scores:
         note_missing(listener, self.scorer.missing)
 
     def of(self, sample: Drawn, listener: Listener) -> dict[str, float]:
-        """The metrics of a sample; none without a reference."""
+        """Returns the metrics of a sample; none without a reference."""
         truth, path = sample.of.truth, sample.of.job.path
         if truth is None:
             return {}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def as_typed(value: object) -> str:
-    """A value as it is typed in an option: none, 1, 0.05."""
+    """Returns a value as it is typed in an option: none, 1, 0.05."""
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -48,7 +48,7 @@ class Sampling:
     knobs: Mapping[str, Any]
 
     def labelled(self) -> dict[str, Any]:
-        """The knobs under their options' names."""
+        """Returns the knobs under their options' names."""
         shown = {name: value for name, value in self.knobs.items() if value is not None or name == "cap"}
         return {KNOBS[name].label: value for name, value in shown.items()}
 
@@ -61,7 +61,7 @@ class Sampling:
         return f"fewer than {few} evaluations on {self.sampler} levels leave noise in the picture (docs/defaults.md)"
 
     def as_dict(self) -> dict[str, Any]:
-        """For sidecars and JSON."""
+        """Returns what sidecars and JSON say."""
         flat = asdict(self)
         del flat["knobs"]
         return {**flat, **self.labelled()}
@@ -120,7 +120,7 @@ def resolve_sampling(
 
 
 def _of_preset(preset: str, method: str, sampler: str) -> Values:
-    """What it sets for a method and sampler. Raises UsageError if they have no such preset."""
+    """Returns what it sets for a method and sampler. Raises UsageError if they have no such preset."""
     values = PRESETS[preset].values
     if values is None:
         return {}
@@ -134,14 +134,17 @@ def _of_preset(preset: str, method: str, sampler: str) -> Values:
 
 
 def samplers_of(method: str) -> list[str]:
-    """The samplers on whose levels a method is defined. Raises UsageError for an unknown one."""
+    """Returns the samplers on whose levels a method is defined. Raises UsageError for an unknown one."""
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     return [sampler for sampler in SAMPLERS if (method, sampler) in DEFAULTS]
 
 
 def build_posterior(sampling: Sampling, prior: Prior, measurement: Measurement) -> Posterior:
-    """The method around the prior, as chosen. Raises UsageError if it needs an SVD that the operator has not."""
+    """Returns the method around the prior, as chosen.
+
+    Raises UsageError if it needs an SVD that the operator has not.
+    """
     row = METHODS[sampling.method]
     if row.needs_modes and measurement.op.modes is None:
         others = ", ".join(name for name, other in METHODS.items() if not other.needs_modes)
@@ -164,13 +167,16 @@ def _sampler(method: str, sampler: str | None, own_sampler: str | None) -> str:
 
 
 def _at_nfe(method: str, sampler: str, task: str | None, nfe: int) -> Values:
-    """The knobs that depend on the number of evaluations: between the numbers of the table by log-log interpolation."""
+    """Returns the knobs that depend on the number of evaluations.
+
+    Between the numbers of the table by log-log interpolation.
+    """
     rows = BY_NFE.get((method, sampler, task or ANY_TASK)) or BY_NFE.get((method, sampler, ANY_TASK), {})
     return {knob: _interpolated(table, nfe) for knob, table in rows.items()}
 
 
 def _interpolated(table: Mapping[int, float], nfe: int) -> float:
-    """The table's value at nfe, its nearest end's outside it, to four figures."""
+    """Returns the table's value at nfe, its nearest end's outside it, to four figures."""
     known = sorted(table)
     place = bisect_left(known, nfe)
     if place in (0, len(known)) or known[place] == nfe:

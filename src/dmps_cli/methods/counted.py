@@ -48,11 +48,11 @@ class CountedDmps(ModewisePosterior):
         self.weight, self.eta_y = weight, eta_y
 
     def start(self, z: Tensor, level: Level) -> Tensor:
-        """The state at the first level: the measurement where it is less noisy than the level."""
+        """Returns the state at the first level: the measurement where it is less noisy than the level."""
         return self.informed_start(z, level)
 
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """The formula above; k (yh - c) as k / s (U^T y - s c), so that a small s divides nothing."""
+        """Returns the formula above; k (yh - c) as k / s (U^T y - s c), so that a small s divides nothing."""
         z = fresh(x0)
         variance = self.weight * (cur.sigma / cur.alpha) ** 2
         q = nxt.sigma / nxt.alpha
@@ -98,7 +98,7 @@ class ReflectedDmps(OwnStep):
         self.room = (self.eta + self.eta_y) ** 2 + (self.drift - self.drift_y) ** 2  # D
 
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """The formula above."""
+        """Returns the formula above."""
         q0, q = cur.sigma / cur.alpha, nxt.sigma / nxt.alpha
         residual, z = self.y - self.op.A(x0), fresh(x0)
         m = self.eta * z
@@ -114,5 +114,5 @@ class ReflectedDmps(OwnStep):
         return nxt.alpha * moved
 
     def _pull(self, solve: Solve, residual: Tensor, v: float) -> Tensor:
-        """K residual."""
+        """Returns K residual."""
         return v * self.op.At(solve(residual, self.sigma_y**2, v))

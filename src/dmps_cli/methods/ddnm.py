@@ -23,8 +23,7 @@ class Ddnm(ModewisePosterior):
     """
 
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """x' as above; L / s is taken together, so that a small s divides nothing."""
-        del cur
+        """Returns x' as above; L / s is taken together, so that a small s divides nothing."""
         z = fresh(x0)
         alpha, sigma, drift = nxt.alpha, nxt.sigma, math.sqrt(1.0 - self.eta**2)
         is_full = sigma >= alpha * self.spread

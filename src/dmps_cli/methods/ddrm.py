@@ -23,12 +23,11 @@ class Ddrm(ModewisePosterior):
     """
 
     def start(self, z: Tensor, level: Level) -> Tensor:
-        """The state at the first level: the measurement where it is less noisy than the level."""
+        """Returns the state at the first level: the measurement where it is less noisy than the level."""
         return self.informed_start(z, level)
 
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """The three cases above; (yh - c) / ss = (U^T y - s c) / sigma_y, so that a small s divides nothing."""
-        del cur
+        """Returns the three cases above; (yh - c) / ss = (U^T y - s c) / sigma_y, so that a small s divides nothing."""
         z = fresh(x0)
         q, drift = nxt.sigma / nxt.alpha, math.sqrt(1.0 - self.eta**2)
         c, modes_of_z = self.modes.Vt(x0), self.modes.Vt(z)

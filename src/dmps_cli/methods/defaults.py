@@ -67,7 +67,10 @@ class Preset:
 
 
 def _paper() -> dict[tuple[str, str], Values]:
-    """Evaluations and spacing of the paper's tables for all methods; DMPS with the paper's lambda and no cap."""
+    """Returns evaluations and spacing of the paper's tables for all methods.
+
+    DMPS with the paper's lambda and no cap.
+    """
     rows: dict[tuple[str, str], Values] = {}
     for method, sampler in DEFAULTS:
         rows[method, sampler] = {"nfe": {"ddpm": 1000, "flow": 50}[sampler], "spacing": "uniform"}
@@ -78,7 +81,10 @@ def _paper() -> dict[tuple[str, str], Values]:
 
 
 def _fast() -> dict[tuple[str, str], Values]:
-    """20 evaluations for all methods; DMPS with the likelihood at x0, on DDPM levels alone (docs/defaults.md)."""
+    """Returns 20 evaluations for all methods.
+
+    DMPS with the likelihood at x0, on DDPM levels alone (docs/defaults.md).
+    """
     rows: dict[tuple[str, str], Values] = {key: {"nfe": 20} for key in DEFAULTS if key != ("dmps", "flow")}
     rows["dmps", "ddpm"] |= {"spacing": "quadratic", **AT_X0}
     return rows

@@ -27,12 +27,11 @@ class Diffpir(OwnStep):
         self.zeta = zeta
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(x0p, None): the step draws no learned noise."""
+        """Returns (x0p, None): the step draws no learned noise."""
         x0, _ = self.prior.predict(x_t, cur, nxt)
         g = (cur.sigma / cur.alpha) ** 2
         return x0 + g * self.correction(x0, self.sigma_y**2, g), None
 
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """x' from x0p and its eps."""
-        del cur
+        """Returns x' from x0p and its eps."""
         return nxt.alpha * x0 + nxt.sigma * (math.sqrt(1.0 - self.zeta) * eps + math.sqrt(self.zeta) * fresh(x0))

@@ -15,7 +15,7 @@ from dmps_cli.sampling import Fresh, x0_coefficient
 
 
 def flat_prior_score(correction: Correction, x_t: Tensor, sigma_y: float, level: Level) -> Tensor:
-    """Score of p(y | x_t) if the prior were flat (Theorem 1, eq. (14)).
+    """Returns the score of p(y | x_t) if the prior were flat (Theorem 1, eq. (14)).
 
         (1/alpha) A^T (sigma_y^2 I + (sigma/alpha)^2 A A^T)^-1 (y - A x_t / alpha)
 
@@ -26,7 +26,7 @@ def flat_prior_score(correction: Correction, x_t: Tensor, sigma_y: float, level:
 
 
 def capped_weight(weight: float, cap: float | None, step: float, norm: float, sigma_y: float, level: Level) -> float:
-    """The weight, reduced where the likelihood step would overshoot.
+    """Returns the weight, reduced where the likelihood step would overshoot.
 
     Per singular value s the step x_t += weight `step` S(x_t) moves x_t / alpha towards y_s / s by the factor
     weight step s^2 / (alpha^2 sigma_y^2 + sigma^2 s^2), largest at s = norm. Above 1 it overshoots, above 2 it
@@ -65,14 +65,14 @@ class Dmps(Posterior):
         self.norm = self.op.norm
 
     def _step(self, cur: Level, nxt: Level) -> float:
-        """w = c0 sigma^2 / alpha, the factor before lambda S in the sample."""
+        """Returns w = c0 sigma^2 / alpha, the factor before lambda S in the sample."""
         return x0_coefficient(cur, nxt, self.sampler_eta) * cur.sigma**2 / cur.alpha
 
     def _weight(self, cur: Level, nxt: Level) -> float:
         return capped_weight(self.weight, self.cap, self._step(cur, nxt), self.norm, self.sigma_y, cur)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(x0 + lambda (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""
+        """Returns (x0 + lambda (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""
         x0, std = self.prior.predict(x_t, cur, nxt)
         if self.score_at == "x_t":
             score = flat_prior_score(self.correction, x_t, self.sigma_y, cur)
@@ -80,7 +80,10 @@ class Dmps(Posterior):
         return x0, std
 
     def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
-        """The prior's own; with score_at = sample then + lambda w S(sample), alpha and sigma those before the step."""
+        """Returns the prior's own.
+
+        With score_at = sample then + lambda w S(sample), alpha and sigma those before the step.
+        """
         sample = super().step(x_t, cur, nxt, eta, fresh)
         if self.score_at == "sample":
             score = flat_prior_score(self.correction, sample, self.sigma_y, cur)

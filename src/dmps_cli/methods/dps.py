@@ -14,7 +14,10 @@ from dmps_cli.sampling import x0_coefficient
 
 
 def residual_direction(op: LinearOperator, y: Tensor, x0: Tensor) -> Tensor:
-    """-grad_x0 ||y - A x0|| = A^T (y - A x0) / ||y - A x0||, the norm per image; 0 where there is no residual."""
+    """Returns -grad_x0 ||y - A x0|| = A^T (y - A x0) / ||y - A x0||, the norm per image.
+
+    0 where there is no residual.
+    """
     residual = y - op.A(x0)
     norm = item_dot(residual, residual).sqrt()
     return op.At(residual / norm.where(norm > 0.0, 1.0))
@@ -36,7 +39,7 @@ class Dps(Posterior):
         self.sampler_eta, self.zeta = sampler_eta, zeta
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(x0 - zeta (w / c0) grad_{x_t} ||y - A x0||, the prior's standard deviation)."""
+        """Returns (x0 - zeta (w / c0) grad_{x_t} ||y - A x0||, the prior's standard deviation)."""
         x0, std, descent = pulled_back(self.prior, x_t, cur, nxt, lambda x0: residual_direction(self.op, self.y, x0))
         if self.sampler_eta == 0.0:
             return x0 + self.zeta * cur.sigma**2 / cur.alpha * descent, std

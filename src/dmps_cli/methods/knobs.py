@@ -76,19 +76,23 @@ def _number(option: str, value: str | float, what: str, is_right: Callable[[floa
     return number
 
 
-def _non_negative(option: str, value: str | float) -> float:
+def non_negative(option: str, value: str | float) -> float:
+    """Returns the value as a number that is not negative. Raises UsageError."""
     return _number(option, value, "a non-negative number", lambda number: number >= 0.0)
 
 
-def _share(option: str, value: str | float) -> float:
+def share(option: str, value: str | float) -> float:
+    """Returns the value as a number from 0 to 1. Raises UsageError."""
     return _number(option, value, "a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
 
 
-def _share_or_none(option: str, value: str | float | None) -> float | None:
-    return None if value is None else _share(option, value)
+def share_or_none(option: str, value: str | float | None) -> float | None:
+    """Returns None for None, or else as `share`."""
+    return None if value is None else share(option, value)
 
 
-def _positive_or_none(option: str, value: str | float | None) -> float | None:
+def positive_or_none(option: str, value: str | float | None) -> float | None:
+    """Returns None for None and "none", or else the value as a positive number. Raises UsageError."""
     if value in (None, "none"):
         return None
     assert value is not None
@@ -96,7 +100,7 @@ def _positive_or_none(option: str, value: str | float | None) -> float | None:
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
-    """A check of names."""
+    """Returns a check of names."""
 
     def check(option: str, value: str) -> str:
         if value not in choices:

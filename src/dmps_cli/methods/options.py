@@ -33,12 +33,12 @@ class HasSampler(Protocol):
 
 
 def _of_default_method(name: str) -> str:
-    """The defaults of nfe or spacing, per sampler, for help texts."""
+    """Returns the defaults of nfe or spacing, per sampler, for help texts."""
     return ", ".join(f"{DEFAULTS[DEFAULT_METHOD, sampler][name]} on {sampler} levels" for sampler in SAMPLERS)
 
 
 def _defaults(knob: str) -> str:
-    """The defaults of a knob, per method, sampler and task, for help texts."""
+    """Returns the defaults of a knob, per method, sampler and task, for help texts."""
     texts = []
     for method in takers(knob):
         values = {sampler: DEFAULTS[method, sampler].get(knob) for sampler in samplers_of(method)}
@@ -63,7 +63,7 @@ def _shown(value: Any) -> str:
 
 
 def _knob(name: str, *, several: bool = False) -> Any:
-    """A field of SamplingOptions, described by the row of KNOBS; several: its numbers may be a list."""
+    """Returns a field of SamplingOptions, described by the row of KNOBS; several: its numbers may be a list."""
     knob = KNOBS[name]
     metavar = f"{knob.metavar},.." if several else knob.metavar
     text = f"{knob.help} Default: {_defaults(name)}."
@@ -110,11 +110,11 @@ class SamplingOptions(SamplingChoices):
     eta_y: float | None = _knob("eta_y")
 
     def knobs(self) -> dict[str, Any]:
-        """The knobs given."""
+        """Returns the knobs given."""
         return {name: value for name in KNOBS if (value := getattr(self, name)) is not None}
 
     def resolve(self, own: HasSampler, task: str | None = None) -> Sampling:
-        """The complete choice for a prior and a task, defaults filled in. Raises UsageError."""
+        """Returns the complete choice for a prior and a task, defaults filled in. Raises UsageError."""
         return resolve_sampling(
             task=task,
             method=self.method,
@@ -127,7 +127,7 @@ class SamplingOptions(SamplingChoices):
         )
 
     def resolve_grey(self, own: HasSampler, task: str | None = None) -> Sampling:
-        """As `resolve`, for a grey picture and a prior of colour.
+        """Does as `resolve`, for a grey picture and a prior of colour.
 
         A mean over channels leaves most of the noise to two differences that nobody measured: the likelihood at x0
         copes, the one at x_t leaves noise (docs/defaults.md). So where nothing is said of preset and method, all but
@@ -140,7 +140,9 @@ class SamplingOptions(SamplingChoices):
         return replace(self, preset="fast", nfe=chosen.nfe).resolve(own, task)
 
     def compared(self, own: HasSampler, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
-        """One complete choice for each of --methods on each of --samplers where it is defined. Raises UsageError.
+        """Returns one complete choice for each of --methods on each of --samplers where it is defined.
+
+        Raises UsageError.
 
         A knob goes to the methods that have it, a spacing to the samplers that do.
         """
@@ -166,7 +168,7 @@ class SamplingOptions(SamplingChoices):
     def _one_of_many(
         self, own: HasSampler, task: str, method: str, sampler: str | None, *, shared: set[str], is_alone: bool
     ) -> Sampling:
-        """The choice for one of several methods and samplers, without the options that are for others of them."""
+        """Returns the choice for one of several methods and samplers, without the options that are for others."""
         foreign = dict.fromkeys(name for name in KNOBS if name not in METHODS[method].knobs)
         flags = replace(self, method=method, sampler=sampler or self.sampler, **foreign)
         if is_alone:
@@ -196,7 +198,7 @@ class SweepOptions(SamplingChoices):
     eta: str | None = _knob("eta", several=True)
 
     def each(self) -> list[SamplingOptions]:
-        """The combinations, the last list the fastest to vary. Raises UsageError."""
+        """Returns the combinations, the last list the fastest to vary. Raises UsageError."""
         whole = {name: getattr(self, name) for name in (field.name for field in fields(SamplingChoices))}
         swept: list[dict[str, Any]] = [{}]
         for name, kind in {"nfe": int, "weight": float, "cap": str, "zeta": float, "eta": float}.items():
@@ -206,7 +208,10 @@ class SweepOptions(SamplingChoices):
         return [SamplingOptions(**whole, **chosen) for chosen in swept]
 
     def compared(self, own: HasSampler, methods: str | None, samplers: str | None, task: str) -> list[Sampling]:
-        """One complete choice for each of --methods, --samplers and combination, each once. Raises UsageError."""
+        """Returns one complete choice for each of --methods, --samplers and combination, each once.
+
+        Raises UsageError.
+        """
         combinations = [flags.compared(own, methods, samplers, task) for flags in self.each()]
         choices = [choice for of_one_method in zip(*combinations, strict=True) for choice in of_one_method]
         return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]

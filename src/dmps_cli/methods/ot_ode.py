@@ -24,14 +24,14 @@ class OtOde(Pgdm):
         self.gamma = gamma
 
     def start(self, z: Tensor, level: Level) -> Tensor:
-        """alpha x_init + sigma z, x_init = A^T (sigma_y^2 I + A A^T)^-1 y.
+        """Returns alpha x_init + sigma z, x_init = A^T (sigma_y^2 I + A A^T)^-1 y.
 
         The paper starts from A^T y, which for super-resolution is nearly black: A^T spreads a pixel over f^2.
         """
         return level.alpha * self.correction(torch.zeros_like(z), self.sigma_y**2, 1.0) + level.sigma * z
 
     def weight_at(self, level: Level) -> float:
-        """gamma at a level."""
+        """Returns gamma at a level."""
         if self.gamma == "1":
             return 1.0
         return math.sqrt(level.alpha / (level.alpha**2 + level.sigma**2))

@@ -11,7 +11,7 @@ from dmps_cli.priors import Prior
 
 
 def unit_prior_variance(level: Level) -> float:
-    """r^2 = sigma^2 / (alpha^2 + sigma^2): the variance of x0 given x_t if x0 ~ N(0, I)."""
+    """Returns r^2 = sigma^2 / (alpha^2 + sigma^2): the variance of x0 given x_t if x0 ~ N(0, I)."""
     return level.sigma**2 / (level.alpha**2 + level.sigma**2)
 
 
@@ -34,12 +34,11 @@ class Pgdm(Posterior):
         self.weight = weight
 
     def weight_at(self, level: Level) -> float:
-        """The weight at a level: the same at all."""
-        del level
+        """Returns the weight at a level: the same at all."""
         return self.weight
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(x0 + weight (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""
+        """Returns (x0 + weight (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""
         x0, std, score = pulled_back(
             self.prior, x_t, cur, nxt, lambda x0: self.correction(x0, self.sigma_y**2, unit_prior_variance(cur))
         )

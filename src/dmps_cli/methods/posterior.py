@@ -41,13 +41,15 @@ class Posterior(Denoiser):
         return residual_to_image
 
     def start(self, z: Tensor, level: Level) -> Tensor:
-        """The state at the first level, from standard normal noise z (B, C, H, W): z itself, where levels begin."""
-        del level
+        """Returns the state at the first level, from standard normal noise z (B, C, H, W).
+
+        z itself, where levels begin.
+        """
         return z
 
     @abstractmethod
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(estimate of E[x0 | x_t, y], standard deviation of the step's noise or None for the ancestral one)."""
+        """Returns (estimate of E[x0 | x_t, y], standard deviation of the step's noise, None for the ancestral one)."""
 
 
 class OwnStep(Posterior):
@@ -56,11 +58,14 @@ class OwnStep(Posterior):
     draws_on_ode = True
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """The prior's own: the measurement enters in the step, which draws no learned noise."""
+        """Returns the prior's own: the measurement enters in the step, which draws no learned noise."""
         return self.prior.predict(x_t, cur, nxt)[0], None
 
     def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
-        """`moved` from the prediction and its eps. Noise is drawn on an ODE too, and none is left at the clean end."""
+        """Returns `moved` from the prediction and its eps.
+
+        Noise is drawn on an ODE too, and none is left at the clean end.
+        """
         x0, _ = self.predict(x_t, cur, nxt)
         return self.moved(
             x0, (x_t - cur.alpha * x0) / cur.sigma, fresh if nxt.sigma > 0.0 else torch.zeros_like, cur, nxt
@@ -68,7 +73,7 @@ class OwnStep(Posterior):
 
     @abstractmethod
     def moved(self, x0: Tensor, eps: Tensor, fresh: Fresh, cur: Level, nxt: Level) -> Tensor:
-        """The sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; fresh: draws noise."""
+        """Returns the sample at level nxt. x0: as predicted; eps = (x_t - alpha x0) / sigma; fresh: draws noise."""
 
 
 class ModewisePosterior(OwnStep):
@@ -89,20 +94,23 @@ class ModewisePosterior(OwnStep):
         self.spread = self.sigma_y * self.inverse  # ss = sigma_y / s
 
     def informed_start(self, z: Tensor, level: Level) -> Tensor:
-        """A state with the measurement where it is less noisy than the level: the start of DDRM. z: standard normal."""
+        """Returns a state with the measurement where it is less noisy than the level: the start of DDRM.
+
+        z: standard normal.
+        """
         q, modes_of_z = level.sigma / level.alpha, self.modes.Vt(z)
         known = self.yh * self.inverse + (q**2 - self.spread**2).clamp_min(0.0).sqrt() * modes_of_z
         return level.alpha * self.replaced(q * z, torch.where(self.spread < q, known, q * modes_of_z))
 
     def replaced(self, x: Tensor, coefficients: Tensor) -> Tensor:
-        """x with its measured modes replaced. x: (B, C, H, W); coefficients: (B, *spectrum)."""
+        """Returns x with its measured modes replaced. x: (B, C, H, W); coefficients: (B, *spectrum)."""
         return x + self.modes.V(torch.where(self.modes.measured, coefficients - self.modes.Vt(x), 0.0))
 
 
 def pulled_back(
     prior: Prior, x_t: Tensor, cur: Level, nxt: Level, direction: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(x0, standard deviation, (d x0 / d x_t)^T direction(x0)): one call of the network, and back through it.
+    """Returns (x0, standard deviation, (d x0 / d x_t)^T direction(x0)): one call of the network, and back through it.
 
     Through a clip of x0 too, where a prior has one: a clipped pixel passes nothing back. Gradients are enabled here,
     whatever the caller has, and of nothing but x_t. direction(x0): like x0. Items of a batch stay apart, as they do in

@@ -42,11 +42,11 @@ class TruncatedSolver:
         self._last: tuple[Tensor, Tensor] | None = None  # u', A A^T u'
 
     def noise_var(self, noise_var: float, scale: float) -> float:
-        """The noise_var that is solved with."""
+        """Returns the noise_var that is solved with."""
         return max(noise_var, (PINV_DAMPING[self.op.dtype] * self.op.norm) ** 2 * scale)
 
     def __call__(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """u for r (B, *out_shape), from where the last call ended. Raises ConvergenceError if it diverges."""
+        """Returns u for r (B, *out_shape), from where the last call ended. Raises ConvergenceError if it diverges."""
         noise_var = self.noise_var(noise_var, scale)
         solved = self._refined(*self._start(r, noise_var, scale), noise_var, scale)
         if scale > 0.0:
@@ -54,7 +54,7 @@ class TruncatedSolver:
         return solved.x
 
     def anew(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """As a call, from 0, and no start for a later one: for an r that is drawn afresh in every step."""
+        """Solves as a call does, from 0, and no start for a later one: for an r that is drawn afresh in every step."""
         return self._refined(0.0 * r, r, self.noise_var(noise_var, scale), scale).x
 
     def _refined(self, u: Tensor, residual: Tensor, noise_var: float, scale: float) -> Refined:
@@ -70,7 +70,7 @@ class TruncatedSolver:
         return solved
 
     def _start(self, r: Tensor, noise_var: float, scale: float) -> tuple[Tensor, Tensor]:
-        """(c u', r - c M u')."""
+        """Returns (c u', r - c M u')."""
         if self._last is None:
             return 0.0 * r, r
         u, gram_u = self._last

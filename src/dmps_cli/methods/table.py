@@ -11,11 +11,11 @@ from dmps_cli.methods.knobs import (
     GAMMAS,
     SCORE_AT,
     Check,
-    _non_negative,
-    _positive_or_none,
-    _share,
-    _share_or_none,
+    non_negative,
     one_of,
+    positive_or_none,
+    share,
+    share_or_none,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
 
 
 def _dmps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
-    """The form of DMPS that score_at says, with its knobs."""
+    """Returns the form of DMPS that score_at says, with its knobs."""
     if knobs["score_at"] == "x0":
         form = ("counted", "ReflectedDmps" if measurement.op.modes is None else "CountedDmps")
         taken = ("weight", "eta", "eta_y")
@@ -71,28 +71,28 @@ METHODS = {
     "dmps": Method(
         help="closed-form likelihood score, no back-propagation (Meng & Kabashima 2024)",
         knobs={
-            "weight": _non_negative,
+            "weight": non_negative,
             "score_at": one_of(SCORE_AT),
-            "cap": _positive_or_none,
-            "eta": _share_or_none,
-            "eta_y": _share_or_none,
+            "cap": positive_or_none,
+            "eta": share_or_none,
+            "eta_y": share_or_none,
         },
         build=_dmps,
     ),
     "dmps-tweedie": Method(
         help="dmps with the mean of the paper's Appendix A kept: the likelihood at x0",
-        knobs={"weight": _non_negative},
+        knobs={"weight": non_negative},
         build=_lazily("tweedie", "DmpsTweedie"),
     ),
     "dps": Method(
         help="gradient of the residual's norm through the network (Chung et al. 2023)",
-        knobs={"zeta": _non_negative},
+        knobs={"zeta": non_negative},
         build=_lazily("dps", "Dps", takes_eta=True),
         back_propagates=True,
     ),
     "pgdm": Method(
         help="pseudo-inverse guidance through the network (Song et al. 2023); on flow levels: ot-ode",
-        knobs={"weight": _non_negative},
+        knobs={"weight": non_negative},
         build=_lazily("pgdm", "Pgdm"),
         back_propagates=True,
     ),
@@ -105,24 +105,24 @@ METHODS = {
     ),
     "ddrm": Method(
         help="mode by mode in the operator's SVD (Kawar et al. 2022)",
-        knobs={"eta": _share},
+        knobs={"eta": share},
         build=_lazily("ddrm", "Ddrm"),
         needs_modes=True,
     ),
     "ddnm": Method(
         help="DDNM+: the range of A^+ from the measurement (Wang et al. 2023)",
-        knobs={"eta": _share},
+        knobs={"eta": share},
         build=_lazily("ddnm", "Ddnm"),
         needs_modes=True,
     ),
     "diffpir": Method(
         help="a proximal step on the measurement between denoisings (Zhu et al. 2023)",
-        knobs={"zeta": _share},
+        knobs={"zeta": share},
         build=_lazily("diffpir", "Diffpir"),
     ),
 }
 
 
 def takers(knob: str) -> list[str]:
-    """The methods that have a knob."""
+    """Returns the methods that have a knob."""
     return [name for name, row in METHODS.items() if knob in row.knobs]

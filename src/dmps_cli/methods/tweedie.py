@@ -25,7 +25,7 @@ class DmpsTweedie(Posterior):
         self.weight = weight
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """(x0p, the prior's standard deviation)."""
+        """Returns (x0p, the prior's standard deviation)."""
         x0, std = self.prior.predict(x_t, cur, nxt)
         variance = unit_prior_variance(cur)
         return x0 + self.weight * variance * self.correction(x0, self.sigma_y**2, variance), std

@@ -27,7 +27,7 @@ _ALEXNET = Path(str(files("dmps_cli"))) / "data" / "lpips_alexnet.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LpipsNet:
+class LpipsBackbone:
     """A backbone of LPIPS. torchvision: its entry there, whose file is fetched; None for the one in the package."""
 
     min_px: int
@@ -35,9 +35,9 @@ class LpipsNet:
 
 
 LPIPS_NETS = {
-    "alex": LpipsNet(min_px=31, torchvision=None),
-    "vgg": LpipsNet(min_px=16, torchvision="VGG16_Weights.IMAGENET1K_V1"),
-    "squeeze": LpipsNet(min_px=17, torchvision="SqueezeNet1_1_Weights.IMAGENET1K_V1"),
+    "alex": LpipsBackbone(min_px=31, torchvision=None),
+    "vgg": LpipsBackbone(min_px=16, torchvision="VGG16_Weights.IMAGENET1K_V1"),
+    "squeeze": LpipsBackbone(min_px=17, torchvision="SqueezeNet1_1_Weights.IMAGENET1K_V1"),
 }
 
 
@@ -45,7 +45,7 @@ DEFAULT_LPIPS_NET = "alex"
 
 
 def lpips(lpips_net: str, device: torch.device) -> Value:
-    """LPIPS v0.1 (Zhang et al. 2018): the linear heads and the forward pass of the `lpips` package.
+    """Returns LPIPS v0.1 (Zhang et al. 2018): the linear heads and the forward pass of the `lpips` package.
 
     A greyscale picture stands for three equal channels. Raises WeightsError naming the file, its address and its place
     if the backbone is neither here nor to be had.
@@ -62,7 +62,7 @@ def lpips(lpips_net: str, device: torch.device) -> Value:
 
 
 def _lpips_network(name: str) -> torch.nn.Module:
-    """The `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""
+    """Returns the `lpips` package's network in evaluation mode, its backbone taken from our file or torchvision's."""
     import torch
 
     source = LPIPS_NETS[name].torchvision
@@ -90,7 +90,7 @@ def _lpips_network(name: str) -> torch.nn.Module:
 
 @contextmanager
 def _quiet_construction() -> Iterator[None]:
-    """What torchvision does first must not show: it draws random weights, and warns of `pretrained`."""
+    """Hides what torchvision does first: it draws random weights, and warns of `pretrained`."""
     import torch
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -109,7 +109,10 @@ def _bundled_features() -> tuple[Path, Mapping[str, Tensor]]:
 
 
 def _torchvision_features(net: str, entry: str) -> tuple[Path, Mapping[str, Tensor]]:
-    """(file, weights) of torchvision's entry, from torch.hub's folder or fetched into it. Raises WeightsError."""
+    """Returns (file, weights) of torchvision's entry, from torch.hub's folder or fetched into it.
+
+    Raises WeightsError.
+    """
     import torch
     from torchvision.models import get_weight
 

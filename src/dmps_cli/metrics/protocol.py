@@ -20,17 +20,17 @@ coverage of its 90 % interval, that of a Gaussian with the samples' mean and sta
 
 
 def list_hash(images: Iterable[str]) -> str:
-    """sha256 (hexadecimal) of the images' names, sorted, one a line in UTF-8: equal for tables over the same list."""
+    """Returns the sha256 of the images' names, sorted, one a line in UTF-8: equal for tables over the same list."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(images)).encode(errors="surrogateescape")).hexdigest()
 
 
 def measured(names: Iterable[str], rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
-    """Those of the metrics that some row has; all of them before there are rows."""
+    """Returns those of the metrics that some row has; all of them before there are rows."""
     return tuple(name for name in names if not rows or any(row.get(name) is not None for row in rows))
 
 
 def size_notes(names: Iterable[str], rows: Sequence[Mapping[str, object]], lpips_net: str) -> list[str]:
-    """A sentence for each of the metrics that some row has not: its picture was too small."""
+    """Returns a sentence for each of the metrics that some row has not: its picture was too small."""
     counts = {name: sum(row.get(name) is None for row in rows) for name in names}
     return [
         f"{METRICS[name].label} needs pictures of at least {METRICS[name].min_px(lpips_net)} px a side; "
@@ -62,7 +62,7 @@ class Protocol:
         return "RGB" if self.channels == 3 else "greyscale"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the hash in full, sigma_y on both scales."""
+        """Returns what JSON says: the hash in full, sigma_y on both scales."""
         return {
             "metrics": list(self.metrics),
             "lpips_net": self.lpips_net if "lpips" in self.metrics else None,
@@ -78,7 +78,7 @@ class Protocol:
         }
 
     def line(self) -> str:
-        """The sentence under a table."""
+        """Returns the sentence under a table."""
         measured = ", ".join(METRICS[name].about.format(lpips_net=self.lpips_net) for name in self.metrics)
         noise = ", ".join(map(both_scales, self.sigma_y))
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")

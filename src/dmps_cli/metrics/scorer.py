@@ -66,7 +66,7 @@ class Scorer:
     def protocol(
         self, rows: Sequence[Mapping[str, object]], sigmas: Iterable[float], images: Iterable[str], channels: int = 3
     ) -> Protocol:
-        """How a table of these rows came about. sigmas: on [-1, 1], in any order, repeated or not."""
+        """Returns how a table of these rows came about. sigmas: on [-1, 1], in any order, repeated or not."""
         return Protocol(
             metrics=measured(self.names, rows),
             lpips_net=self.lpips_net,
@@ -76,7 +76,7 @@ class Scorer:
         )
 
     def score(self, x: Tensor, reference: Tensor) -> list[dict[str, float]]:
-        """One dict of finite numbers per image, keys as in `names`, without the metrics that need a larger picture.
+        """Returns a dict of finite numbers per image, keys as in `names`, without metrics that need a larger picture.
 
         x, reference: (B, C, H, W) on [-1, 1], C = 1 or 3. Raises NumericsError for NaN or infinity.
         """
@@ -93,7 +93,7 @@ class Scorer:
 
 
 def _alone(x: Tensor, index: int) -> Tensor:
-    """Image `index` as (1, C, H, W), clipped, in memory of its own: the layout of the batch must not matter."""
+    """Returns image `index` as (1, C, H, W), clipped, in memory of its own: the layout of the batch must not matter."""
     image = x[index : index + 1]
     if not image.isfinite().all():
         raise NumericsError(

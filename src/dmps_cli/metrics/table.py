@@ -40,12 +40,12 @@ class Metric:
     build: Callable[[str, torch.device], Value]
 
     def text(self, value: float) -> str:
-        """The value as tables show it."""
+        """Returns the value as tables show it."""
         return f"{value:.{self.digits}f}"
 
 
 def psnr(x: Tensor, reference: Tensor) -> float:
-    """-10 log10(mean((x - reference)^2) + 1e-8) in dB, pictures mapped to [0, 1].
+    """Returns -10 log10(mean((x - reference)^2) + 1e-8) in dB, pictures mapped to [0, 1].
 
     x, reference: (1, C, H, W) on [-1, 1]. piq's 1e-8 makes 80 dB of identical pictures, so no value is infinite; it
     costs 0.0004 dB at 40 dB, 0.004 dB at 50 dB and 0.04 dB at 60 dB.
@@ -56,7 +56,7 @@ def psnr(x: Tensor, reference: Tensor) -> float:
 
 
 def ssim(x: Tensor, reference: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004), Gaussian window 11 px, std 1.5 px, K1 = 0.01, K2 = 0.03, L = 1.
+    """Returns the SSIM (Wang et al. 2004), Gaussian window 11 px, std 1.5 px, K1 = 0.01, K2 = 0.03, L = 1.
 
     Mean over the places where the window lies inside, then over channels, at full size: piq would by default halve a
     picture from 385 px on. x, reference: (1, C, H, W) on [-1, 1], at least 11 px.

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm
-from dmps_cli.nets.options import MAX_BLOCKS, Options
+from dmps_cli.nets.options import MAX_BLOCKS, NetworkOptions
 
 NUM_GROUPS = 32
 MAX_PERIOD = 10_000.0
@@ -61,7 +61,7 @@ class ADMConfig:
 
     @classmethod
     def from_reference(cls, arguments: Mapping[str, object], where: str) -> Self:
-        """The architecture that the reference's `create_model(**arguments)` builds.
+        """Returns the architecture that the reference's `create_model(**arguments)` builds.
 
         `dropout`, `use_checkpoint` and `use_fp16` change nothing at inference; absent ones take the reference's
         defaults. where: what the arguments were read from. Raises OptionsError for names that the reference does not
@@ -71,7 +71,7 @@ class ADMConfig:
             raise OptionsError(
                 f"{where}: unknown ADM argument {min(unknown)}; known are {', '.join(sorted(_ARGUMENTS))}"
             )
-        options = Options(arguments, "ADM", where)
+        options = NetworkOptions(arguments, "ADM", where)
         if options.boolean("class_cond"):
             raise OptionsError(f"{where}: class-conditional ADM networks are not supported; use an unconditional one")
         size, num_heads = options.integer("image_size"), options.integer("num_heads", 1)
@@ -102,7 +102,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1) if with_conv else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W); result: (B, C, 2 H, 2 W)."""
+        """Takes x: (B, C, H, W); result: (B, C, 2 H, 2 W)."""
         y: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
         return y
 
@@ -115,7 +115,7 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(width, width, 3, stride=2, padding=1) if with_conv else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W); result: (B, C, H / 2, W / 2)."""
+        """Takes x: (B, C, H, W); result: (B, C, H / 2, W / 2)."""
         y: Tensor = self.op(x)
         return y
 
@@ -143,7 +143,7 @@ class ResBlock(nn.Module):
         self.resample = nn.Identity() if resample is None else resample(width, with_conv=False)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x: (B, C, H, W); emb: (B, 4 base_width)."""
+        """Takes x: (B, C, H, W); emb: (B, 4 base_width)."""
         norm_in, act, conv_in = self.in_layers
         norm_out, *rest = self.out_layers
         h = conv_in(self.resample(act(norm_in(x))))
@@ -172,7 +172,7 @@ class Attention(nn.Module):
         self.proj_out = nn.Conv1d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W); result: the same shape."""
+        """Takes x: (B, C, H, W); result: the same shape."""
         batch, width, height, columns = x.shape
         pixels = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
         qkv = functional.linear(pixels, self.qkv.weight[..., 0], self.qkv.bias)  # a 1 x 1 convolution, pixels as rows
@@ -192,7 +192,7 @@ class Stage(nn.ModuleList):
         super().__init__(layers)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x: (B, C, H, W); emb: (B, 4 base_width)."""
+        """Takes x: (B, C, H, W); emb: (B, 4 base_width)."""
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
@@ -223,7 +223,7 @@ class ADM(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network's output, (B, out_channels, H, W), in x's dtype.
+        """Returns the network's output, (B, out_channels, H, W), in x's dtype.
 
         x: (B, channels, H, W), H and W divisible by `multiple`; t: (B,) step numbers 0 .. 999, fractions allowed.
         Raises ValueError for other sizes.
@@ -244,7 +244,7 @@ class ADM(nn.Module):
 
 
 def _encoder(config: ADMConfig, widths: list[int]) -> tuple[nn.ModuleList, list[int]]:
-    """The encoder's stages, and the width that each leaves as a skip."""
+    """Returns the encoder's stages, and the width that each leaves as a skip."""
     stages = [Stage(nn.Conv2d(config.channels, widths[0], 3, padding=1))]
     skip_widths = [widths[0]]
     for level, (before, width) in enumerate(pairwise([widths[0], *widths])):
@@ -260,7 +260,7 @@ def _encoder(config: ADMConfig, widths: list[int]) -> tuple[nn.ModuleList, list[
 
 
 def _decoder(config: ADMConfig, widths: list[int], skip_widths: list[int]) -> nn.ModuleList:
-    """The decoder's stages; each is fed one skip, the last first."""
+    """Returns the decoder's stages; each is fed one skip, the last first."""
     stages, skips, before = [], list(skip_widths), widths[-1]
     for level, width in reversed(list(enumerate(widths))):
         for block in range(config.num_res_blocks + 1):
@@ -275,12 +275,12 @@ def _decoder(config: ADMConfig, widths: list[int], skip_widths: list[int]) -> nn
 
 
 def _resample(config: ADMConfig, width: int, kind: type[Upsample | Downsample]) -> nn.Module:
-    """A change of resolution: a residual block, or the plain layer with its convolution."""
+    """Returns a change of resolution: a residual block, or the plain layer with its convolution."""
     return ResBlock(config, width, width, kind) if config.resblock_updown else kind(width, with_conv=True)
 
 
 def time_features(t: Tensor, width: int) -> Tensor:
-    """[cos(t f_k), sin(t f_k)], f_k = exp(-ln(10000) k / (width / 2)), in float32. t: (B,); result: (B, width).
+    """Returns [cos(t f_k), sin(t f_k)], f_k = exp(-ln(10000) k / (width / 2)), in float32. t: (B,); result: (B, width).
 
     An odd width, which no published model has, is refused: ValueError.
     """

@@ -16,7 +16,10 @@ BRANCH_ENDS = (".c2.", "attention.proj.", "out.")
 
 
 def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
-    """A network to begin with: torch's own draws, but residual branches and output begin at 0, so that F = 0."""
+    """Returns a network to begin with.
+
+    Torch's own draws, but residual branches and output begin at 0, so that F = 0.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = NaturalNet(config)
@@ -28,7 +31,7 @@ def initialised(config: NaturalConfig, seed: int) -> NaturalNet:
 
 @torch.no_grad()
 def grown(state: Mapping[str, Tensor], config: NaturalConfig, seed: int, where: str) -> NaturalNet:
-    """A network of these sizes, none below those of `state`, that computes what a network with `state` does.
+    """Returns a network of these sizes, none below those of `state`, that computes what a network with `state` does.
 
     What is new is drawn as for a new network, but nothing that the old layers see of it is other than 0:
 
@@ -64,7 +67,7 @@ def _check(old: NaturalConfig, new: NaturalConfig, where: str) -> None:
 
 
 def _grown_tensor(name: str, old: Tensor, fresh: Tensor) -> Tensor:
-    """A parameter of the larger network. fresh: as it was drawn."""
+    """Returns a parameter of the larger network. fresh: as it was drawn."""
     stage, _, kind = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")
     is_block = stage.startswith(("enc.", "mid.", "dec."))
     if is_block and kind == "aff":
@@ -83,7 +86,9 @@ def _grown_tensor(name: str, old: Tensor, fresh: Tensor) -> Tensor:
 
 
 def _placed(old: Tensor, fresh: Tensor, *, keep_rows: bool = False) -> Tensor:
-    """The old values in the first corner; beside them 0, so that nothing new is read; below them 0, or what is fresh.
+    """Returns the old values in the first corner.
+
+    Beside them 0, so that nothing new is read; below them 0, or what is fresh.
 
     old, fresh: (rows, ..) or (rows, columns, ..).
     """
@@ -97,7 +102,7 @@ def _placed(old: Tensor, fresh: Tensor, *, keep_rows: bool = False) -> Tensor:
 
 
 def _modulation(old: Tensor, fresh: Tensor, *, is_bias: bool) -> Tensor:
-    """Of a block's `aff`: 1 + p' = r (1 + p) for the old channels, p as drawn for new ones; q' = q, and 0.
+    """Returns a block's `aff`: 1 + p' = r (1 + p) for the old channels, p as drawn for new ones; q' = q, and 0.
 
     old: (2 w, ..), p and q one below the other.
     """

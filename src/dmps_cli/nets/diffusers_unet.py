@@ -30,7 +30,7 @@ CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 
 
 MAX_STEPS = 100_000
-Count = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Beta = Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
@@ -60,13 +60,13 @@ class Network(Struct, frozen=True, kw_only=True, rename={"class_name": "_class_n
     """What is checked of a network's config.json before diffusers builds it."""
 
     class_name: str = ""
-    sample_size: Count | list[Count] | None = None
-    in_channels: Count = 3
-    out_channels: Count = 3
+    sample_size: Width | list[Width] | None = None
+    in_channels: Width = 3
+    out_channels: Width = 3
     layers_per_block: Annotated[int, Meta(ge=1, le=MAX_BLOCKS)] = 2
-    block_out_channels: Annotated[list[Count], Meta(min_length=1, max_length=MAX_LEVELS)] | None = None
-    attention_head_dim: Count | None = 8
-    norm_num_groups: Count = 32
+    block_out_channels: Annotated[list[Width], Meta(min_length=1, max_length=MAX_LEVELS)] | None = None
+    attention_head_dim: Width | None = 8
+    norm_num_groups: Width = 32
     time_embedding_type: str = "positional"
     class_embed_type: str | None = None
     num_class_embeds: int | None = None
@@ -101,7 +101,7 @@ class DiffusersDenoiser(nn.Module):
         self.bars, self.prediction, self.clip = tuple(bars), prediction, clip
 
     def denoise(self, z: Tensor, s: float) -> Tensor:
-        """D(z; s). z: (B, channels, H, W), H and W divisible by `multiple`; result: like z.
+        """Returns D(z; s). z: (B, channels, H, W), H and W divisible by `multiple`; result: like z.
 
         Raises ValueError for other sizes and for negative s.
         """
@@ -123,7 +123,7 @@ class DiffusersDenoiser(nn.Module):
 
 
 def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> DiffusersDenoiser:
-    """The denoiser of a folder `config.json`, `scheduler_config.json`, `diffusion_pytorch_model.*`, on the CPU.
+    """Returns the denoiser of a folder `config.json`, `scheduler_config.json`, `diffusion_pytorch_model.*`, on the CPU.
 
     Pipelines keep them in `unet/` and `scheduler/`. read: gives the tensors of a weights file. Raises WeightsError
     for what is missing, conditional, latent, or of a schedule that is not known here.
@@ -148,17 +148,17 @@ def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) 
 
 
 def _home(folder: Path) -> Path:
-    """Where the network lies: pipelines keep it in `unet/`."""
+    """Returns where the network lies: pipelines keep it in `unet/`."""
     return folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The network's configuration. Raises WeightsError."""
+    """Returns the network's configuration. Raises WeightsError."""
     return _json(_home(folder) / "config.json")
 
 
 def weights_path(folder: Path) -> Path:
-    """The weights file of such a folder. Raises WeightsError if there is none."""
+    """Returns the weights file of such a folder. Raises WeightsError if there is none."""
     home = _home(folder)
     for name in WEIGHTS_FILES:
         if (home / name).is_file():
@@ -167,12 +167,15 @@ def weights_path(folder: Path) -> Path:
 
 
 def schedule_of(content: Mapping[str, Any], where: str) -> Schedule:
-    """The noise schedule that a scheduler_config.json describes. Raises WeightsError."""
+    """Returns the noise schedule that a scheduler_config.json describes. Raises WeightsError."""
     return _parsed(content, Schedule, where)
 
 
 def alpha_bars(schedule: Schedule, where: str) -> list[float]:
-    """alpha_bar_t of a scheduler_config.json, in float64. Raises WeightsError for schedules that are not known here."""
+    """Returns alpha_bar_t of a scheduler_config.json, in float64.
+
+    Raises WeightsError for schedules that are not known here.
+    """
     betas = schedule.trained_betas or _betas(schedule, where)
     for option in ("rescale_betas_zero_snr", "thresholding"):
         if getattr(schedule, option):
@@ -187,7 +190,7 @@ def alpha_bars(schedule: Schedule, where: str) -> list[float]:
 
 
 def _betas(schedule: Schedule, where: str) -> list[float]:
-    """beta_t by name: linear (Ho et al. 2020), linear in sqrt(beta), or of Nichol & Dhariwal's cosine, eq. (17)."""
+    """Returns beta_t: linear (Ho et al. 2020), linear in sqrt(beta), or Nichol & Dhariwal's cosine, eq. (17)."""
     kind, count = schedule.beta_schedule, schedule.num_train_timesteps
     first, last = schedule.beta_start, schedule.beta_end
 
@@ -208,7 +211,7 @@ def _betas(schedule: Schedule, where: str) -> list[float]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A configuration file's object. Raises WeightsError."""
+    """Returns a configuration file's object. Raises WeightsError."""
     try:
         content = parse_json(read_bytes(path))
     except OSError as exc:
@@ -221,7 +224,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _parsed(content: Mapping[str, Any], kind: type[T], where: str) -> T:
-    """What is read of a configuration, as a record. Raises WeightsError."""
+    """Returns what is read of a configuration, as a record. Raises WeightsError."""
     try:
         return as_record(dict(content), kind)
     except RecordError as exc:
@@ -248,7 +251,7 @@ def _check_unconditional(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> Any:
-    """The UNet2DModel with its weights, made on the meta device and frozen."""
+    """Returns the UNet2DModel with its weights, made on the meta device and frozen."""
     weights = weights_path(home)
     try:
         from diffusers import UNet2DModel
@@ -264,7 +267,7 @@ def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mappi
 
 
 def _current_name(name: str) -> str:
-    """The present name of an attention layer."""
+    """Returns the present name of an attention layer."""
     return re.sub(
         r"(?<=\.attentions\.)(\d+)\.(query|key|value|proj_attn)\.",
         lambda match: f"{match[1]}.{_ATTENTION_NAMES[match[2]]}.",

@@ -36,7 +36,7 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
 
 
 def _differences(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
-    """One phrase per kind of difference between the expected `shapes` and `state`."""
+    """Returns one phrase per kind of difference between the expected `shapes` and `state`."""
     wrong = [
         f"{name} {tuple(state[name].shape)} instead of {shape}"
         for name, shape in shapes.items()
@@ -51,6 +51,6 @@ def _differences(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tens
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names, with dots if there are more."""
+    """Returns the first few names, with dots if there are more."""
     first = list(names)
     return ", ".join(first[:NAMES_SHOWN] + ["..."] * (len(first) > NAMES_SHOWN))

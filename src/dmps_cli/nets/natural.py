@@ -79,7 +79,10 @@ class NaturalConfig:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], where: str) -> Self:
-        """The sizes that the tensors' shapes imply. Raises WeightsError if it is another architecture's state."""
+        """Returns the sizes that the tensors' shapes imply.
+
+        Raises WeightsError if it is another architecture's state.
+        """
         try:
             num_levels = 1 + sum(name.startswith("down.") and name.endswith(".weight") for name in state)
             deeper = [state[f"down.{i}.weight"].shape[0] for i in range(num_levels - 1)]
@@ -114,7 +117,10 @@ twice its cost (9.7 M; docs/training_gpu.md)."""
 
 
 def peak_bytes_per_pixel(state: Mapping[str, Tensor], dtype: str) -> float:
-    """Memory that a restoration with these weights takes: that of the bundled sizes by the width of the first level."""
+    """Returns the memory that a restoration with these weights takes.
+
+    That of the bundled sizes by the width of the first level.
+    """
     return PEAK_BYTES_PER_PIXEL[dtype] * len(state["inp.weight"]) / NaturalConfig().widths[0]
 
 
@@ -131,7 +137,7 @@ class Block(nn.Module):
         self.c2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, p1: Tensor, q: Tensor) -> Tensor:
-        """x: (B, C, H, W); p1 = 1 + p and q: (B or 1, C, 1, 1). x is left as it was."""
+        """Takes x: (B, C, H, W); p1 = 1 + p and q: (B or 1, C, 1, 1). x is left as it was."""
         h: Tensor = self.c1(x)
         if torch.is_grad_enabled():
             h = h * torch.rsqrt(h.square().mean(1, keepdim=True) + RMS_EPS)
@@ -157,7 +163,7 @@ class Attention(nn.Module):
         self.proj = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x, result: (B, C, H, W)."""
+        """Takes x: (B, C, H, W); result: the same shape."""
         places = self.qkv(_normalised(x, 1)).flatten(2).mT.contiguous()  # (B, H W, 3 C); a view in channels_last
         heads = places.reshape(*places.shape[:2], 3, self.num_heads, -1).transpose(1, 3)
         q, k, v = heads.unbind(2)  # (B, heads, H W, d)
@@ -167,7 +173,7 @@ class Attention(nn.Module):
 
 
 def _normalised(x: Tensor, dim: int) -> Tensor:
-    """x / sqrt(mean of x^2 over that dimension + 1e-4)."""
+    """Returns x / sqrt(mean of x^2 over that dimension + 1e-4)."""
     mean = x.to(at_least_float32(x.dtype)).square().mean(dim, keepdim=True)
     return x * torch.rsqrt(mean + RMS_EPS).to(x.dtype)
 
@@ -212,7 +218,10 @@ class NaturalNet(nn.Module):
         return self
 
     def forward(self, u: Tensor, c: Tensor) -> Tensor:
-        """F(u, c). u: (B, C, H, W), H and W >= 1, in the weights' dtype; c = ln(s) / 4: (B,) or (1,), float32."""
+        """Returns F(u, c). u: (B, C, H, W), H and W >= 1, in the weights' dtype.
+
+        c = ln(s) / 4: (B,) or (1,), float32.
+        """
         height, width = u.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         x = self.inp(functional.pixel_unshuffle(functional.pad(u, pad, mode="replicate") if any(pad) else u, 2))
@@ -236,7 +245,7 @@ class NaturalNet(nn.Module):
         return functional.pixel_shuffle(self.out(x), 2)[..., :height, :width]
 
     def _modulation(self, c: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """(p, q) stacked, (B, 2 C, 1, 1), for each block in the order of evaluation.
+        """Returns (p, q) stacked, (B, 2 C, 1, 1), for each block in the order of evaluation.
 
         e = silu(emb([sin(c fr), cos(c fr)])), then every block's `aff`, as one matrix product.
         """
@@ -248,7 +257,7 @@ class NaturalNet(nn.Module):
 
 
 def _frequencies(number: int) -> list[float]:
-    """2 pi times 0.05 to 4, equally spaced in their logarithm.
+    """Returns 2 pi times 0.05 to 4, equally spaced in their logarithm.
 
     Python's numbers: `exp` of a tensor on the meta device imports torch._dynamo, which takes seconds.
     """
@@ -273,7 +282,7 @@ class Natural(nn.Module):
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
 
     def denoise(self, z: Tensor, s: float) -> Tensor:
-        """D(z; s), unclipped. z: (B, C, H, W), any H and W; result: like z, in its dtype.
+        """Returns D(z; s), unclipped. z: (B, C, H, W), any H and W; result: like z, in its dtype.
 
         Only the network runs in the weights' dtype. Raises ValueError if s is negative.
         """

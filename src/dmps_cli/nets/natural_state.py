@@ -16,7 +16,7 @@ from dmps_cli.nets.natural import Natural, NaturalConfig, NaturalNet
 
 
 def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Natural:
-    """The denoiser of a weights file, ready to run, in float32 and channels_last.
+    """Returns the denoiser of a weights file, ready to run, in float32 and channels_last.
 
     state: the file's tensors, whatever their precision; where: the file, for messages; metadata: its strings, of
     which `sigma_data`, `sigma_min`, `sigma_max` count (absent: the defaults of Natural). Raises WeightsError.
@@ -27,21 +27,24 @@ def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mappin
     return Natural(net, **sigmas_of(metadata or {}, where)).to(memory_format=torch.channels_last)
 
 
-Sigma = Annotated[float, Meta(gt=0.0, le=1e4)]
+SigmaBound = Annotated[float, Meta(gt=0.0, le=1e4)]
 
 
-class Sigmas(Struct, frozen=True, kw_only=True):
+class SigmaFacts(Struct, frozen=True, kw_only=True):
     """What a file's metadata say of the noise levels; absent: the defaults of Natural."""
 
-    sigma_data: Sigma | UnsetType = UNSET
-    sigma_min: Sigma | UnsetType = UNSET
-    sigma_max: Sigma | UnsetType = UNSET
+    sigma_data: SigmaBound | UnsetType = UNSET
+    sigma_min: SigmaBound | UnsetType = UNSET
+    sigma_max: SigmaBound | UnsetType = UNSET
 
 
 def sigmas_of(metadata: Mapping[str, str], where: str) -> dict[str, float]:
-    """Those of `sigma_data`, `sigma_min`, `sigma_max` that a file names. Raises WeightsError for what is none."""
+    """Returns those of `sigma_data`, `sigma_min`, `sigma_max` that a file names.
+
+    Raises WeightsError for what is none.
+    """
     try:
-        sigmas = as_record(dict(metadata), Sigmas, strict=False)
+        sigmas = as_record(dict(metadata), SigmaFacts, strict=False)
     except RecordError as exc:
         raise WeightsError(f"{where}: its metadata are damaged ({exc}); fetch the file again") from exc
     return as_builtins(sigmas)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dmps_cli.errors import OptionsError
 from dmps_cli.nets.layers import Activation, GroupNorm, at_least_float32
-from dmps_cli.nets.options import MAX_BLOCKS, Options
+from dmps_cli.nets.options import MAX_BLOCKS, NetworkOptions
 
 GROUP_EPS = 1e-6
 UNUSED_BUFFERS = frozenset({"sigmas"})
@@ -70,7 +70,7 @@ class NCSNppConfig:
 
     @classmethod
     def from_reference(cls, options: Mapping[str, object], where: str) -> Self:
-        """The architecture of a configuration of the reference, its sections (data, model, training) merged or not.
+        """Returns the architecture of a configuration of the reference, its sections (data, model, ..) merged or not.
 
         Options that change nothing at inference are accepted. where: what the options were read from. Raises
         OptionsError for names that the reference does not know, missing ones, and values that are not built here.
@@ -84,7 +84,7 @@ class NCSNppConfig:
         for name, value in flat.items():
             if name in _BUILT and value != _BUILT[name]:
                 raise OptionsError(f"{where}: NCSN++ with {name} {value!r} is not supported, only {_BUILT[name]!r}")
-        read = Options(flat, "NCSN++", where)
+        read = NetworkOptions(flat, "NCSN++", where)
         size = read.integer("image_size")
         return cls(
             channels=read.integer("num_channels", 3),
@@ -112,7 +112,7 @@ class FourierFeatures(nn.Module):
         return self
 
     def forward(self, label: Tensor) -> Tensor:
-        """label: (B,), positive; result: (B, 2 width), float32."""
+        """Takes label: (B,), positive; result: (B, 2 width), float32."""
         phase = label.float().log()[:, None] * self.W * 2.0 * math.pi
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
@@ -126,7 +126,7 @@ class NIN(nn.Module):
         self.b = nn.Parameter(torch.zeros(out_width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in); result: (..., out)."""
+        """Takes x: (..., in); result: (..., out)."""
         return functional.linear(x, self.W.T, self.b)
 
 
@@ -153,7 +153,7 @@ class ResBlock(nn.Module):
             self.Conv_2 = None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x: (B, C, H, W); emb: (B, emb_width), activated. x is left as it was."""
+        """Takes x: (B, C, H, W); emb: (B, emb_width), activated. x is left as it was."""
         h = self.act(self.GroupNorm_0(x))
         h = self.Conv_0(h if self.resample is None else self.resample(h))
         h = h.add_(self.Dense_0(emb)[:, :, None, None])
@@ -161,7 +161,10 @@ class ResBlock(nn.Module):
         return _mean_power(self._skip(x), h)
 
     def _skip(self, x: Tensor) -> Tensor:
-        """Conv_2(resample(x)). Both are linear: the 1 x 1 convolution comes before enlarging, on a quarter of it."""
+        """Returns Conv_2(resample(x)).
+
+        Both are linear: the 1 x 1 convolution comes before enlarging, on a quarter of it.
+        """
         if self.Conv_2 is None:
             return x
         if self.resample is fir_up:
@@ -179,7 +182,7 @@ class Attention(nn.Module):
         self.NIN_0, self.NIN_1, self.NIN_2, self.NIN_3 = (NIN(width, width) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W); result: the same shape."""
+        """Takes x: (B, C, H, W); result: the same shape."""
         pixels = self.GroupNorm_0(x).permute(0, 2, 3, 1).flatten(1, 2)[:, None]  # (B, 1, H W, C)
         mixed = functional.scaled_dot_product_attention(self.NIN_0(pixels), self.NIN_1(pixels), self.NIN_2(pixels))
         out = self.NIN_3(mixed)[:, 0].unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
@@ -194,7 +197,7 @@ class Combine(nn.Module):
         self.Conv_0 = nn.Conv2d(channels, width, 1)
 
     def forward(self, pyramid: Tensor, h: Tensor) -> Tensor:
-        """pyramid: (B, channels, H, W); h: (B, C, H, W)."""
+        """Takes pyramid: (B, channels, H, W); h: (B, C, H, W)."""
         y: Tensor = self.Conv_0(pyramid)
         return y.add_(h)
 
@@ -209,7 +212,7 @@ class NCSNpp(nn.Module):
         self.all_modules = nn.ModuleList(_modules(config))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """The velocity, (B, channels, H, W), in x's dtype.
+        """Returns the velocity, (B, channels, H, W), in x's dtype.
 
         x: (B, channels, H, W), H and W divisible by `multiple`; label: (B,), 999 s, s >= 1e-3 (the features are of
         its logarithm, the output is divided by it). Raises ValueError for other sizes.
@@ -231,7 +234,10 @@ class NCSNpp(nn.Module):
     def _encode(
         self, modules: Iterator[nn.Module], pyramid: Tensor, h: Tensor, emb: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """(the coarsest features, all skips): residual blocks, then a smaller image of h with the smaller input."""
+        """Returns (the coarsest features, all skips).
+
+        Residual blocks, then a smaller image of h with the smaller input.
+        """
         skips, last = [h], len(self.config.multipliers) - 1
         for level in range(last + 1):
             for _ in range(self.config.num_res_blocks):
@@ -247,7 +253,7 @@ class NCSNpp(nn.Module):
         return h, skips
 
     def _decode(self, modules: Iterator[nn.Module], h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """The sum over resolutions of conv(silu(norm(h))), each enlarged to the next."""
+        """Returns the sum over resolutions of conv(silu(norm(h))), each enlarged to the next."""
         pyramid: Tensor | None = None
         for level in reversed(range(len(self.config.multipliers))):
             for _ in range(self.config.num_res_blocks + 1):
@@ -265,7 +271,7 @@ class NCSNpp(nn.Module):
 
 
 def _modules(config: NCSNppConfig) -> Iterator[nn.Module]:
-    """The network's layers in the order of their published numbers."""
+    """Yields the network's layers in the order of their published numbers."""
     width, emb = config.base_width, 4 * config.base_width
     widths = [width * m for m in config.multipliers]
     yield FourierFeatures(width)
@@ -298,14 +304,14 @@ def _modules(config: NCSNppConfig) -> Iterator[nn.Module]:
 
 
 def _next(modules: Iterator[nn.Module], kind: type[nn.Module]) -> nn.Module:
-    """The next layer, which the constructor made of this kind."""
+    """Returns the next layer, which the constructor made of this kind."""
     module = next(modules)
     assert isinstance(module, kind)
     return module
 
 
 def _run(module: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-    """A residual block with the time embedding, or an attention without."""
+    """Returns a residual block with the time embedding, or an attention without."""
     y: Tensor = module(h, emb) if isinstance(module, ResBlock) else module(h)
     return y
 
@@ -315,24 +321,27 @@ def _group_norm(width: int) -> GroupNorm:
 
 
 def _mean_power(x: Tensor, h: Tensor) -> Tensor:
-    """(x + h) / sqrt(2): the sum of two with the power of one. Overwrites h unless gradients are recorded."""
+    """Returns (x + h) / sqrt(2): the sum of two with the power of one. Overwrites h unless gradients are recorded."""
     if torch.is_grad_enabled():
         return (x + h) * math.sqrt(0.5)
     return h.add_(x).mul_(math.sqrt(0.5))
 
 
 def fir_down(x: Tensor) -> Tensor:
-    """x filtered with [1, 3, 3, 1] / 8 both ways, zeros outside, every other pixel. (B, C, H, W) -> (.., H/2, W/2)."""
+    """Returns x filtered with [1, 3, 3, 1] / 8 both ways, zeros outside, every other pixel.
+
+    (B, C, H, W) -> (.., H/2, W/2).
+    """
     return functional.conv2d(x, _fir_kernel(x, 8.0), stride=2, padding=1, groups=x.shape[1])
 
 
 def fir_up(x: Tensor) -> Tensor:
-    """x twice as large, zeros between the pixels and outside, filtered with [1, 3, 3, 1] / 4 both ways."""
+    """Returns x twice as large, zeros between the pixels and outside, filtered with [1, 3, 3, 1] / 4 both ways."""
     return functional.conv_transpose2d(x, _fir_kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
 
 
 def _fir_kernel(x: Tensor, divisor: float) -> Tensor:
-    """The filter for each channel of x, (C, 1, 4, 4); exact in every floating-point type.
+    """Returns the filter for each channel of x, (C, 1, 4, 4); exact in every floating-point type.
 
     Made where it is used (a buffer would be in the way of the meta device, a constant copied from the host of a GPU).
     """

@@ -16,7 +16,7 @@ _REQUIRED = object()
 
 
 @dataclass(frozen=True)
-class Options:
+class NetworkOptions:
     """Options of a network, from TOML or JSON. kind: the network's name; where: what they were read from."""
 
     values: Mapping[str, object]
@@ -30,28 +30,28 @@ class Options:
         raise OptionsError(f"{self.where}: the {self.kind} option {name} is {shown}; it must be {what}")
 
     def integer(self, name: str, default: object = _REQUIRED, most: int = MAX_WIDTH) -> int:
-        """A whole number from 1 on; -1 stands for none where the reference has it so. Raises OptionsError."""
+        """Returns a whole number from 1 on; -1 stands for none where the reference has it so. Raises OptionsError."""
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or (not 1 <= value <= most and value != default):
             self.refuse(name, f"a whole number from 1 to {most}")
         return value
 
     def boolean(self, name: str, *, default: bool = False) -> bool:
-        """true or false. Raises OptionsError."""
+        """Returns true or false. Raises OptionsError."""
         value = self._value(name, default)
         if not isinstance(value, bool):
             self.refuse(name, "true or false")
         return value
 
     def integers(self, name: str, default: object = _REQUIRED) -> list[int]:
-        """Whole numbers, at least 1: a list, or a text with commas. Raises OptionsError."""
+        """Returns whole numbers, at least 1: a list, or a text with commas. Raises OptionsError."""
         numbers = self.numbers(name, default)
         if any(number != int(number) for number in numbers):
             self.refuse(name, "whole numbers, as 32,16,8")
         return [int(number) for number in numbers]
 
     def numbers(self, name: str, default: object = _REQUIRED) -> list[float]:
-        """Positive numbers: a list, or a text with commas. Raises OptionsError."""
+        """Returns positive numbers: a list, or a text with commas. Raises OptionsError."""
         value = self._value(name, default)
         parts = value.split(",") if isinstance(value, str) else value
         try:

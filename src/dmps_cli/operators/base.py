@@ -88,11 +88,11 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
-        """The noiseless measurement. x: (B, *in_shape); result: (B, *out_shape)."""
+        """Returns the noiseless measurement. x: (B, *in_shape); result: (B, *out_shape)."""
 
     @abstractmethod
     def At(self, y: Tensor) -> Tensor:
-        """The transpose of A. y: (B, *out_shape); result: (B, *in_shape)."""
+        """Returns the transpose of A. y: (B, *out_shape); result: (B, *in_shape)."""
 
     @cached_property
     def norm(self) -> float:
@@ -129,19 +129,20 @@ class LinearOperator(ABC):
         return type(self).solve is LinearOperator.solve
 
     def gram(self, r: Tensor) -> Tensor:
-        """A A^T r. r: (B, *out_shape); result: like r."""
+        """Returns A A^T r. r: (B, *out_shape); result: like r."""
         return self.A(self.At(r))
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """M r, M symmetric, positive definite, near (noise_var I + scale A A^T)^-1; the identity where none is known.
+        """Returns M r, M symmetric, positive definite, near (noise_var I + scale A A^T)^-1.
+
+        The identity where none is known.
 
         r: (B, *out_shape); result: like r. For iterations that solve with that matrix.
         """
-        del noise_var, scale
         return r
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """(noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.
+        """Returns (noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.
 
         r: (B, *out_shape). noise_var, scale >= 0, not both 0. At noise_var = 0 the pseudo-inverse
         is meant. Raises ConvergenceError if the iteration stops short of its tolerance.
@@ -159,7 +160,7 @@ class LinearOperator(ABC):
             raise ConvergenceError("no picture gives this measurement exactly; give its noise with --sigma") from exc
 
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm cut.
+        """Returns A^+ y, the least-squares x of least norm, singular values below PINV_RCOND norm cut.
 
         The default damps instead: A^T (A A^T + (d norm)^2 I)^-1 y, d = PINV_DAMPING of the dtype.
         y: (B, *out_shape); result: (B, *in_shape).
@@ -178,7 +179,7 @@ class LinearOperator(ABC):
         return residual_to_image
 
     def picture(self, x: Tensor) -> Tensor:
-        """What is shown, scored and written of x: all of it, or the part within the frame. x: (.., H, W)."""
+        """Returns what is shown, scored and written of x: all of it, or the part within the frame. x: (.., H, W)."""
         if self.frame is None:
             return x
         left, top, width, height = self.frame
@@ -192,11 +193,11 @@ class LinearOperator(ABC):
         return self.frame[3], self.frame[2]
 
     def to_image(self, y: Tensor) -> Tensor:
-        """y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""
+        """Returns y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""
         return y
 
     def from_image(self, image: Tensor) -> Tensor:
-        """The measurement that a degraded picture shows: the inverse of `to_image` up to 8-bit rounding.
+        """Returns the measurement that a degraded picture shows: the inverse of `to_image` up to 8-bit rounding.
 
         image: (B, 1 or 3, h, w). Raises InputError where a picture cannot hold the measurement.
         """
@@ -221,19 +222,19 @@ class SpectralOperator(LinearOperator):
 
     @abstractmethod
     def Vt(self, x: Tensor) -> Tensor:
-        """Coefficients V^T x on the measured modes. x: (B, *in_shape); result: (B, *spectrum)."""
+        """Returns the coefficients V^T x on the measured modes. x: (B, *in_shape); result: (B, *spectrum)."""
 
     @abstractmethod
     def V(self, c: Tensor) -> Tensor:
-        """V c, the transpose of `Vt`."""
+        """Returns V c, the transpose of `Vt`."""
 
     @abstractmethod
     def Ut(self, y: Tensor) -> Tensor:
-        """Coefficients U^T y. y: (B, *out_shape); result: (B, *spectrum)."""
+        """Returns the coefficients U^T y. y: (B, *out_shape); result: (B, *spectrum)."""
 
     @abstractmethod
     def U(self, c: Tensor) -> Tensor:
-        """U c, the transpose of `Ut`."""
+        """Returns U c, the transpose of `Ut`."""
 
     @cached_property
     def norm(self) -> float:
@@ -241,30 +242,30 @@ class SpectralOperator(LinearOperator):
         return float(self.singulars.max())
 
     def A(self, x: Tensor) -> Tensor:
-        """U S V^T x."""
+        """Returns U S V^T x."""
         return self.U(self.singulars * self.Vt(x))
 
     def At(self, y: Tensor) -> Tensor:
-        """V S U^T y."""
+        """Returns V S U^T y."""
         return self.V(self.singulars * self.Ut(y))
 
     def _divided(self, numerator: Tensor, noise_var: float, scale: float) -> Tensor:
-        """numerator / (noise_var + scale s^2) per mode; at noise_var = 0, modes below PINV_RCOND give 0."""
+        """Returns numerator / (noise_var + scale s^2) per mode; at noise_var = 0, modes below PINV_RCOND give 0."""
         weight = 1.0 / (noise_var + scale * self.singulars**2)
         if noise_var == 0.0:
             weight = torch.where(self.singulars > PINV_RCOND * self.norm, weight, 0.0)
         return numerator * weight
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """(noise_var I + scale A A^T)^-1 r = U (noise_var I + scale S^2)^-1 U^T r."""
+        """Returns (noise_var I + scale A A^T)^-1 r = U (noise_var I + scale S^2)^-1 U^T r."""
         return self.U(self._divided(self.Ut(r), noise_var, scale))
 
     def pinv(self, y: Tensor) -> Tensor:
-        """V S^+ U^T y, singular values below PINV_RCOND norm cut."""
+        """Returns V S^+ U^T y, singular values below PINV_RCOND norm cut."""
         return self.V(self.singulars * self._divided(self.Ut(y), 0.0, 1.0))
 
     def correction(self, y: Tensor) -> Correction:
-        """V S (noise_var I + scale S^2)^-1 (U^T y - S V^T x), with U^T y computed once."""
+        """Returns V S (noise_var I + scale S^2)^-1 (U^T y - S V^T x), with U^T y computed once."""
         yh = self.Ut(y)
 
         def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:

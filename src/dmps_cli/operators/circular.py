@@ -46,30 +46,30 @@ class CircularConvolution(LinearOperator):
         return math.sqrt(float(self.power.max()))
 
     def A(self, x: Tensor) -> Tensor:
-        """F^-1 K F x."""
+        """Returns F^-1 K F x."""
         return self._filtered(x, self.spectrum)
 
     def At(self, y: Tensor) -> Tensor:
-        """F^-1 conj(K) F y."""
+        """Returns F^-1 conj(K) F y."""
         return self._filtered(y, self.spectrum.conj())
 
     def _inverse(self, noise_var: float, scale: float) -> Tensor:
-        """1 / (noise_var + scale |K|^2); at noise_var = 0, frequencies below PINV_RCOND norm give 0."""
+        """Returns 1 / (noise_var + scale |K|^2); at noise_var = 0, frequencies below PINV_RCOND norm give 0."""
         inverse = 1.0 / (noise_var + scale * self.power)
         if noise_var == 0.0:
             inverse = torch.where(self.power > (PINV_RCOND * self.norm) ** 2, inverse, 0.0)
         return inverse
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """F^-1 (noise_var + scale |K|^2)^-1 F r."""
+        """Returns F^-1 (noise_var + scale |K|^2)^-1 F r."""
         return self._filtered(r, self._inverse(noise_var, scale))
 
     def pinv(self, y: Tensor) -> Tensor:
-        """F^-1 conj(K) / |K|^2 F y, frequencies below PINV_RCOND norm cut."""
+        """Returns F^-1 conj(K) / |K|^2 F y, frequencies below PINV_RCOND norm cut."""
         return self._filtered(y, self.spectrum.conj() * self._inverse(0.0, 1.0))
 
     def correction(self, y: Tensor) -> Correction:
-        """F^-1 (noise_var + scale |K|^2)^-1 (conj(K) F y - |K|^2 F x), with conj(K) F y computed once."""
+        """Returns F^-1 (noise_var + scale |K|^2)^-1 (conj(K) F y - |K|^2 F x), with conj(K) F y computed once."""
         target = self.spectrum.conj() * torch.fft.rfft2(y)
 
         def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:

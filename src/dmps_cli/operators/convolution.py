@@ -36,7 +36,7 @@ def convolution(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> LinearOperator:
-    """Blur of x, (C, H, W), in the form that its kernel and boundary allow.
+    """Builds the blur of x, (C, H, W), in the form that its kernel and boundary allow.
 
     Separable kernels have the modes of their two factors, any kernel on a periodic picture those of Fourier; the
     others are solved by iteration. Raises InputError for a scene that is smaller than the kernel (`valid`), ValueError
@@ -58,7 +58,7 @@ def convolution(
 
 
 def _norm_of_channel(op: LinearOperator) -> float:
-    """The norm of an operator that does the same to every channel, and takes one alone."""
+    """Returns the norm of an operator that does the same to every channel, and takes one alone."""
     start = 1.0 + torch.rand((1, 1, *op.out_shape[1:]), generator=torch.Generator().manual_seed(0))
     rtol = 1e-9 if op.dtype == torch.float64 else 1e-6
     return math.sqrt(largest_eigenvalue(op.gram, start.to(op.device, op.dtype), rtol=rtol))
@@ -81,7 +81,7 @@ class ValidConvolution(LinearOperator):
         self.power = (spectrum.abs() ** 2).to(device, dtype)
 
     def _filtered(self, image: Tensor, factor: Tensor, shape: Shape) -> Tensor:
-        """F^-1 factor F of an image filled up with zeros to the grid, its first rows and columns."""
+        """Returns F^-1 factor F of an image filled up with zeros to the grid, its first rows and columns."""
         filtered: Tensor = torch.fft.irfft2(factor * torch.fft.rfft2(image, s=self.grid), s=self.grid)
         return filtered[..., : shape[1], : shape[2]]
 
@@ -91,19 +91,19 @@ class ValidConvolution(LinearOperator):
         return _norm_of_channel(self)
 
     def A(self, x: Tensor) -> Tensor:
-        """Crop F^-1 K F x."""
+        """Returns crop F^-1 K F x."""
         return self._filtered(x, self.spectrum, self.out_shape)
 
     def At(self, y: Tensor) -> Tensor:
-        """F^-1 conj(K) F pad y."""
+        """Returns F^-1 conj(K) F pad y."""
         return self._filtered(y, self.spectrum.conj(), self.in_shape)
 
     def gram(self, r: Tensor) -> Tensor:
-        """Crop F^-1 |K|^2 F pad r."""
+        """Returns crop F^-1 |K|^2 F pad r."""
         return self._filtered(r, self.power, self.out_shape)
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """Crop F^-1 (noise_var + scale |K|^2)^-1 F pad r: the inverse on the grid, as if y were all of it."""
+        """Returns crop F^-1 (noise_var + scale |K|^2)^-1 F pad r: the inverse on the grid, as if y were all of it."""
         power = self.power.clamp_min(POWER_FLOOR * float(self.power.max()))
         return self._filtered(r, 1.0 / (noise_var + scale * power), self.out_shape)
 
@@ -123,11 +123,11 @@ class BorderedConvolution(LinearOperator):
         self.rows, self.cols = (_Margin(n, length, border, dtype, device) for n, length in ((H, kh), (W, kw)))
 
     def _extended(self, x: Tensor) -> Tensor:
-        """E x, the canvas."""
+        """Returns E x, the canvas."""
         return self.rows.extended(self.cols.extended(x.mT).mT)
 
     def _folded(self, canvas: Tensor) -> Tensor:
-        """E^T of a canvas."""
+        """Returns E^T of a canvas."""
         return self.cols.folded(self.rows.folded(canvas).mT).mT
 
     @cached_property
@@ -136,15 +136,15 @@ class BorderedConvolution(LinearOperator):
         return _norm_of_channel(self)
 
     def A(self, x: Tensor) -> Tensor:
-        """A_valid E x."""
+        """Returns A_valid E x."""
         return self.inner.A(self._extended(x))
 
     def At(self, y: Tensor) -> Tensor:
-        """E^T A_valid^T y."""
+        """Returns E^T A_valid^T y."""
         return self._folded(self.inner.At(y))
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """That of the valid convolution: they differ near the border alone."""
+        """Returns that of the valid convolution: they differ near the border alone."""
         return self.inner.precondition(r, noise_var, scale)
 
 
@@ -166,14 +166,14 @@ class _Margin:
             self.source = chosen.to(device, dtype)
 
     def extended(self, x: Tensor) -> Tensor:
-        """(.., n + length - 1, w)."""
+        """Returns (.., n + length - 1, w)."""
         if self.source is None:
             return pad(x, (0, 0, self.before, self.after))
         margin = self.source @ x
         return torch.cat([margin[..., : self.before, :], x, margin[..., self.before :, :]], dim=-2)
 
     def folded(self, canvas: Tensor) -> Tensor:
-        """(.., n, w)."""
+        """Returns (.., n, w)."""
         end = self.before + self.n
         picture = canvas[..., self.before : end, :]
         if self.source is None:

@@ -25,11 +25,11 @@ class OfGreyValue(LinearOperator):
         self.pattern, self.frame = inner.pattern, inner.frame
 
     def mean(self, x: Tensor) -> Tensor:
-        """M x, (B, 1, H, W). x: (B, C, H, W)."""
+        """Returns M x, (B, 1, H, W). x: (B, C, H, W)."""
         return x.mean(1, keepdim=True)
 
     def spread(self, m: Tensor) -> Tensor:
-        """C M^T m = M^+ m: the grey value in every channel. m: (B, 1, H, W)."""
+        """Returns C M^T m = M^+ m: the grey value in every channel. m: (B, 1, H, W)."""
         return m.expand(-1, self.channels, -1, -1)
 
     @property
@@ -56,31 +56,31 @@ class OfGreyValue(LinearOperator):
         return self.inner.norm / math.sqrt(self.channels)
 
     def A(self, x: Tensor) -> Tensor:
-        """A M x."""
+        """Returns A M x."""
         return self.inner.A(self.mean(x))
 
     def At(self, y: Tensor) -> Tensor:
-        """M^T A^T y."""
+        """Returns M^T A^T y."""
         return self.spread(self.inner.At(y)) / self.channels
 
     def gram(self, r: Tensor) -> Tensor:
-        """A A^T / C r."""
+        """Returns A A^T / C r."""
         return self.inner.gram(r) / self.channels
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """That of A at scale / C."""
+        """Returns that of A at scale / C."""
         return self.inner.precondition(r, noise_var, scale / self.channels)
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """(noise_var I + scale / C A A^T)^-1 r."""
+        """Returns (noise_var I + scale / C A A^T)^-1 r."""
         return self.inner.solve(r, noise_var, scale / self.channels)
 
     def pinv(self, y: Tensor) -> Tensor:
-        """M^+ A^+ y."""
+        """Returns M^+ A^+ y."""
         return self.spread(self.inner.pinv(y))
 
     def correction(self, y: Tensor) -> Correction:
-        """M^T A^T (noise_var I + scale / C A A^T)^-1 (y - A M x), as A has it."""
+        """Returns M^T A^T (noise_var I + scale / C A A^T)^-1 (y - A M x), as A has it."""
         correct = self.inner.correction(y)
 
         def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
@@ -89,9 +89,9 @@ class OfGreyValue(LinearOperator):
         return residual_to_image
 
     def to_image(self, y: Tensor) -> Tensor:
-        """As A: grey."""
+        """Does as A: grey."""
         return self.inner.to_image(y)
 
     def from_image(self, image: Tensor) -> Tensor:
-        """As A, of a grey picture."""
+        """Does as A, of a grey picture."""
         return self.inner.from_image(image)

@@ -16,7 +16,7 @@ from dmps_cli.operators.pointwise import FlatOperator
 def hadamard_rows(
     in_shape: Shape, ratio: int, *, seed: int, dtype: torch.dtype, device: torch.device | str
 ) -> LinearOperator:
-    """y = H W / ratio random rows of H_n x per channel, H_n the orthonormal Walsh-Hadamard matrix.
+    """Returns y = H W / ratio random rows of H_n x per channel, H_n the orthonormal Walsh-Hadamard matrix.
 
     The pixels of a channel, row by row, are filled up with zeros to n, a power of two. Which rows: the mean (row 0),
     and the first others of a permutation fixed by `seed` (Kawar et al. 2022, DDRM, permute all and may lose the mean).
@@ -40,15 +40,15 @@ class _Rows:
         self.rows, self.n = rows, n
 
     def forward(self, x: Tensor) -> Tensor:
-        """The rows' products with x: (B, C, m)."""
+        """Returns the rows' products with x: (B, C, m)."""
         return walsh_hadamard(x)[..., self.rows]
 
     def spread(self, c: Tensor) -> Tensor:
-        """(B, C, n) with c at the chosen rows, 0 at the others."""
+        """Returns (B, C, n) with c at the chosen rows, 0 at the others."""
         return c.new_zeros((*c.shape[:2], self.n)).index_copy(2, self.rows, c)
 
     def transpose(self, c: Tensor) -> Tensor:
-        """The sum of the rows weighted by c: (B, C, n)."""
+        """Returns the sum of the rows weighted by c: (B, C, n)."""
         return walsh_hadamard(self.spread(c))
 
 
@@ -56,7 +56,7 @@ class _NoPicture(LinearOperator):
     """A measurement that no picture holds."""
 
     def to_image(self, y: Tensor) -> Tensor:
-        """A^T y: not the measurement, but something to look at."""
+        """Returns A^T y: not the measurement, but something to look at."""
         return self.At(y)
 
     def from_image(self, image: Tensor) -> Tensor:
@@ -74,15 +74,15 @@ class HadamardRows(_NoPicture, FlatOperator):
         self.chosen, self.pattern = _Rows(rows, n), rows
 
     def Vt(self, x: Tensor) -> Tensor:
-        """The chosen rows of H_n x."""
+        """Returns the chosen rows of H_n x."""
         return self.chosen.forward(x.flatten(2))
 
     def V(self, c: Tensor) -> Tensor:
-        """The picture with those coefficients, 0 at the others."""
+        """Returns the picture with those coefficients, 0 at the others."""
         return self.chosen.transpose(c).reshape(-1, *self.in_shape)
 
     def correction(self, y: Tensor) -> Correction:
-        """H_n (P^T y - P^T P H_n x) / (noise_var + scale), P the choice of rows: two transforms, no gather."""
+        """Returns H_n (P^T y - P^T P H_n x) / (noise_var + scale), P the choice of rows: two transforms, no gather."""
         spread = self.chosen.spread(y)
         kept = self.chosen.spread(torch.ones_like(y[:1]))
 
@@ -108,9 +108,9 @@ class PaddedHadamardRows(_NoPicture):
         self.num_pixels = in_shape[1] * in_shape[2]
 
     def A(self, x: Tensor) -> Tensor:
-        """Fill up with zeros, transform, choose."""
+        """Fills up with zeros, transforms, chooses."""
         return self.chosen.forward(pad(x.flatten(2), (0, self.chosen.n - self.num_pixels)))
 
     def At(self, y: Tensor) -> Tensor:
-        """Spread, transform, drop what was filled in."""
+        """Spreads, transforms, drops what was filled in."""
         return self.chosen.transpose(y)[..., : self.num_pixels].reshape(-1, *self.in_shape)

@@ -23,12 +23,12 @@ class Inside(LinearOperator):
         self.margins = (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2)  # left, right, top, bottom
 
     def crop(self, x: Tensor) -> Tensor:
-        """The middle, which the operator inside sees. x: (B, *in_shape)."""
+        """Returns the middle, which the operator inside sees. x: (B, *in_shape)."""
         left, right, top, bottom = self.margins
         return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
     def fill(self, x: Tensor) -> Tensor:
-        """The transpose of `crop`: zeros around."""
+        """Returns the transpose of `crop`: zeros around."""
         return pad(x, self.margins)
 
     @property
@@ -45,43 +45,43 @@ class Inside(LinearOperator):
         return replace(inner, Vt=lambda x: inner.Vt(self.crop(x)), V=lambda c: self.fill(inner.V(c)))
 
     def A(self, x: Tensor) -> Tensor:
-        """A of the middle."""
+        """Returns A of the middle."""
         return self.inner.A(self.crop(x))
 
     def At(self, y: Tensor) -> Tensor:
-        """A^T y in the middle, zeros around."""
+        """Returns A^T y in the middle, zeros around."""
         return self.fill(self.inner.At(y))
 
     @property
     def is_iterated(self) -> bool:
-        """As inside."""
+        """Does as inside."""
         return self.inner.is_iterated
 
     def gram(self, r: Tensor) -> Tensor:
-        """As inside."""
+        """Does as inside."""
         return self.inner.gram(r)
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """As inside."""
+        """Does as inside."""
         return self.inner.precondition(r, noise_var, scale)
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """As inside: A A^T is the same."""
+        """Does as inside: A A^T is the same."""
         return self.inner.solve(r, noise_var, scale)
 
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y in the middle, zeros around."""
+        """Returns A^+ y in the middle, zeros around."""
         return self.fill(self.inner.pinv(y))
 
     def correction(self, y: Tensor) -> Correction:
-        """That of the operator inside, on the middle."""
+        """Returns that of the operator inside, on the middle."""
         correct = self.inner.correction(y)
         return lambda x, noise_var, scale: self.fill(correct(self.crop(x), noise_var, scale))
 
     def to_image(self, y: Tensor) -> Tensor:
-        """As inside."""
+        """Does as inside."""
         return self.inner.to_image(y)
 
     def from_image(self, image: Tensor) -> Tensor:
-        """As inside."""
+        """Does as inside."""
         return self.inner.from_image(image)

@@ -55,7 +55,7 @@ class Kernel:
 
 
 def factored(values: Tensor) -> Kernel:
-    """The kernel of any values (kh, kw), not all 0, by its factors where it has some (RANK_ONE).
+    """Returns the kernel of any values (kh, kw), not all 0, by its factors where it has some (RANK_ONE).
 
     A table of rank 1 is its column through any value times its row through it, divided by the value.
     """
@@ -70,17 +70,17 @@ def factored(values: Tensor) -> Kernel:
 
 
 def uniform_taps(width: int) -> list[float]:
-    """`width` taps of 1 / width."""
+    """Returns `width` taps of 1 / width."""
     return [1.0 / width] * width
 
 
 def gaussian_width(std: float) -> int:
-    """Taps that reach to five standard deviations on both sides: 31 at std 3, as in the authors' code."""
+    """Returns the taps that reach to five standard deviations on both sides: 31 at std 3, as in the authors' code."""
     return 2 * math.ceil(5 * std) + 1
 
 
 def gaussian_taps(std: float, num_taps: int) -> list[float]:
-    """`num_taps` samples of exp(-d^2 / (2 std^2)), d = 0 at tap num_taps // 2, summing to 1."""
+    """Returns `num_taps` samples of exp(-d^2 / (2 std^2)), d = 0 at tap num_taps // 2, summing to 1."""
     half = num_taps // 2
     taps = [math.exp(-0.5 * (d / std) ** 2) for d in range(-half, num_taps - half)]
     total = sum(taps)
@@ -88,7 +88,7 @@ def gaussian_taps(std: float, num_taps: int) -> list[float]:
 
 
 def line(length: float, angle: float) -> Kernel:
-    """Motion over `length` px in direction `angle`, summing to 1, both sides odd; horizontally, equal taps.
+    """Builds motion over `length` px in direction `angle`, summing to 1, both sides odd; horizontally, equal taps.
 
     A pixel weighs 1 - d, d its distance from the segment of `length` - 1 px around the centre, where that is below 1,
     as in fspecial('motion', length, angle) of MATLAB. angle: degrees, counter-clockwise from horizontal.
@@ -105,7 +105,7 @@ def line(length: float, angle: float) -> Kernel:
 
 
 def disc(radius: float) -> Kernel:
-    """A lens out of focus: each pixel by the share of its area within the disc of `radius` px, summing to 1.
+    """Returns a lens out of focus: each pixel by the share of its area within the disc of `radius` px, summing to 1.
 
     Exact along the vertical axis, by the midpoint rule along the horizontal one.
     """
@@ -121,13 +121,13 @@ def disc(radius: float) -> Kernel:
 
 
 def _trimmed(kernel: Tensor) -> Tensor:
-    """The kernel without the rows and columns around it that rounding alone fills, as many on opposite sides."""
+    """Returns the kernel without rows and columns that rounding alone fills, as many on opposite sides."""
     kernel = torch.where(kernel.abs() > 1e-12 * kernel.abs().max(), kernel, 0.0)
     rows, cols = (_margin(kernel.abs().sum(axis)) for axis in (1, 0))
     return kernel[rows : kernel.shape[0] - rows, cols : kernel.shape[1] - cols]
 
 
 def _margin(profile: Tensor) -> int:
-    """How many zeros there are at both ends."""
+    """Returns how many zeros there are at both ends."""
     filled = profile.nonzero()[:, 0]
     return min(int(filled[0]), len(profile) - 1 - int(filled[-1]))

@@ -30,19 +30,19 @@ class FlatOperator(SpectralOperator):
         self.singulars = torch.full((), s, dtype=dtype, device=device).expand(self.out_shape)
 
     def Ut(self, y: Tensor) -> Tensor:
-        """U is the identity."""
+        """Returns its argument: U is the identity."""
         return y
 
     def U(self, c: Tensor) -> Tensor:
-        """U is the identity."""
+        """Returns its argument: U is the identity."""
         return c
 
     def A(self, x: Tensor) -> Tensor:
-        """The product s V^T x."""
+        """Returns the product s V^T x."""
         return self.s * self.Vt(x)
 
     def At(self, y: Tensor) -> Tensor:
-        """The product s V y."""
+        """Returns the product s V y."""
         return self.V(self.s * y)
 
     def _divided(self, numerator: Tensor, noise_var: float, scale: float) -> Tensor:
@@ -56,11 +56,11 @@ class Identity(FlatOperator):
         super().__init__(in_shape, in_shape, 1.0, dtype, device)
 
     def Vt(self, x: Tensor) -> Tensor:
-        """V is the identity."""
+        """Returns its argument: V is the identity."""
         return x
 
     def V(self, c: Tensor) -> Tensor:
-        """V is the identity."""
+        """Returns its argument: V is the identity."""
         return c
 
 
@@ -88,15 +88,18 @@ class ChannelMean(FlatOperator):
         self.unit = torch.tensor([v / norm for v in w], dtype=dtype, device=device)[:, None, None]
 
     def Vt(self, x: Tensor) -> Tensor:
-        """Sum over c of w_c / ||w|| x_c."""
+        """Returns the sum over c of w_c / ||w|| x_c."""
         return (self.unit * x).sum(1, keepdim=True)
 
     def V(self, c: Tensor) -> Tensor:
-        """The product w / ||w|| c."""
+        """Returns the product w / ||w|| c."""
         return self.unit * c
 
     def from_image(self, image: Tensor) -> Tensor:
-        """A grey picture's one channel, also if it comes as RGB; of a colour picture its grey value by the weights."""
+        """Returns a grey picture's one channel, also if it comes as RGB.
+
+        Of a colour picture its grey value by the weights.
+        """
         grey = image[:, :1]
         return grey if torch.equal(image, grey.expand_as(image)) else self.A(image)
 
@@ -125,11 +128,11 @@ class Mask(FlatOperator):
         return self.index.expand(*like.shape[:2], -1)
 
     def Vt(self, x: Tensor) -> Tensor:
-        """The kept pixels. x: (B, C, H, W); result: (B, C, K)."""
+        """Returns the kept pixels. x: (B, C, H, W); result: (B, C, K)."""
         return x.flatten(2).gather(2, self._expanded(x))
 
     def V(self, c: Tensor) -> Tensor:
-        """The picture with 0 at removed pixels."""
+        """Returns the picture with 0 at removed pixels."""
         return self._filled(c, 0.0)
 
     def _filled(self, c: Tensor, value: float) -> Tensor:
@@ -137,7 +140,7 @@ class Mask(FlatOperator):
         return picture.scatter(2, self._expanded(c), c).reshape(-1, *self.in_shape)
 
     def correction(self, y: Tensor) -> Correction:
-        """(A^T y - A^T A x) / (noise_var + scale): in the loop a product with the mask, and no gather."""
+        """Returns (A^T y - A^T A x) / (noise_var + scale): in the loop a product with the mask, and no gather."""
         yt, kept = self.At(y), self.keep.to(self.dtype)
 
         def residual_to_image(x: Tensor, noise_var: float, scale: float) -> Tensor:
@@ -146,11 +149,11 @@ class Mask(FlatOperator):
         return residual_to_image
 
     def to_image(self, y: Tensor) -> Tensor:
-        """The picture with removed pixels black."""
+        """Returns the picture with removed pixels black."""
         return self._filled(y, REMOVED)
 
     def from_image(self, image: Tensor) -> Tensor:
-        """The kept pixels of a picture, whatever it shows elsewhere. Raises InputError for another size."""
+        """Returns the kept pixels of a picture, whatever it shows elsewhere. Raises InputError for another size."""
         if tuple(image.shape[1:]) != self.in_shape:
             raise InputError(
                 f"the picture has (channels, height, width) {tuple(image.shape[1:])}, the mask is for {self.in_shape}"
@@ -159,7 +162,7 @@ class Mask(FlatOperator):
 
 
 def random_keep(shape: tuple[int, int], fraction: float, seed: int) -> Tensor:
-    """(H, W) of bool, False at round(fraction H W) random pixels, the same on every device."""
+    """Returns (H, W) of bool, False at round(fraction H W) random pixels, the same on every device."""
     H, W = shape
     keep = np.ones(H * W, dtype=bool)
     keep[np.random.default_rng(seed).permutation(H * W)[: round(fraction * H * W)]] = False
@@ -167,7 +170,7 @@ def random_keep(shape: tuple[int, int], fraction: float, seed: int) -> Tensor:
 
 
 def outside_box(shape: tuple[int, int], box: Sequence[int]) -> Tensor:
-    """(H, W) of bool, False inside the box (x, y, width, height) in pixels from the top left.
+    """Returns (H, W) of bool, False inside the box (x, y, width, height) in pixels from the top left.
 
     Raises InputError if the box does not lie within the picture.
     """

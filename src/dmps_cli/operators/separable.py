@@ -70,42 +70,42 @@ class Separable(SpectralOperator):
         return torch.outer(first.s, second.s).to(self.device, self.dtype).expand(self.in_shape[0], -1, -1)
 
     def A(self, x: Tensor) -> Tensor:
-        """K1 x K2^T: half the products of U S V^T x."""
+        """Returns K1 x K2^T: half the products of U S V^T x."""
         return along_both_axes(self.K1, x, self.K2.T)
 
     def At(self, y: Tensor) -> Tensor:
-        """K1^T y K2."""
+        """Returns K1^T y K2."""
         return along_both_axes(self.K1.T, y, self.K2)
 
     def Vt(self, x: Tensor) -> Tensor:
-        """V1^T x V2."""
+        """Returns V1^T x V2."""
         _, V1, _, V2 = self._vectors
         return along_both_axes(V1.T, x, V2)
 
     def V(self, c: Tensor) -> Tensor:
-        """V1 c V2^T."""
+        """Returns V1 c V2^T."""
         _, V1, _, V2 = self._vectors
         return along_both_axes(V1, c, V2.T)
 
     def Ut(self, y: Tensor) -> Tensor:
-        """U1^T y U2."""
+        """Returns U1^T y U2."""
         U1, _, U2, _ = self._vectors
         return along_both_axes(U1.T, y, U2)
 
     def U(self, c: Tensor) -> Tensor:
-        """U1 c U2^T."""
+        """Returns U1 c U2^T."""
         U1, _, U2, _ = self._vectors
         return along_both_axes(U1, c, U2.T)
 
 
 def _without_small(K: Tensor, svd_cutoff: float) -> Tensor:
-    """K with its singular values below the cutoff set to zero."""
+    """Returns K with its singular values below the cutoff set to zero."""
     svd = matrix_svd(K)
     return svd._replace(s=torch.where(svd.s < svd_cutoff, 0.0, svd.s)).matrix()
 
 
 def bicubic_taps(scale: int) -> list[float]:
-    """The 4 f taps of anti-aliased bicubic decimation by f, a = -0.5, summing to 1.
+    """Returns the 4 f taps of anti-aliased bicubic decimation by f, a = -0.5, summing to 1.
 
     bicubic((q - 2 f + 0.5) / f), q = 0 .. 4 f - 1, for even f; for odd f, whose centre is a pixel, 1 for 0.5.
     """
@@ -123,7 +123,7 @@ def bicubic_taps(scale: int) -> list[float]:
 
 
 def decimation_matrix(size: int, scale: int) -> Tensor:
-    """(size / scale, size), float64: bicubic decimation along one axis.
+    """Returns (size / scale, size), float64: bicubic decimation along one axis.
 
     Tap q of output k sits at k f + (f - 1) // 2 + 1 - 2 f + q; beyond the border the picture is reflected, edge pixel
     repeated.
@@ -134,12 +134,12 @@ def decimation_matrix(size: int, scale: int) -> Tensor:
 
 
 def averaging_matrix(size: int, scale: int) -> Tensor:
-    """(size / scale, size), float64: the mean of blocks of `scale` pixels."""
+    """Returns (size / scale, size), float64: the mean of blocks of `scale` pixels."""
     return torch.eye(size // scale, dtype=torch.float64).repeat_interleave(scale, dim=1) / scale
 
 
 def blur_matrix(size: int, taps: Sequence[float], boundary: Boundary) -> Tensor:
-    """(size, size), float64: K[i, i - d] = taps[d + L // 2], not renormalised at a zero boundary.
+    """Returns (size, size), float64: K[i, i - d] = taps[d + L // 2], not renormalised at a zero boundary.
 
     valid: (size - L + 1, size), the rows for which no tap lies beyond the border: K[i, i + q] = taps[L - 1 - q].
     """
@@ -149,7 +149,7 @@ def blur_matrix(size: int, taps: Sequence[float], boundary: Boundary) -> Tensor:
 
 
 def border_columns(positions: Tensor, size: int, boundary: Boundary) -> Tensor:
-    """Where on 0 .. size - 1 the pixel at each position stands, beyond the border too, at a boundary that has one."""
+    """Returns where on 0 .. size - 1 the pixel at each position stands, beyond the border too, where there is one."""
     if boundary == "circular":
         return positions % size
     if boundary == "reflect":  # half-sample: -1 -> 0, size -> size - 1, again and again for long kernels
@@ -159,7 +159,7 @@ def border_columns(positions: Tensor, size: int, boundary: Boundary) -> Tensor:
 
 
 def _placed(positions: Tensor, taps: Sequence[float], size: int, boundary: Boundary) -> Tensor:
-    """The matrix with taps[q] added at column positions[k, q] of row k, columns beyond the border as it says."""
+    """Returns the matrix with taps[q] added at column positions[k, q] of row k, beyond the border as it says."""
     weights = torch.tensor(list(taps), dtype=torch.float64).expand(positions.shape)
     if boundary == "zero":
         weights = torch.where((positions < 0) | (positions >= size), 0.0, weights)
@@ -176,7 +176,10 @@ def _along_axes(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Separable:
-    """The operator of two matrix families; cols = None: the same along both axes, built once for a square picture."""
+    """Returns the operator of two matrix families.
+
+    cols = None: the same along both axes, built once for a square picture.
+    """
     channels, H, W = in_shape
     K1 = rows(H)
     K2 = K1 if cols is None and H == W else (cols or rows)(W)
@@ -186,14 +189,17 @@ def _along_axes(
 def bicubic_decimation(
     in_shape: Shape, scale: int, *, svd_cutoff: float = 0.0, dtype: torch.dtype, device: torch.device | str
 ) -> Separable:
-    """Bicubic (a = -0.5) anti-aliased decimation by `scale`, half-sample reflection. H, W: multiples of it."""
+    """Builds bicubic (a = -0.5) anti-aliased decimation by `scale`, half-sample reflection.
+
+    H, W: multiples of it.
+    """
     return _along_axes(
         in_shape, lambda n: decimation_matrix(n, scale), svd_cutoff=svd_cutoff, dtype=dtype, device=device
     )
 
 
 def average_pooling(in_shape: Shape, scale: int, *, dtype: torch.dtype, device: torch.device | str) -> Separable:
-    """The mean of blocks of scale x scale pixels. H, W: multiples of it."""
+    """Returns the mean of blocks of scale x scale pixels. H, W: multiples of it."""
     return _along_axes(in_shape, lambda n: averaging_matrix(n, scale), svd_cutoff=0.0, dtype=dtype, device=device)
 
 
@@ -207,7 +213,7 @@ def separable_blur(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Separable:
-    """Convolution with row_taps along the vertical axis and col_taps along the horizontal one.
+    """Builds convolution with row_taps along the vertical axis and col_taps along the horizontal one.
 
     in_shape: of x; at a valid boundary the canvas, of which y shows the frame (operators.convolution).
     """

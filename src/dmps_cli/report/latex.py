@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from dmps_cli.metrics.table import METRICS
-from dmps_cli.report.tables import CELL_NOTE, Row, full_text, has_intervals, heading, is_numeric, ranks, shown_columns
+from dmps_cli.report.tables import (
+    CELL_NOTE,
+    TableRow,
+    full_text,
+    has_intervals,
+    heading,
+    is_numeric,
+    ranks,
+    shown_columns,
+)
 from dmps_cli.text import stripped
 
 _SPECIAL = str.maketrans(
@@ -25,18 +34,18 @@ _SPECIAL = str.maketrans(
 
 
 def escaped(text: str) -> str:
-    """The text as LaTeX prints it; letters beyond ASCII as they are (UTF-8 is LaTeX's default since 2018)."""
+    """Returns the text as LaTeX prints it; letters beyond ASCII as they are (UTF-8 is LaTeX's default since 2018)."""
     return stripped(text).translate(_SPECIAL)
 
 
 def latex(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     *,
     best_within: Sequence[str] | None = None,
     rules_between: str = "task",
     notes: Sequence[str] = (),
 ) -> str:
-    r"""A tabular with booktabs' rules, to be \input; the best (see `ranks`) bold, the second underlined.
+    r"""Returns a tabular with booktabs' rules, to be \input; the best (see `ranks`) bold, the second underlined.
 
     rules_between: a column at whose changes a rule is drawn. notes: sentences under the table (protocol, footnotes).
     """

@@ -14,7 +14,7 @@ from dmps_cli.report.sheets import Case, case_columns, case_shots
 from dmps_cli.report.tables import (
     CELL_NOTE,
     WITHIN,
-    Row,
+    TableRow,
     arrow_heading,
     full_text,
     has_intervals,
@@ -71,7 +71,7 @@ class Section:
     """A table of rows (of `summaries`, with the paper's beside them or not) under a heading; ranked within columns."""
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     within: Sequence[str] = WITHIN
 
 
@@ -85,7 +85,7 @@ def html_page(
     facts: Mapping[str, Any] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> str:
-    """The page as text, to be written in UTF-8.
+    """Returns the page as text, to be written in UTF-8.
 
     notes: sentences under the tables, the protocol first. cases: pictures, a table of them per task. facts: the run's
     configuration, shown as JSON. max_bytes: of all pictures; they are reduced to fit, and the last of each task are
@@ -121,7 +121,7 @@ def html_page(
 
 
 def _safe(text: str) -> str:
-    """Escaped, without what a terminal would obey; bytes of a name that are no UTF-8 as a replacement character."""
+    """Returns it escaped, without what a terminal would obey; bytes that are no UTF-8 as a replacement character."""
     return escape(stripped(text).encode("utf-8", "replace").decode("utf-8"))
 
 
@@ -143,8 +143,8 @@ def _section(section: Section) -> Iterator[str]:
         yield f'<p class="note">{_safe("; ".join(legend))}</p>'
 
 
-def _legend(rows: Sequence[Row], given: Set[int]) -> list[str]:
-    """How the cells are read. given: the ranks that are marked."""
+def _legend(rows: Sequence[TableRow], given: Set[int]) -> list[str]:
+    """Returns how the cells are read. given: the ranks that are marked."""
     names = {1: "bold: the best", 2: "underlined: the second best"}
     return [CELL_NOTE] * has_intervals(rows) + [name for rank, name in names.items() if rank in given]
 
@@ -187,7 +187,7 @@ class _Task:
 
 
 def _pictures(cases: Sequence[Case], max_bytes: int) -> list[_Task]:
-    """Every case's pictures as data URIs that fit into max_bytes, by task."""
+    """Returns every case's pictures as data URIs that fit into max_bytes, by task."""
     encoded: list[list[_Shown]] = []
     columns = {
         task: case_columns([case for case in cases if case.task == task])
@@ -212,7 +212,7 @@ def _pictures(cases: Sequence[Case], max_bytes: int) -> list[_Task]:
 
 
 def _fitting(cases: Sequence[Case], encoded: Sequence[Sequence[_Shown]], max_bytes: int) -> set[int]:
-    """Indices of the cases that fit: the first of every task, then the second of every task, and so on."""
+    """Returns the indices of the cases that fit: the first of every task, then the second of every task, and so on."""
     place: dict[str, int] = {}
     order = []
     for index, case in enumerate(cases):
@@ -241,7 +241,7 @@ def _encoded(case: Case, columns: Sequence[str], side: int, quality: int) -> lis
 
 
 def _data_uri(image: Image.Image, side: int, quality: int) -> str:
-    """The picture as JPEG, no side longer than `side` px, in base64."""
+    """Returns the picture as JPEG, no side longer than `side` px, in base64."""
     from PIL import Image
 
     small = image.convert("RGB")
@@ -268,7 +268,10 @@ def _shots(tasks: Sequence[_Task]) -> Iterator[str]:
 
 
 def _zoomable(cell: _Shown, name: str) -> str:
-    """A picture that a click, or the space bar, makes as large as the window: a check box and the style alone."""
+    """Returns a picture that a click, or the space bar, makes as large as the window.
+
+    A check box and the style alone.
+    """
     if cell.uri is None:
         return "no picture"
     picture = f'<label><input type="checkbox" aria-label="enlarge {_safe(name)}"><img src="{cell.uri}" alt=""></label>'

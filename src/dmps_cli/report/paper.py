@@ -13,16 +13,16 @@ from typing import Any
 from dmps_cli.errors import UsageError
 from dmps_cli.methods.choice import as_typed, resolve_sampling
 from dmps_cli.methods.knobs import KNOBS
-from dmps_cli.report.tables import SOURCE, Row, Value, cell_text, grouped
+from dmps_cli.report.tables import SOURCE, TableRow, Value, cell_text, grouped
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import resolve
 
-Scores = tuple[float, float, float]
+PaperScores = tuple[float, float, float]
 PAPER = "paper"  # what --compare takes
 
 
 def is_compared(compare: str | None) -> bool:
-    """Whether --compare asks for the paper's figures. Raises UsageError for anything else it may say."""
+    """Returns whether --compare asks for the paper's figures. Raises UsageError for anything else it may say."""
     if compare not in (None, PAPER):
         raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
     return compare is not None
@@ -41,11 +41,11 @@ class PaperTable:
     sampler: str
     nfe: int
     num_images: int
-    scores: dict[str, dict[str, Scores]]
+    scores: dict[str, dict[str, PaperScores]]
     seconds: dict[str, float]
 
 
-def _by_task(tasks: Sequence[str], **methods: Sequence[Scores]) -> dict[str, dict[str, Scores]]:
+def _by_task(tasks: Sequence[str], **methods: Sequence[PaperScores]) -> dict[str, dict[str, PaperScores]]:
     return {name.replace("_", "-"): dict(zip(tasks, scores, strict=True)) for name, scores in methods.items()}
 
 
@@ -92,7 +92,7 @@ def _sigma(task: str) -> float:
 
 
 def paper_rows(tasks: Sequence[str], samplers: Sequence[str], lpips_net: str) -> list[dict[str, Value]]:
-    """The paper's rows for these tasks and samplers; LPIPS only beside LPIPS of the same network."""
+    """Returns the paper's rows for these tasks and samplers; LPIPS only beside LPIPS of the same network."""
     has_lpips = lpips_net == PAPER_LPIPS_NET
     return [
         {
@@ -116,8 +116,8 @@ def paper_rows(tasks: Sequence[str], samplers: Sequence[str], lpips_net: str) ->
     ]
 
 
-def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
-    """The rows (of `summaries`, by task, sampler, ...), each task followed by the paper's rows for its samplers.
+def beside_paper(rows: Sequence[TableRow], lpips_net: str) -> list[dict[str, Value]]:
+    """Returns the rows (of `summaries`, by task, ...), each task followed by the paper's rows for its samplers.
 
     A column `source` comes first: empty for ours. Columns are those of `rows`; what the paper does not give is None.
     """
@@ -132,14 +132,14 @@ def beside_paper(rows: Sequence[Row], lpips_net: str) -> list[dict[str, Value]]:
 
 
 def paper_notes(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     lpips_net: str,
     channels: int = 3,
     *,
     operators: Mapping[str, Mapping[str, Any]] | None = None,
     side: int | None = None,
 ) -> list[str]:
-    """Footnotes to the rows of `beside_paper`: what the paper has not, and where ours were made otherwise.
+    """Returns footnotes to the rows of `beside_paper`: what the paper has not, and where ours were made otherwise.
 
     operators: the parameters of each task, where they may not be its defaults; side: of our pictures in px, if they
     have one. Rows without a column `source` have no footnotes.
@@ -165,13 +165,13 @@ def paper_notes(
 
 
 def _table(task: str, sampler: str) -> PaperTable | None:
-    """The paper's table that has the task on these levels."""
+    """Returns the paper's table that has the task on these levels."""
     having = (t for t in PAPER_TABLES if t.sampler == sampler and any(task in scores for scores in t.scores.values()))
     return next(having, None)
 
 
-def _absent(ours: Sequence[Row]) -> list[str]:
-    """The tasks that the paper has not; 'deblur on flow levels' for one that it has on others."""
+def _absent(ours: Sequence[TableRow]) -> list[str]:
+    """Returns the tasks that the paper has not; 'deblur on flow levels' for one that it has on others."""
     absent = []
     for key, _ in grouped(ours, ["task", "sampler"]):
         task, sampler = str(key["task"]), str(key["sampler"])
@@ -182,9 +182,9 @@ def _absent(ours: Sequence[Row]) -> list[str]:
 
 
 def _condition_notes(
-    ours: Sequence[Row], operators: Mapping[str, Mapping[str, Any]], side: int | None
+    ours: Sequence[TableRow], operators: Mapping[str, Mapping[str, Any]], side: int | None
 ) -> Iterator[str]:
-    """Noise, evaluations, operator and size of the paper's rows and of ours where they differ, by task and levels."""
+    """Says where noise, evaluations, operator and size of the paper's rows and of ours differ, by task and levels."""
     tasks: dict[tuple[str, str, str], list[str]] = {}
     for key, rows in grouped(ours, ["task", "sampler"]):
         task, sampler = str(key["task"]), str(key["sampler"])
@@ -211,15 +211,15 @@ def _condition(name: str, texts: Sequence[str]) -> str:
     return f"{texts[0]} x {texts[0]}" if name == "px" else f"{name} {' and '.join(texts)}"
 
 
-def _setting_notes(ours: Sequence[Row]) -> Iterator[str]:
-    """How the methods of the paper were set here where the paper set them otherwise at as many evaluations."""
+def _setting_notes(ours: Sequence[TableRow]) -> Iterator[str]:
+    """Yields how the methods of the paper were set here where the paper set them otherwise at as many evaluations."""
     for key, rows in grouped(ours, ["method", "sampler"]):
         gaps = [gap for row in rows for gap in _setting_gaps(row)]
         if gaps:
             yield f"{key['method']} on {key['sampler']} levels has {', '.join(dict.fromkeys(gaps))}"
 
 
-def _setting_gaps(row: Row) -> Iterator[str]:
+def _setting_gaps(row: TableRow) -> Iterator[str]:
     task, method, sampler, nfe = str(row.get("task")), str(row.get("method")), str(row.get("sampler")), row.get("nfe")
     table = _table(task, sampler)
     if table is None or method not in table.scores or not isinstance(nfe, int):
@@ -236,7 +236,7 @@ _STATED_OF_DMPS = tuple(KNOBS[name].label for name in ("weight", "score_at", "ca
 
 
 def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
-    """The paper's seconds per image for these samplers, with the ratio to its DMPS."""
+    """Returns the paper's seconds per image for these samplers, with the ratio to its DMPS."""
     return [
         {
             SOURCE: "paper",
@@ -254,6 +254,6 @@ def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
 
 
 def paper_seconds_notes(task: str) -> list[str]:
-    """What to know beside `paper_seconds` when ours are of this task."""
+    """Returns what to know beside `paper_seconds` when ours are of this task."""
     ours = "" if task == PAPER_TIMED else f"; ours are of {task}"
     return [f"the paper's seconds are those of its Figure 3, of {PAPER_TIMED} on {PAPER_MACHINE}{ours}"]

@@ -9,7 +9,7 @@ from html import escape
 
 from dmps_cli.report.settings import file_stem, label, problem_name, setting_names, varies_within
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
-from dmps_cli.report.tables import CI, SOURCE, Row, arrow_heading, grouped, heading
+from dmps_cli.report.tables import CI, SOURCE, TableRow, arrow_heading, grouped, heading
 
 # Okabe & Ito (2008): told apart by the colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
@@ -51,17 +51,17 @@ class Scale:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """px."""
+        """Returns the place of a value, px."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round numbers to be labelled."""
+        """Returns round numbers to be labelled."""
         return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within low .. high."""
+    """Returns about `count` round numbers (1, 2 or 5 times a power of ten apart) within low .. high."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -71,7 +71,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten within low .. high.
+    """Returns 1, 2 and 5 times the powers of ten within low .. high.
 
     The powers alone where that would be many; round numbers at equal distances where it would be none or one.
     """
@@ -83,7 +83,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def scales(chart: Chart) -> tuple[Scale, Scale]:
-    """The axes of a chart: its points with a twentieth of room at each end."""
+    """Returns the axes of a chart: its points with a twentieth of room at each end."""
     points = [point for series in chart.series for point in _finite(series, chart.log_x)] or [(1.0, 0.0)]
     xs, ys = zip(*points, strict=True)
     bars = [y + sign * half for line in chart.series for (_, y), half in _with_bars(line) for sign in (-1, 1)]
@@ -107,7 +107,7 @@ def _finite(series: Series, log_x: bool) -> list[Point]:
 
 
 def has_bars(charts: Sequence[Chart]) -> bool:
-    """Whether an interval is drawn in any of them."""
+    """Returns whether an interval is drawn in any of them."""
     return any(_with_bars(series) for chart in charts for series in chart.series)
 
 
@@ -116,7 +116,7 @@ def _with_bars(series: Series) -> list[tuple[Point, float]]:
 
 
 def svg(chart: Chart, *, inline: bool = False) -> str:
-    """The chart as one SVG element. inline: for a page of HTML, where it needs no name space."""
+    """Returns the chart as one SVG element. inline: for a page of HTML, where it needs no name space."""
     x, y = scales(chart)
     legend = max((len(series.label) for series in chart.series), default=0) * LETTER + 46
     width, height = round(LEFT + WIDTH + legend + 12), max(TOP + HEIGHT + BOTTOM, TOP + LINE * len(chart.series) + 12)
@@ -171,7 +171,7 @@ def _line(chart: Chart, series: Series, index: int, x: Scale, y: Scale) -> list[
 
 
 def _dot(x: float, y: float, index: int, title: str = "") -> str:
-    """The marker of line `index`, with what is read when it is pointed at."""
+    """Returns the marker of line `index`, with what is read when it is pointed at."""
     colour, ring = COLOURS[index % len(COLOURS)], index % len(RADII)
     # a fill that is not seen can still be pointed at
     style = f'fill-opacity="0" stroke="{colour}" stroke-width="1.5"' if ring else 'fill-opacity="1"'
@@ -189,7 +189,7 @@ def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", 
 
 
 def _safe(text: str) -> str:
-    """Escaped, without the control characters and lone surrogates (of file names) that XML forbids."""
+    """Returns it escaped, without the control characters and lone surrogates (of file names) that XML forbids."""
     return escape("".join(c if c.isprintable() else "�" for c in text))
 
 
@@ -198,8 +198,8 @@ def _tick_text(value: float) -> str:
 
 
 # --- From rows of `summaries` to charts
-def quality_chart(rows: Sequence[Row], metric: str, against: str, *, title: str | None = None) -> Chart:
-    """A metric over 'nfe' or 'seconds' (logarithmic), a line per method, sampler and setting of their knobs.
+def quality_chart(rows: Sequence[TableRow], metric: str, against: str, *, title: str | None = None) -> Chart:
+    """Returns a metric over 'nfe' or 'seconds' (logarithmic), a line per method, sampler and setting of their knobs.
 
     rows: of `summaries`; those of the paper are left out. Lines run through the evaluations in rising order.
     """
@@ -214,8 +214,8 @@ def quality_chart(rows: Sequence[Row], metric: str, against: str, *, title: str 
     )
 
 
-def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title: str | None = None) -> Chart:
-    """A metric over a knob or the noise level, which is logarithmic; a line per whatever else differs."""
+def sweep_chart(rows: Sequence[TableRow], metric: str, knob: str = "lambda", *, title: str | None = None) -> Chart:
+    """Returns a metric over a knob or the noise level, which is logarithmic; a line per whatever else differs."""
     ours = [row for row in rows if not row.get(SOURCE) and _number(row, metric) and _number(row, knob)]
     names = [name for name in ("method", "sampler", "sigma_y", "nfe", *setting_names(ours)) if name != knob]
     first, *others = names
@@ -233,8 +233,8 @@ def sweep_chart(rows: Sequence[Row], metric: str, knob: str = "lambda", *, title
     )
 
 
-def charts(rows: Sequence[Row], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
-    """File stem -> chart, per task (and noise level, where there are several) and metric.
+def charts(rows: Sequence[TableRow], metrics: Sequence[str] = ("psnr", "lpips")) -> dict[str, Chart]:
+    """Returns file stem -> chart, per task (and noise level, where there are several) and metric.
 
     quality against evaluations and against seconds; over the noise level and each knob that takes several values for
     one method.
@@ -260,18 +260,18 @@ def _titled(chart: Chart, where: str) -> Chart:
     return replace(chart, title=f"{where}: {chart.title}")
 
 
-def _number(row: Row, name: str) -> bool:
+def _number(row: TableRow, name: str) -> bool:
     return isinstance(row.get(name), int | float)
 
 
-def _distinguishing(rows: Sequence[Row]) -> list[str]:
-    """Columns that make a line of its own: method, sampler, settings that vary at one number of evaluations."""
+def _distinguishing(rows: Sequence[TableRow]) -> list[str]:
+    """Returns columns that make a line of its own: method, sampler, settings that vary at one number of evaluations."""
     first = ["method", *(["sampler"] if len({row.get("sampler") for row in rows}) > 1 else [])]
     by = ("method", "sampler", "nfe")
     return [*first, *(name for name in setting_names(rows) if varies_within(rows, name, by))]
 
 
-def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -> list[Series]:
+def _series(rows: Sequence[TableRow], metric: str, against: str, by: Sequence[str]) -> list[Series]:
     lines = []
     for key, members in grouped(rows, by):
         ordered = sorted(members, key=lambda row: _value(row, "nfe") if against == "seconds" else _value(row, against))
@@ -285,6 +285,6 @@ def _series(rows: Sequence[Row], metric: str, against: str, by: Sequence[str]) -
     return lines
 
 
-def _value(row: Row, name: str) -> float:
+def _value(row: TableRow, name: str) -> float:
     value = row.get(name)
     return float(value) if isinstance(value, int | float) else math.nan

@@ -6,26 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
-from dmps_cli.report.tables import CI, SOURCE, STD, Row, Value, cell_text, column_names, grouped
+from dmps_cli.report.tables import CI, SOURCE, STD, TableRow, Value, cell_text, column_names, grouped
 
 _KEY = ("task", "sigma_y", "method", "sampler", "nfe")
 _NO_SETTING = {*_KEY, SOURCE, "image", "sample", "n", "seed", "model_sha256", "seconds", *METRICS, *OF_SAMPLES}
 
 
-def setting_names(rows: Sequence[Row]) -> list[str]:
-    """The columns that say how: spacing of the levels, knobs. Not task, noise, method, sampler, evaluations."""
+def setting_names(rows: Sequence[TableRow]) -> list[str]:
+    """Returns the columns that say how: spacing of the levels, knobs. Not task, noise, method, sampler, evaluations."""
     names = column_names(rows)
     plain = [name.removesuffix(STD).removesuffix(CI) for name in names]
     return [name for name, bare in zip(names, plain, strict=True) if bare not in _NO_SETTING]
 
 
-def varies_within(rows: Sequence[Row], name: str, by: Sequence[str] = _KEY) -> bool:
-    """Whether a column differs between rows that agree in the columns `by`."""
+def varies_within(rows: Sequence[TableRow], name: str, by: Sequence[str] = _KEY) -> bool:
+    """Returns whether a column differs between rows that agree in the columns `by`."""
     return any(len({row.get(name) for row in same}) > 1 for _, same in grouped(rows, by))
 
 
-def compact(rows: Sequence[Row]) -> list[dict[str, Value]]:
-    """The rows without the settings that follow from task, method, sampler and evaluations: see `setting_notes`.
+def compact(rows: Sequence[TableRow]) -> list[dict[str, Value]]:
+    """Returns the rows without the settings that follow from task, method, sampler and evaluations.
+
+    See `setting_notes`.
 
     Sampler, noise level and source are left out where all rows agree in them.
     """
@@ -35,8 +37,11 @@ def compact(rows: Sequence[Row]) -> list[dict[str, Value]]:
     return [{name: value for name, value in row.items() if name not in hidden} for row in rows]
 
 
-def setting_notes(rows: Sequence[Row]) -> list[str]:
-    """A sentence per method and sampler on what `compact` left out: 'dmps, ddpm levels: lambda 1.75 (deblur: 1)'."""
+def setting_notes(rows: Sequence[TableRow]) -> list[str]:
+    """Returns a sentence per method and sampler on what `compact` left out.
+
+    'dmps, ddpm levels: lambda 1.75 (deblur: 1)'.
+    """
     ours = [row for row in rows if not row.get(SOURCE)]
     notes = []
     for key, members in grouped(ours, ["method", "sampler"]):
@@ -50,8 +55,8 @@ def setting_notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _by_case(rows: Sequence[Row], name: str) -> str:
-    """The value, or each with the tasks and numbers of evaluations that it belongs to, the most frequent without."""
+def _by_case(rows: Sequence[TableRow], name: str) -> str:
+    """Returns the value, or each with the tasks and evaluations that it belongs to, the most frequent without."""
     by_value = grouped(rows, [name])
     by_value.sort(key=lambda group: -len(group[1]))
     texts = []
@@ -61,8 +66,8 @@ def _by_case(rows: Sequence[Row], name: str) -> str:
     return ", ".join(texts)
 
 
-def _cases(rows: Sequence[Row], members: Sequence[Row]) -> str:
-    """The tasks of the members, or where these do not tell them apart, each task with its evaluations."""
+def _cases(rows: Sequence[TableRow], members: Sequence[TableRow]) -> str:
+    """Returns the tasks of the members, or where these do not tell them apart, each task with its evaluations."""
     tasks = [*dict.fromkeys(str(row.get("task")) for row in members)]
     others = {str(row.get("task")) for row in rows if row not in members}
     if not others & set(tasks):
@@ -70,13 +75,13 @@ def _cases(rows: Sequence[Row], members: Sequence[Row]) -> str:
     return ", ".join(f"{row.get('task')} at {row.get('nfe')}" for row in members)
 
 
-def problem_name(rows: Sequence[Row]) -> Callable[[Row], str]:
-    """row -> its task, with the noise level if the task has several among the rows."""
+def problem_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
+    """Returns row -> its task, with the noise level if the task has several among the rows."""
     levels: dict[str, set[Value]] = {}
     for row in rows:
         levels.setdefault(str(row.get("task")), set()).add(row.get("sigma_y"))
 
-    def name(row: Row) -> str:
+    def name(row: TableRow) -> str:
         task = str(row.get("task"))
         return task if len(levels[task]) == 1 else f"{task}, sigma_y {cell_text('sigma_y', row.get('sigma_y'))}"
 
@@ -84,12 +89,15 @@ def problem_name(rows: Sequence[Row]) -> Callable[[Row], str]:
 
 
 def file_stem(problem: str) -> str:
-    """A name of `problem_name` as files have it: 'sr4_0.05'."""
+    """Returns a name of `problem_name` as files have it: 'sr4_0.05'."""
     return problem.replace(", sigma_y ", "_")
 
 
-def method_name(rows: Sequence[Row]) -> Callable[[Row], str]:
-    """row -> its method, with whatever tells it from the method's other rows of the same problem: 'dmps, NFE 20'."""
+def method_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
+    """Returns row -> its method, with whatever tells it from the method's other rows of the same problem.
+
+    'dmps, NFE 20'.
+    """
     settings = setting_names(rows)
     varying = {
         key["method"]: [
@@ -98,14 +106,14 @@ def method_name(rows: Sequence[Row]) -> Callable[[Row], str]:
         for key, same in grouped(rows, ["method"])
     }
 
-    def name(row: Row) -> str:
+    def name(row: TableRow) -> str:
         return label({"method": row.get("method"), **{n: row.get(n) for n in varying[row.get("method")]}})
 
     return name
 
 
 def label(values: Mapping[str, Value]) -> str:
-    """'dmps, flow, NFE 20, lambda 1.75': method and sampler by their names alone, None left out."""
+    """Returns 'dmps, flow, NFE 20, lambda 1.75': method and sampler by their names alone, None left out."""
     names = {"nfe": "NFE"}
     return ", ".join(
         cell_text(name, value) if name in ("method", "sampler") else f"{names.get(name, name)} {cell_text(name, value)}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dmps_cli.errors import InputError
 from dmps_cli.files.reading import open_regular
 from dmps_cli.metrics.table import METRICS
-from dmps_cli.report.tables import Row
+from dmps_cli.report.tables import TableRow
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +24,7 @@ INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class SheetCell:
     """A picture of the sheet, of any size and mode, and the line under it."""
 
     image: Image.Image
@@ -37,11 +37,11 @@ class SheetRow:
 
     label: str
     note: str = ""
-    pictures: Sequence[Picture | None]
+    pictures: Sequence[SheetCell | None]
 
 
-def score_caption(row: Row, names: Sequence[str] = ("psnr", "lpips")) -> str:
-    """'PSNR 27.31 dB  LPIPS 0.1234': the metrics that the row has."""
+def score_caption(row: TableRow, names: Sequence[str] = ("psnr", "lpips")) -> str:
+    """Returns 'PSNR 27.31 dB  LPIPS 0.1234': the metrics that the row has."""
     parts = [(METRICS[name], value) for name in names if isinstance(value := row.get(name), int | float)]
     return "  ".join(f"{metric.label} {metric.text(value)} {metric.unit}".rstrip() for metric, value in parts)
 
@@ -51,15 +51,15 @@ class Shot:
     """A picture of a run: a file (or the picture itself), the row of scores that belongs to it, if any, and a note."""
 
     picture: Path | Image.Image
-    row: Row = field(default_factory=dict)
+    row: TableRow = field(default_factory=dict)
     note: str = ""
 
     def caption(self, names: Sequence[str] = ("psnr", "lpips")) -> str:
-        """What stands under it: these of its scores, its note."""
+        """Returns what stands under it: these of its scores, its note."""
         return "  ".join(filter(None, (score_caption(self.row, names), self.note)))
 
     def opened(self) -> Image.Image | None:
-        """The picture; None where its file is not there or holds none that can be read."""
+        """Returns the picture; None where its file is not there or holds none that can be read."""
         from dmps_cli.files.images import opened
 
         if not isinstance(self.picture, Path):
@@ -88,22 +88,22 @@ def case_columns(cases: Sequence[Case]) -> list[str]:
 
 
 def case_shots(case: Case, columns: Sequence[str]) -> list[Shot | None]:
-    """The pictures of a case under these columns; None where it has none."""
+    """Returns the pictures of a case under these columns; None where it has none."""
     return [case.truth, case.measurement, *(case.restored.get(label) for label in columns[2:])]
 
 
 def task_sheet(
     cases: Sequence[Case], *, metrics: Sequence[str] = ("psnr", "lpips"), cell: int | None = None, footnote: str = ""
 ) -> Image.Image:
-    """One task's contact sheet: a row per image; truth, measurement and each method with its scores under it.
+    """Returns one task's contact sheet: a row per image; truth, measurement and each method with its scores under it.
 
     A cell whose file is missing stays empty.
     """
     columns = case_columns(cases)
 
-    def picture(shot: Shot | None) -> Picture | None:
+    def picture(shot: Shot | None) -> SheetCell | None:
         image = shot and shot.opened()
-        return Picture(image=image, caption=shot.caption(metrics)) if shot and image else None
+        return SheetCell(image=image, caption=shot.caption(metrics)) if shot and image else None
 
     rows = [
         SheetRow(label=case.task, note=case.image, pictures=[*map(picture, case_shots(case, columns))])
@@ -115,7 +115,7 @@ def task_sheet(
 def contact_sheet(
     columns: Sequence[str], rows: Sequence[SheetRow], *, cell: int | None = None, footnote: str = ""
 ) -> Image.Image:
-    """A labelled grid of pictures on white, RGB; more than MAX_COLUMNS columns go on in a grid below.
+    """Returns a labelled grid of pictures on white, RGB; more than MAX_COLUMNS columns go on in a grid below.
 
     Each picture is fitted into a square of `cell` px (default: the longest side of all, at least 128): enlarged by
     nearest neighbour, so that a measurement's pixels stay visible, reduced by Lanczos, unchanged where its longer side
@@ -130,7 +130,10 @@ def contact_sheet(
         128, *(side for row in rows for picture in row.pictures if picture for side in picture.image.size)
     )
     fitted = [_fitted(row, cell) for row in rows]
-    grids = [_Grid(columns[part], [_part(row, part) for row in fitted], cell) for part in _parts(len(columns))]
+    grids = [
+        _Grid(columns[part], [replace(row, pictures=row.pictures[part]) for row in fitted], cell)
+        for part in _parts(len(columns))
+    ]
     margin, gap, font = max(12, round(cell / 10)), 2 * grids[0].gap, grids[0].small_font
     width = max(grid.width for grid in grids) + 2 * margin
     lines = _wrap(footnote, font, width - 2 * margin)
@@ -145,25 +148,21 @@ def contact_sheet(
 
 
 def _parts(count: int) -> list[slice]:
-    """The columns of each grid: as many in each as can be, MAX_COLUMNS at most."""
+    """Returns the columns of each grid: as many in each as can be, MAX_COLUMNS at most."""
     grids = max(1, math.ceil(count / MAX_COLUMNS))
     width = max(1, math.ceil(count / grids))
     return [slice(start, start + width) for start in range(0, max(count, 1), width)]
 
 
-def _part(row: SheetRow, part: slice) -> SheetRow:
-    return SheetRow(label=row.label, note=row.note, pictures=row.pictures[part])
-
-
 def _fitted(row: SheetRow, cell: int) -> SheetRow:
     from PIL import Image
 
-    def fit(picture: Picture) -> Picture:
+    def fit(picture: SheetCell) -> SheetCell:
         scale = cell / max(picture.image.size)
         size = (max(1, round(picture.image.width * scale)), max(1, round(picture.image.height * scale)))
         kernel = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
         rgb = picture.image.convert("RGB")
-        return Picture(image=rgb if size == rgb.size else rgb.resize(size, kernel), caption=picture.caption)
+        return SheetCell(image=rgb if size == rgb.size else rgb.resize(size, kernel), caption=picture.caption)
 
     return SheetRow(label=row.label, note=row.note, pictures=[picture and fit(picture) for picture in row.pictures])
 
@@ -188,8 +187,8 @@ class _Grid:
         self.head += self.gap if self.head else 0
         self.row_gap = 2 * self.gap if any(self.feet) else self.gap
 
-    def _caption(self, picture: Picture | None) -> list[str]:
-        """The lines under a picture: one if it has room, else one for each score and more for a long one."""
+    def _caption(self, picture: SheetCell | None) -> list[str]:
+        """Returns the lines under a picture: one if it has room, else one for each score and more for a long one."""
         caption = picture.caption if picture else ""
         if not caption or _width(caption, self.text_font) <= self.cell:
             return [caption] if caption else []
@@ -216,7 +215,7 @@ class _Grid:
         return self.head + sum(self.row_heights) + sum(self.feet) + (len(self.rows) - 1) * self.row_gap
 
     def draw(self, sheet: Image.Image, pen: ImageDraw, corner: tuple[int, int]) -> None:
-        """Column labels and rows, from the corner (left, top)."""
+        """Draws column labels and rows, from the corner (left, top)."""
         left, top = corner
         xs = [left + self.gutter + k * (self.cell + self.gap) for k in range(len(self.heads))]
         for lines, x in zip(self.heads, xs, strict=True):
@@ -238,7 +237,7 @@ class _Grid:
         y = _draw_lines(pen, (left, y), self.labels[index], INK, self.title_font)
         _draw_lines(pen, (left, y), self.notes[index], FAINT, self.text_font)
 
-    def _draw_picture(self, sheet: Image.Image, pen: ImageDraw, picture: Picture, box: tuple[int, int, int]) -> None:
+    def _draw_picture(self, sheet: Image.Image, pen: ImageDraw, picture: SheetCell, box: tuple[int, int, int]) -> None:
         x, y, height = box
         left, top = x + (self.cell - picture.image.width) // 2, y + (height - picture.image.height) // 2
         right, bottom = left + picture.image.width, top + picture.image.height
@@ -247,7 +246,7 @@ class _Grid:
 
 
 def _font(size: int) -> FreeTypeFont:
-    """Pillow's own font (Aileron) in px."""
+    """Returns Pillow's own font (Aileron) in px."""
     from PIL import ImageFont
 
     font = ImageFont.load_default(size)
@@ -264,7 +263,7 @@ def _width(text: str, font: FreeTypeFont) -> int:
 
 
 def _wrap(text: str, font: FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width` px, broken at spaces, or within a word that is too long by itself."""
+    """Returns lines no wider than `width` px, broken at spaces, or within a word that is too long by itself."""
     lines: list[str] = []
     for word in text.split():
         if lines and _width(f"{lines[-1]} {word}", font) <= width:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import fmean, stdev
 
-from dmps_cli.report.tables import CI, STD, Row, Value, grouped
+from dmps_cli.report.tables import CI, STD, TableRow, Value, grouped
 
 CONFIDENCE = 0.95
 
 
 def summaries(
-    rows: Sequence[Row], by: Sequence[str], values: Sequence[str], *, unit: str = "image"
+    rows: Sequence[TableRow], by: Sequence[str], values: Sequence[str], *, unit: str = "image"
 ) -> list[dict[str, Value]]:
-    """One row per group: its key, n, and of each of `values` the mean, NAME_std and NAME_ci95.
+    """Returns one row per group: its key, n, and of each of `values` the mean, NAME_std and NAME_ci95.
 
     _std: standard deviation with ddof 1; _ci95: half the width of the 95 % interval of the mean, t s / sqrt(n)
     (Student's t with n - 1 degrees of freedom); both None for n = 1. by: columns that make a group; what a row lacks of
@@ -29,16 +29,16 @@ def summaries(
     ]
 
 
-def _units(rows: Sequence[Row], unit: str) -> list[list[Row]]:
-    """Rows of the same unit together; a row without one is alone."""
-    units: dict[object, list[Row]] = {}
+def _units(rows: Sequence[TableRow], unit: str) -> list[list[TableRow]]:
+    """Returns rows of the same unit together; a row without one is alone."""
+    units: dict[object, list[TableRow]] = {}
     for index, row in enumerate(rows):
         name = row.get(unit)
         units.setdefault((index,) if name is None else name, []).append(row)
     return [*units.values()]
 
 
-def _moments(units: Sequence[Sequence[Row]], name: str) -> dict[str, float | None]:
+def _moments(units: Sequence[Sequence[TableRow]], name: str) -> dict[str, float | None]:
     numbers: list[float] = []
     for rows in units:
         found = [value for row in rows if isinstance(value := row.get(name), int | float)]
@@ -53,7 +53,7 @@ def _moments(units: Sequence[Sequence[Row]], name: str) -> dict[str, float | Non
 
 @cache
 def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """t with P(|T| <= t) = confidence for Student's T, by bisection of its closed form in theta = atan(t / sqrt(nu)).
+    """Returns t with P(|T| <= t) = confidence for Student's T, by bisection in theta = atan(t / sqrt(nu)).
 
     Raises ValueError for fewer than one degree of freedom or a confidence outside (0, 1).
     """
@@ -67,7 +67,7 @@ def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
 
 
 def _within(theta: float, degrees: int) -> float:
-    """P(|T| <= sqrt(nu) tan(theta)) for nu degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
+    """Returns P(|T| <= sqrt(nu) tan(theta)) for nu degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
 
     Odd nu:   (2 / pi) (theta + sin (cos + 2/3 cos^3 + 2/3 4/5 cos^5 + ... + cos^(nu - 2)))
     even nu:  sin (1 + 1/2 cos^2 + 1/2 3/4 cos^4 + ... + cos^(nu - 2))

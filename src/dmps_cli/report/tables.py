@@ -20,7 +20,7 @@ from dmps_cli.metrics.table import METRICS
 from dmps_cli.text import csv_cell, json_safe, stripped
 
 Value = str | int | float | None
-Row = Mapping[str, Value]
+TableRow = Mapping[str, Value]
 STD, CI = "_std", "_ci95"
 CELL_NOTE = "mean ± half the 95 % interval of the mean (standard deviation)"
 SOURCE = "source"  # column: where a row is from that was not computed here; such rows are never ranked
@@ -28,21 +28,21 @@ WITHIN = ("task", "sigma_y", "n")  # columns in which rivals agree: other images
 
 
 # --- Rows
-def column_names(rows: Sequence[Row]) -> list[str]:
-    """Every column, in the order of first appearance."""
+def column_names(rows: Sequence[TableRow]) -> list[str]:
+    """Returns every column, in the order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def grouped(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[dict[str, Value], list[Row]]]:
-    """(key, rows) of each group that agrees in the columns `by`, in the order of first appearance."""
-    groups: dict[tuple[Value, ...], list[Row]] = {}
+def grouped(rows: Sequence[TableRow], by: Sequence[str]) -> list[tuple[dict[str, Value], list[TableRow]]]:
+    """Returns (key, rows) of each group that agrees in the columns `by`, in the order of first appearance."""
+    groups: dict[tuple[Value, ...], list[TableRow]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
     return [(dict(zip(by, key, strict=True)), members) for key, members in groups.items()]
 
 
-def means(rows: Sequence[Row], by: Sequence[str], values: Sequence[str]) -> list[dict[str, Value]]:
-    """One row per group: its key, n = how many rows it has, the arithmetic mean of each of `values`.
+def means(rows: Sequence[TableRow], by: Sequence[str], values: Sequence[str]) -> list[dict[str, Value]]:
+    """Returns one row per group: its key, n = how many rows it has, the arithmetic mean of each of `values`.
 
     by: columns that make a group; none for one group of all. What a row lacks of them is None. A value that some row of
     the group lacks has no mean (None), so that every mean is over n rows. Groups come in the order of first appearance.
@@ -53,7 +53,7 @@ def means(rows: Sequence[Row], by: Sequence[str], values: Sequence[str]) -> list
     ]
 
 
-def _mean(rows: Sequence[Row], name: str) -> float | None:
+def _mean(rows: Sequence[TableRow], name: str) -> float | None:
     numbers = [value for row in rows if isinstance(value := row.get(name), int | float)]
     return fmean(numbers) if len(numbers) == len(rows) else None
 
@@ -62,8 +62,8 @@ Ranks = Mapping[tuple[int, str], int]
 """(row, metric) -> 1 for the best, 2 for the second best."""
 
 
-def ranks(rows: Sequence[Row], within: Sequence[str] = WITHIN) -> dict[tuple[int, str], int]:
-    """The best and the second best of each metric among the rows that agree in the columns `within`.
+def ranks(rows: Sequence[TableRow], within: Sequence[str] = WITHIN) -> dict[tuple[int, str], int]:
+    """Returns the best and the second best of each metric among the rows that agree in the columns `within`.
 
     What looks equal as printed is equally good. A row without a rival is not ranked, nor is one with a `source`; there
     is no second best of two, nor one behind two that are best.
@@ -75,7 +75,7 @@ def ranks(rows: Sequence[Row], within: Sequence[str] = WITHIN) -> dict[tuple[int
     return {place: rank for group in groups.values() for name in METRICS for place, rank in _ranked(rows, group, name)}
 
 
-def _ranked(rows: Sequence[Row], group: Sequence[int], name: str) -> Iterator[tuple[tuple[int, str], int]]:
+def _ranked(rows: Sequence[TableRow], group: Sequence[int], name: str) -> Iterator[tuple[tuple[int, str], int]]:
     numbers = {index: value for index in group if isinstance(value := rows[index].get(name), int | float)}
     if len(numbers) < 2:
         return
@@ -89,40 +89,40 @@ def _ranked(rows: Sequence[Row], group: Sequence[int], name: str) -> Iterator[tu
             yield (index, name), 2
 
 
-def best(rows: Sequence[Row], within: Sequence[str]) -> set[tuple[int, str]]:
-    """(row, metric) of each metric's best among the rows that agree in the columns `within`, see `ranks`."""
+def best(rows: Sequence[TableRow], within: Sequence[str]) -> set[tuple[int, str]]:
+    """Returns (row, metric) of each metric's best among the rows that agree in the columns `within`, see `ranks`."""
     return {place for place, rank in ranks(rows, within).items() if rank == 1}
 
 
-def shown_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns that people read: standard deviations and intervals stand in their mean's cell."""
+def shown_columns(rows: Sequence[TableRow]) -> list[str]:
+    """Returns the columns that people read: standard deviations and intervals stand in their mean's cell."""
     names = column_names(rows)
     return [
         name for name in names if not any(name.removesuffix(end) in names for end in (STD, CI) if name.endswith(end))
     ]
 
 
-def full_text(row: Row, name: str) -> str:
-    """'27.31 ± 0.12 (1.05)', or what the row has of it."""
+def full_text(row: TableRow, name: str) -> str:
+    """Returns '27.31 ± 0.12 (1.05)', or what the row has of it."""
     text = cell_text(name, row.get(name))
     interval, spread = (cell_text(name, row.get(name + end)) for end in (CI, STD))
     return text + (f" ± {interval}" if interval else "") + (f" ({spread})" if spread else "")
 
 
-def has_intervals(rows: Sequence[Row]) -> bool:
-    """Whether CELL_NOTE belongs under the table."""
+def has_intervals(rows: Sequence[TableRow]) -> bool:
+    """Returns whether CELL_NOTE belongs under the table."""
     spreads = [name for name in column_names(rows) if name not in shown_columns(rows)]
     return any(row.get(name) is not None for row in rows for name in spreads)
 
 
 def heading(name: str) -> str:
-    """A column's heading: 'PSNR dB' for psnr, other names as they are."""
+    """Returns a column's heading: 'PSNR dB' for psnr, other names as they are."""
     metric = METRICS.get(name)
     return f"{metric.label} {metric.unit}".rstrip() if metric else OF_SAMPLES.get(name, name)
 
 
 def cell_text(name: str, value: Value) -> str:
-    """A value as people read it: a metric with its digits, another float with four figures."""
+    """Returns a value as people read it: a metric with its digits, another float with four figures."""
     if value is None:
         return ""
     if not isinstance(value, float):
@@ -132,16 +132,16 @@ def cell_text(name: str, value: Value) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
-def is_numeric(rows: Sequence[Row], name: str) -> bool:
-    """Whether the column holds numbers alone, which stand to the right."""
+def is_numeric(rows: Sequence[TableRow], name: str) -> bool:
+    """Returns whether the column holds numbers alone, which stand to the right."""
     return all(isinstance(row.get(name), int | float | None) for row in rows)
 
 
 # --- Formats
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV with a header (RFC 4180, but lines end in a bare line feed), floats in full.
+def csv_text(rows: Sequence[TableRow]) -> str:
+    """Returns the rows as CSV with a header (RFC 4180, but lines end in a bare line feed), floats in full.
 
     What a row lacks is an empty cell; infinity and NaN are inf, -inf and nan. A text that a spreadsheet would take for
     a formula has an apostrophe before it.
@@ -158,7 +158,7 @@ def _csv_line(cells: Sequence[object]) -> str:
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """One strict JSON object, floats in full, without the last line end.
+    """Returns one strict JSON object, floats in full, without the last line end.
 
     Infinity and NaN, which JSON lacks, are the strings 'inf', '-inf' and 'nan': what CSV says and float() reads back.
     """
@@ -180,8 +180,10 @@ def _strict(value: object) -> object:
     return value
 
 
-def markdown(rows: Sequence[Row], *, best_within: Sequence[str] | None = None) -> str:
-    """The rows as a GitHub table, padded to be read as text too; the best (see `ranks`) bold, the second underlined.
+def markdown(rows: Sequence[TableRow], *, best_within: Sequence[str] | None = None) -> str:
+    """Returns the rows as a GitHub table, padded to be read as text too.
+
+    The best (see `ranks`) bold, the second underlined.
 
     An arrow in the heading of a metric says which way is better.
     """
@@ -194,7 +196,7 @@ def markdown(rows: Sequence[Row], *, best_within: Sequence[str] | None = None) -
 
 
 def arrow_heading(name: str) -> str:
-    """'PSNR dB ↑': the heading, of a metric with an arrow that says which way is better."""
+    """Returns 'PSNR dB ↑': the heading, of a metric with an arrow that says which way is better."""
     metric = METRICS.get(name)
     return heading(name) + ("" if metric is None else " ↑" if metric.higher_is_better else " ↓")
 

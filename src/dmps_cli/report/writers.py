@@ -12,7 +12,7 @@ from dmps_cli.report.tables import (
     CELL_NOTE,
     SOURCE,
     WITHIN,
-    Row,
+    TableRow,
     csv_text,
     has_intervals,
     json_text,
@@ -25,21 +25,23 @@ TABLES = (ROWS, MEANS, RESULTS)
 REPORTS = (MARKDOWN, LATEX, PAGE)
 
 
-def table_notes(summary: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
-    """The sentences under a table: how a cell is read, the protocol, the caller's."""
+def table_notes(summary: Sequence[TableRow], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
+    """Returns the sentences under a table: how a cell is read, the protocol, the caller's."""
     return [*([CELL_NOTE] if has_intervals(summary) else []), protocol.line(), *notes]
 
 
 def table_files(
-    rows: Sequence[Row],
-    summary: Sequence[Row],
+    rows: Sequence[TableRow],
+    summary: Sequence[TableRow],
     protocol: Protocol,
     facts: Mapping[str, Any],
     *,
     notes: Sequence[str] = (),
     within: Sequence[str] = WITHIN,
 ) -> dict[str, str]:
-    """File name -> text: every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
+    """Returns file name -> text.
+
+    Every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
 
     summary: of `summaries`, or of `beside_paper`; for Markdown and LaTeX it is made `compact`. facts: go into the JSON,
     which has the protocol too.
@@ -59,14 +61,14 @@ def table_files(
 
 
 def results_object(
-    rows: Sequence[Row],
-    summary: Sequence[Row],
+    rows: Sequence[TableRow],
+    summary: Sequence[TableRow],
     protocol: Protocol,
     facts: Mapping[str, Any],
     *,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The run as one JSON object: the facts, the protocol, the summaries, every row."""
+    """Returns the run as one JSON object: the facts, the protocol, the summaries, every row."""
     return {
         **facts,
         "protocol": protocol.as_dict(),

@@ -114,7 +114,7 @@ USAGES = ", ".join(form.usage for form in FORMS.values())
 
 
 def _numbers(text: str) -> list[float] | None:
-    """The numbers after the colon of a formula; None where they are none."""
+    """Returns the numbers after the colon of a formula; None where they are none."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -122,7 +122,7 @@ def _numbers(text: str) -> list[float] | None:
 
 
 def _checked_form(name: str, numbers: list[float]) -> str:
-    """The formula, its numbers as short as they go. Raises UsageError."""
+    """Returns the formula, its numbers as short as they go. Raises UsageError."""
     form = FORMS[name]
     given = f"{name}:{','.join(f'{number:.12g}' for number in numbers)}"
     if not form.needed <= len(numbers) <= len(form.limits):
@@ -138,7 +138,7 @@ def _checked_form(name: str, numbers: list[float]) -> str:
 
 # --- Values
 def read(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """The value of a kernel: the text of a formula, or the numbers of a file, or of a sidecar.
+    """Returns the value of a kernel: the text of a formula, or the numbers of a file, or of a sidecar.
 
     A formula goes before a file of that name; ./gauss:3 is the file. FILE:NAME is one array of several in a file.
     Raises UsageError for a formula that is none, InputError for a file that cannot be read or holds no kernel.
@@ -156,7 +156,7 @@ def read(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
 
 
 def _not_there(given: str, name: str, *, is_formula: bool) -> DmpsError:
-    """What to say of a text that is no formula and names no file."""
+    """Returns what to say of a text that is no formula and names no file."""
     if name in FORMS:
         return UsageError(f"--kernel is '{given}'; it must be {FORMS[name].usage}")
     if is_formula:
@@ -171,7 +171,7 @@ def check_sum(value: str | Mapping[str, Any], *, as_is: bool) -> None:
 
 
 def _scaled(values: np.ndarray, *, as_is: bool) -> np.ndarray:
-    """The values, summing to 1 unless as_is. Raises InputError."""
+    """Returns the values, summing to 1 unless as_is. Raises InputError."""
     total, size = float(values.sum()), float(abs(values).sum())
     if as_is:
         if not GAINS[0] <= size <= GAINS[1]:
@@ -183,7 +183,7 @@ def _scaled(values: np.ndarray, *, as_is: bool) -> np.ndarray:
 
 
 def build(value: str | Mapping[str, Any], *, as_is: bool = False) -> Kernel:
-    """The kernel of a value; as_is: not normalised. Raises InputError for one that cannot be."""
+    """Returns the kernel of a value; as_is: not normalised. Raises InputError for one that cannot be."""
     if isinstance(value, str):
         name, _, rest = value.partition(":")
         return FORMS[name].build(*(_numbers(rest) or []))
@@ -195,7 +195,7 @@ def build(value: str | Mapping[str, Any], *, as_is: bool = False) -> Kernel:
 
 
 def described(value: str | Mapping[str, Any]) -> str:
-    """A value for notes: gauss:3, or the size of a kernel from a file, width first."""
+    """Returns a value for notes: gauss:3, or the size of a kernel from a file, width first."""
     return value if isinstance(value, str) else f"{value['size'][1]} x {value['size'][0]} px"
 
 
@@ -205,12 +205,12 @@ def of_array(values: np.ndarray) -> dict[str, Any]:
 
 
 def _as_value(values: np.ndarray) -> dict[str, Any]:
-    """{size: [kh, kw], float64: row by row, little-endian, in base64}."""
+    """Returns {size: [kh, kw], float64: row by row, little-endian, in base64}."""
     return {"size": list(values.shape), "float64": base64.b64encode(values.astype("<f8").tobytes()).decode()}
 
 
 def _decoded(value: Mapping[str, Any]) -> np.ndarray:
-    """The numbers of `_as_value`, checked again. Raises InputError."""
+    """Returns the numbers of `_as_value`, checked again. Raises InputError."""
     import numpy as np
 
     try:
@@ -222,7 +222,7 @@ def _decoded(value: Mapping[str, Any]) -> np.ndarray:
 
 
 def _checked_values(array: np.ndarray, name: str) -> np.ndarray:
-    """Any array as a kernel, float64. Raises InputError where it is none."""
+    """Returns any array as a kernel, float64. Raises InputError where it is none."""
     import numpy as np
 
     if array.dtype.kind not in "fiub":
@@ -245,7 +245,7 @@ def _shown(array: np.ndarray) -> str:
 
 # --- Files
 def file_of(given: str | Mapping[str, Any]) -> Path | None:
-    """The file that a kernel is read from; None for a formula, or numbers read already."""
+    """Returns the file that a kernel is read from; None for a formula, or numbers read already."""
     if not isinstance(given, str):
         return None
     path = _file_and_name(given)[0]
@@ -253,7 +253,7 @@ def file_of(given: str | Mapping[str, Any]) -> Path | None:
 
 
 def _file_and_name(given: str) -> tuple[Path, str | None]:
-    """(file, None), or (file, name) of FILE:NAME where the whole is no file."""
+    """Returns (file, None), or (file, name) of FILE:NAME where the whole is no file."""
     file, colon, name = given.rpartition(":")
     if colon and not os.path.lexists(given) and os.path.lexists(file):
         return Path(file), name
@@ -261,7 +261,7 @@ def _file_and_name(given: str) -> tuple[Path, str | None]:
 
 
 def _read_file(path: Path, name: str | None) -> np.ndarray:
-    """The array of a file, the one of that name where it holds several. Raises InputError."""
+    """Returns the array of a file, the one of that name where it holds several. Raises InputError."""
     with decoding(path), open_regular(path, limit=MAX_BYTES) as file:
         head = file.read(len(_MATLAB))
     if head.startswith(_NUMPY):
@@ -281,7 +281,7 @@ _NUMPY, _ZIP, _MATLAB = b"\x93NUMPY", b"PK\x03\x04", b"MATLAB"  # how files begi
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a NumPy archive that are small enough for kernels."""
+    """Returns the arrays of a NumPy archive that are small enough for kernels."""
     import zipfile
 
     import numpy as np
@@ -297,7 +297,7 @@ _MAX_ENTRY = 16 * MAX_VALUES  # bytes, of any type of numbers
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:
-    """The numeric arrays of a MATLAB file (versions 4 to 7.2); those of a cell array as NAME.1, NAME.2, .."""
+    """Returns the numeric arrays of a MATLAB file (versions 4 to 7.2); those of a cell array as NAME.1, NAME.2, .."""
     import numpy as np
     from scipy.io import loadmat, whosmat
 
@@ -316,7 +316,7 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
 
 
 def _small_enough(path: Path, sizes: Mapping[str, int], most: int) -> list[str]:
-    """The names of arrays that are no larger than `most`. Raises InputError if all are."""
+    """Returns the names of arrays that are no larger than `most`. Raises InputError if all are."""
     wanted = [name for name, size in sizes.items() if size <= most]
     if sizes and not wanted:
         raise InputError(f"{path} holds larger arrays than a kernel's; expected at most {MAX_VALUES} numbers")
@@ -324,7 +324,7 @@ def _small_enough(path: Path, sizes: Mapping[str, int], most: int) -> list[str]:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    """The grey values of a picture, 0 to 1. Raises InputError, also for one in colour."""
+    """Returns the grey values of a picture, 0 to 1. Raises InputError, also for one in colour."""
     import numpy as np
     import torch
 
@@ -339,7 +339,10 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def _chosen(arrays: Mapping[str, np.ndarray], path: Path, name: str | None) -> np.ndarray:
-    """The array of that name; without one, the only one that can be a kernel. Raises InputError that names them."""
+    """Returns the array of that name.
+
+    Without one, the only one that can be a kernel. Raises InputError that names them.
+    """
     if name is not None:
         if name not in arrays:
             raise InputError(f"{path} holds no array '{name}'; it holds {_listed(arrays)}")

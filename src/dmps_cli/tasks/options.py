@@ -62,16 +62,16 @@ class OperatorOptions:
     operator_seed: int | None = option("Seed of the random mask or of the choice of rows.", "N")
 
     def given(self) -> dict[str, Any]:
-        """The options that are not left open."""
+        """Returns the options that are not left open."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def files(self) -> list[Path]:
-        """Those that are read: a mask, a kernel."""
+        """Returns those that are read: a mask, a kernel."""
         kernel = None if self.kernel is None else kernels.file_of(self.kernel)
         return [*([] if self.mask is None else [Path(self.mask)]), *([] if kernel is None else [kernel])]
 
     def with_kernel_read(self) -> OperatorOptions:
-        """The options with the numbers of a kernel's file in its name's place: read once for many pictures.
+        """Returns the options with the numbers of a kernel's file in its name's place: read once for many pictures.
 
         Raises UsageError, InputError.
         """

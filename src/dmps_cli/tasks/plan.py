@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def make_plan(
     task: str, options: OperatorOptions, sigma: float | None, seed: int, *, own_alpha: bool = False
 ) -> OperatorPlan:
-    """The complete parameters; a random pattern follows the seed unless it has its own.
+    """Returns the complete parameters; a random pattern follows the seed unless it has its own.
 
     own_alpha: whether each picture may bring its mask. Raises UsageError for a wrong option, InputError for a missing
     mask.
@@ -65,7 +65,7 @@ class OperatorPlan:
         return self.task, repr(self.params), self.mask_png, self.mask_of, self.pattern_sha256
 
     def of_picture(self, path: Path) -> OperatorPlan:
-        """The plan for one picture, whose own transparent parts may be the mask."""
+        """Returns the plan for one picture, whose own transparent parts may be the mask."""
         return replace(self, mask_of=path) if self.params.get("mask") == ALPHA_MASK else self
 
     @property
@@ -102,7 +102,10 @@ class OperatorPlan:
         return load_mask(Path(self.params["mask"]), invert=invert)
 
     def build(self, in_shape: Shape3, device: torch.device) -> LinearOperator:
-        """The operator in float32 for images of that shape. Raises InputError where it is not the one recorded."""
+        """Returns the operator in float32 for images of that shape.
+
+        Raises InputError where it is not the one recorded.
+        """
         import torch
 
         with memory_errors():
@@ -115,14 +118,14 @@ class OperatorPlan:
         return op
 
     def describe(self) -> str:
-        """For notes: the task, its parameters but those that change nothing, sigma_y on both scales."""
+        """Says for notes the task, its parameters but those that change nothing, sigma_y on both scales."""
         params = ", ".join(f"{name} {short(value)}" for name, value in self.params.items() if value not in (None, 0.0))
         noise = "estimated" if self.is_estimated else both_scales(self.sigma_y)
         return f"{self.task}{f' ({params})' if params else ''}, sigma_y {noise}"
 
 
 def short(value: object) -> str:
-    """A parameter's value for a note: 1/3 as 0.3333."""
+    """Returns a parameter's value for a note: 1/3 as 0.3333."""
     if isinstance(value, list | tuple):
         return ",".join(map(short, value))
     if isinstance(value, Mapping):
@@ -137,7 +140,7 @@ def check_mask(params: Mapping[str, Any]) -> None:
 
 
 def planned_shape(plan: OperatorPlan, picture_size: tuple[int, int], channels: int) -> Shape3:
-    """(C, H, W) of x: the sidecar's, or what the degraded picture of (h, w) implies.
+    """Returns (C, H, W) of x: the sidecar's, or what the degraded picture of (h, w) implies.
 
     channels: of the restoration, without a sidecar; with one it is the sidecar's, but that a prior of grey pictures
     takes the grey value of a measurement in colour. Raises InputError where a sidecar has another number.

@@ -127,12 +127,12 @@ _NEAR = 0.8  # of difflib: 'denoize' is near, 'denmark' is not
 
 
 def near(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that a name is a slip of the finger from; None if there is none."""
+    """Returns the choice that a name is a slip of the finger from; None if there is none."""
     return next(iter(difflib.get_close_matches(name.lower(), choices, n=1, cutoff=_NEAR)), None)
 
 
 def meant_by(name: str, tasks: Collection[str]) -> tuple[Purpose, ...]:
-    """What a name that is no task's may stand for, one slip of the finger allowed; empty if nobody can tell.
+    """Returns what a name that is no task's may stand for, one slip of the finger allowed; empty if nobody can tell.
 
     An enlargement may have its factor: `x3`, `upscale-2x`, `sr16`. tasks: the names that there are.
     """
@@ -146,7 +146,7 @@ def meant_by(name: str, tasks: Collection[str]) -> tuple[Purpose, ...]:
 
 
 def enlarged(scale: int, tasks: Collection[str]) -> Purpose:
-    """SMALL, by that factor."""
+    """Returns SMALL, by that factor."""
     if not 2 <= scale <= MAX_SCALE:
         return SMALL
     arguments = f"--task sr{scale}" if f"sr{scale}" in tasks else f"--task sr --scale {scale}"

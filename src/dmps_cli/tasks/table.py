@@ -92,7 +92,7 @@ def _blurred(site: Site) -> LinearOperator:
 
 
 def _blur(help: str, kernel: Callable[[Params], Any], params: Params, told: tuple[str, ...] = ()) -> Task:
-    """A row for a blur: the convolution with its kernel."""
+    """Returns a row for a blur: the convolution with its kernel."""
     return Task(help=help, sigma_y=0.05, params=params, build=_blurred, told=told, kernel=kernel)
 
 
@@ -207,7 +207,7 @@ TASKS: dict[str, Task] = {
 
 
 def task(name: str, command: str | None = None) -> Task:
-    """The row of that name. Raises UsageError otherwise, with what such a name stands for.
+    """Returns the row of that name. Raises UsageError otherwise, with what such a name stands for.
 
     command: as it was typed, without the task; then the error says what to type.
     """
@@ -224,14 +224,14 @@ def task(name: str, command: str | None = None) -> Task:
 
 
 def _explained(purposes: Sequence[Purpose], command: str | None) -> str:
-    """For a name that was not known: what its task is for, and what to type, of each purpose."""
+    """Says for a name that was not known what its task is for, and what to type, of each purpose."""
     typed = [None if command is None else f"{command} {purpose.arguments}" for purpose in purposes]
     texts = [": ".join(filter(None, (purpose.fault, text))) for purpose, text in zip(purposes, typed, strict=True)]
     return f" ({'; '.join(texts)})" if any(texts) else ""
 
 
 def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
-    """The complete parameters of a task, JSON-able: its defaults, with the options given.
+    """Returns the complete parameters of a task, JSON-able: its defaults, with the options given.
 
     A kernel's file is read. Raises UsageError for an unknown task, an option that it does not take or that its name
     contradicts, and a value out of range; InputError for a kernel that cannot be one.
@@ -257,7 +257,7 @@ def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
 
 
 def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
-    """Of the ways to say which pixels are missing, the one given; the random half if none is."""
+    """Returns the one given of the ways to say which pixels are missing; the random half if none is."""
     chosen = [name for name in PATTERNS if name in given]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(map(flag, chosen))} exclude each other")
@@ -280,7 +280,10 @@ def check_told(name: str, options: OperatorOptions) -> None:
 
 
 def of_found_picture(name: str, options: OperatorOptions) -> OperatorOptions:
-    """The options for a picture that was not degraded here: its scene goes on beyond the frame, unless they say not."""
+    """Returns the options for a picture that was not degraded here.
+
+    Its scene goes on beyond the frame, unless they say not.
+    """
     if options.boundary is None and "boundary" in task(name).params:
         return replace(options, boundary="valid")
     return options
@@ -295,7 +298,7 @@ def build(
     device: torch.device | str = "cpu",
     mask: Tensor | None = None,
 ) -> LinearOperator:
-    """The operator of a task for images of shape (C, H, W).
+    """Returns the operator of a task for images of shape (C, H, W).
 
     params: as `resolve` gives them; mask: (H, W) of bool, True = kept, where params name a mask file. Raises InputError
     for a size or a number of channels that the operator cannot have, ValueError if the mask is missing.
@@ -322,18 +325,21 @@ def check_channels(name: str, channels: int) -> None:
 
 
 def factor(params: Params) -> int:
-    """Pixels of x per pixel of y along each axis: the scale of super-resolution, 1 elsewhere."""
+    """Returns the pixels of x per pixel of y along each axis: the scale of super-resolution, 1 elsewhere."""
     return int(params.get("scale", 1))
 
 
 def kernel_of(name: str, params: Params) -> Kernel | None:
-    """What a blur convolves with; None for other tasks. Raises InputError for numbers that make no kernel."""
+    """Returns what a blur convolves with; None for other tasks. Raises InputError for numbers that make no kernel."""
     value = task(name).kernel
     return None if value is None else kernels.build(value(params), as_is=params.get("kernel_as_is", False))
 
 
 def margin(name: str, params: Params) -> tuple[int, int]:
-    """(rows, columns) px by which x is larger than the picture that is restored: of a scene that goes on around it."""
+    """Returns (rows, columns) px by which x is larger than the picture that is restored.
+
+    Of a scene that goes on around it.
+    """
     kernel = kernel_of(name, params)
     if kernel is None or params["boundary"] != "valid":
         return 0, 0
@@ -348,20 +354,23 @@ def check_kernel(name: str, params: Params, size: tuple[int, int]) -> None:
 
 
 def source_shape(name: str, params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
-    """(channels, H, W) of x that a degraded picture of (h, w) implies. Raises InputError if the kernel is larger."""
+    """Returns (channels, H, W) of x that a degraded picture of (h, w) implies.
+
+    Raises InputError if the kernel is larger.
+    """
     check_kernel(name, params, picture_size)
     h, w = picture_size
     return scene_shape(name, params, (h * factor(params), w * factor(params)), channels)
 
 
 def scene_shape(name: str, params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
-    """(channels, H, W) of x of which a restored picture of (h, w) is all, or the part within the frame."""
+    """Returns (channels, H, W) of x of which a restored picture of (h, w) is all, or the part within the frame."""
     (h, w), (rows, cols) = picture_size, margin(name, params)
     return channels, h + rows, w + cols
 
 
 def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, width, height) px: the central part of an image of (H, W) that the task can take.
+    """Returns (left, top, width, height) px: the central part of an image of (H, W) that the task can take.
 
     The whole image, but for super-resolution, whose H and W are multiples of the scale. Raises InputError if nothing
     is left.
@@ -374,6 +383,9 @@ def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]
 
 
 def shown_size(name: str, params: Params, size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) px that are restored of an image of (H, W): less than `crop_box` where x is a scene around them."""
+    """Returns (H, W) px that are restored of an image of (H, W).
+
+    Less than `crop_box` where x is a scene around them.
+    """
     (_, _, width, height), (rows, cols) = crop_box(params, size), margin(name, params)
     return height - rows, width - cols

@@ -28,18 +28,18 @@ class Budget(ABC):
 
     @abstractmethod
     def spent(self, step: int, seconds: float) -> float:
-        """How far a training is after so many steps and seconds: 0 to `total`, and beyond."""
+        """Returns how far a training is after so many steps and seconds: 0 to `total`, and beyond."""
 
     @abstractmethod
     def seconds_left(self, step: int, seconds: float, steps_per_second: float) -> float:
-        """Until the end, at that speed."""
+        """Returns the seconds until the end, at that speed."""
 
     @abstractmethod
     def so_far(self, step: int, seconds: float) -> str:
-        """'1.5/120 min' or '12.5%'."""
+        """Returns '1.5/120 min' or '12.5%'."""
 
     def share(self, step: int, seconds: float) -> float:
-        """Used up: 0 to 1, and beyond."""
+        """Returns what is used up: 0 to 1, and beyond."""
         return self.spent(step, seconds) / self.total
 
 
@@ -54,18 +54,15 @@ class Minutes(Budget):
         return 60.0 * self.amount
 
     def spent(self, step: int, seconds: float) -> float:
-        """Seconds."""
-        del step
+        """Returns seconds."""
         return seconds
 
     def seconds_left(self, step: int, seconds: float, steps_per_second: float) -> float:
-        """Whatever the speed."""
-        del step, steps_per_second
+        """Returns them whatever the speed."""
         return max(self.total - seconds, 0.0)
 
     def so_far(self, step: int, seconds: float) -> str:
-        """'1.5/120 min'."""
-        del step
+        """Returns '1.5/120 min'."""
         return f"{seconds / 60:.1f}/{self.amount:g} min"
 
 
@@ -80,23 +77,20 @@ class Steps(Budget):
         return self.amount
 
     def spent(self, step: int, seconds: float) -> float:
-        """Steps."""
-        del seconds
+        """Returns steps."""
         return step
 
     def seconds_left(self, step: int, seconds: float, steps_per_second: float) -> float:
-        """At the speed so far."""
-        del seconds
+        """Returns them at the speed so far."""
         return max(self.amount - step, 0.0) / max(steps_per_second, 1e-9)
 
     def so_far(self, step: int, seconds: float) -> str:
-        """'12.5%'."""
-        del seconds
+        """Returns '12.5%'."""
         return f"{step / self.amount:.1%}"
 
 
 def budget_of(minutes: float | None, steps: int | None) -> Budget:
-    """The one that is given. ValueError unless it is exactly one, and positive."""
+    """Returns the one that is given. ValueError unless it is exactly one, and positive."""
     if (minutes is None) == (steps is None) or not (minutes or steps or 0) > 0:
         raise ValueError(f"minutes is {minutes} and steps is {steps}; exactly one of them must be given, above 0")
     return Minutes(amount=minutes) if minutes is not None else Steps(amount=steps or 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.report.plots import ticks
+from dmps_cli.report.plots import Point, ticks
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 COLOURS = ("#1f5fa8", "#b8452f", "#3c8a4a")
 PANEL, MARGIN, TOP = (520, 340), 70, 50  # px
 FONT = 15
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Panel:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], psnr_names: Sequence[str]) -> Image.Image:
-    """Two panels side by side on white, RGB. rows: of the log; psnr_names: its columns 'psnr_<sigma>'."""
+    """Returns two panels side by side on white, RGB. rows: of the log; psnr_names: its columns 'psnr_<sigma>'."""
     from PIL import Image, ImageDraw
 
     def points(name: str) -> list[Point]:

@@ -30,22 +30,25 @@ MATCH_ADAMW = 0.2  # root mean square of a step of AdamW at learning rate 1
 
 
 def is_orthogonalised(name: str, parameter: Tensor) -> bool:
-    """Whether Muon has it: a kernel, but not of the first or last convolution."""
+    """Returns whether Muon has it: a kernel, but not of the first or last convolution."""
     return parameter.ndim == 4 and name not in ENDS
 
 
 def moments_of(name: str, parameter: Tensor) -> tuple[str, ...]:
-    """Names of what is remembered of a parameter's gradients."""
+    """Returns the names of what is remembered of a parameter's gradients."""
     return (MOMENTUM_BUFFER,) if is_orthogonalised(name, parameter) else MOMENTS
 
 
 def as_matrix(kernel: Tensor) -> Tensor:
-    """(A, B, h, w) -> (A, h w B), a view of a kernel in channels_last: all that one input or output sees as one row."""
+    """Returns (A, B, h, w) -> (A, h w B), a view of a kernel in channels_last.
+
+    All that one input or output sees as one row.
+    """
     return kernel.permute(0, 2, 3, 1).view(kernel.shape[0], -1)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T: its five Newton-Schulz iterations, [Muon].
+    """Returns about U V^T of the singular value decomposition U S V^T: its five Newton-Schulz iterations, [Muon].
 
         X <- p(X X^T) X,  p(R) = a + b R + c R^2,  from matrix / |matrix|,  (a, b, c) = NEWTON_SCHULZ
 
@@ -118,7 +121,10 @@ class MuonAdamW:
         self.muon.step({name: as_matrix(g.contiguous(memory_format=channels_last)) for name, g in found.items()}, lr)
 
     def moments(self) -> Iterator[tuple[str, Tensor]]:
-        """("exp_avg.NAME", tensor) and so on, those of AdamW like their parameters, of Muon as matrices; 0 at first."""
+        """Yields ("exp_avg.NAME", tensor) and so on, those of AdamW like their parameters, of Muon as matrices.
+
+        0 at first.
+        """
         for name, parameter in self.others.items():
             state = self.adamw.state.get(parameter) or {part: torch.zeros_like(parameter) for part in MOMENTS}
             yield from ((f"{part}.{name}", state[part]) for part in MOMENTS)

@@ -34,13 +34,16 @@ class NoiseLevels:
     focus_high: float = 0.8
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """(count,) of float64."""
+        """Returns (count,) of float64."""
         kind, u = (torch.from_numpy(rng.random(count)) for _ in range(2))
         found: np.ndarray = self.at(kind, u).numpy()
         return found
 
     def at(self, kind: Tensor, u: Tensor) -> Tensor:
-        """The levels of uniform draws: `kind` says which span, u where in it. All (B,), float64, on any device."""
+        """Returns the levels of uniform draws: `kind` says which span, u where in it.
+
+        All (B,), float64, on any device.
+        """
         is_high, is_focus = kind < self.share_high, kind >= 1.0 - self.focus
 
         def chosen(high: float, focus: float, other: float) -> Tensor:
@@ -82,11 +85,11 @@ class LevelLosses:
         self._means = torch.tensor(means, dtype=torch.float64, device=self.device)
 
     def bins(self, s: Tensor) -> Tensor:
-        """Of the levels s, (B,), which bin each lies in."""
+        """Returns which bin each of the levels s, (B,), lies in."""
         return ((s.double().log() - self.low) / self.width).floor().clamp(0, self.NUM_BINS - 1).long()
 
     def weights(self, s: Tensor) -> Tensor:
-        """(B,) float32: 1 / mean of each level's bin."""
+        """Returns (B,) float32: 1 / mean of each level's bin."""
         return self._means[self.bins(s)].reciprocal().float()
 
     def update(self, s: Tensor, losses: Tensor) -> None:

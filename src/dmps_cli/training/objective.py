@@ -37,7 +37,7 @@ SIGMAS = (15, 25, 50)
 def edm_loss(
     net: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, eps: Tensor, sigma_data: float = SIGMA_DATA
 ) -> Tensor:
-    """(B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
+    """Returns (B,): mean over each image's pixels of lambda(s) (D(z; s) - x)^2 ([EDM], Table 1).
 
         z = x + s eps,  lambda(s) = v / (s sigma_data)^2,  v = s^2 + sigma_data^2
 
@@ -55,17 +55,23 @@ def edm_loss(
 
 
 def learning_rate(highest: float, share: float, step: int) -> float:
-    """highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps. share: of the budget, 0 to 1."""
+    """Returns highest (1 + cos(pi share)) / 2, rising linearly over the first WARM_UP steps.
+
+    share: of the budget, 0 to 1.
+    """
     return highest * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
 def average_decay(step: int) -> float:
-    """min(0.9995, (1 + k) / (10 + k)) at the k-th update: an average over the last tenth of a short run at first."""
+    """Returns min(0.9995, (1 + k) / (10 + k)) at the k-th update.
+
+    An average over the last tenth of a short run at first.
+    """
     return min(AVERAGE, (1 + step) / (AVERAGE_START + step))
 
 
 def power_decay(step: int, exponent: float) -> float:
-    """(1 - 1 / (k + 1))^(exponent + 1) at the k-th update, k >= 1 ([EDM2], eq. (2), the beginning counted as one).
+    """Returns (1 - 1 / (k + 1))^(exponent + 1) at the k-th update, k >= 1 ([EDM2], eq. (2), the beginning is one).
 
     The average of theta_0 .. theta_k with weights in proportion to j^exponent: about the last 1 / exponent of a run of
     any length.
@@ -74,19 +80,22 @@ def power_decay(step: int, exponent: float) -> float:
 
 
 def psnr(x0: Tensor, x: Tensor) -> Tensor:
-    """(B,): PSNR in dB of the clipped estimates. x0, x: (B, C, H, W) on [-1, 1]."""
+    """Returns (B,): PSNR in dB of the clipped estimates. x0, x: (B, C, H, W) on [-1, 1]."""
     return 10.0 * (4.0 / (x0.clamp(-1.0, 1.0) - x).square().mean((1, 2, 3)).clamp_min(1e-12)).log10()
 
 
 def stored(state: Mapping[str, Tensor], *, full: bool = False) -> dict[str, Tensor]:
-    """The tensors as a file has them, on the CPU: in half precision, unless `full`, but for EXACT and vectors."""
+    """Returns the tensors as a file has them, on the CPU.
+
+    In half precision, unless `full`, but for EXACT and vectors.
+    """
     values = {name: value.detach().cpu() for name, value in sorted(state.items())}
     exact = {name for name, value in values.items() if full or value.ndim < 2 or name.startswith(EXACT)}
     return {name: value.contiguous() if name in exact else value.half() for name, value in values.items()}
 
 
 def network_facts(config: NaturalConfig, levels: NoiseLevels, *, full: bool = False) -> dict[str, str]:
-    """What the metadata of a file say of the network, and of how `stored` stores it."""
+    """Returns what the metadata of a file say of the network, and of how `stored` stores it."""
     return {
         "architecture": ARCHITECTURE,
         "format_version": "1",

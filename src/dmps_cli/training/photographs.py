@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dmps_cli import processes
 from dmps_cli.errors import InputError
-from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.atomic import name_key, sha256_file
 from dmps_cli.files.images import load_uint8, size_of
 from dmps_cli.files.inputs import IMAGE_SUFFIXES
 from dmps_cli.training.noise_levels import NoiseLevels
@@ -56,7 +56,7 @@ class Photo:
     @property
     def key(self) -> int:
         """A number for the name, the same in any collection."""
-        return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6], "big")
+        return name_key(self.name)
 
 
 def find_photos(
@@ -65,7 +65,9 @@ def find_photos(
     leave_out: Iterable[Path] = (),
     on_unreadable: Callable[[str], object] = lambda folder: None,
 ) -> list[Photo]:
-    """Every picture file in the folders and their subfolders, linked ones too, each once, by name; no hidden ones.
+    """Returns every picture file in the folders and their subfolders, linked ones too, each once, by name.
+
+    No hidden ones.
 
     leave_out: files that are no photographs, whatever their names say; on_unreadable: is told of a subfolder that
     cannot be listed. Raises InputError for what is no folder.
@@ -94,7 +96,7 @@ def find_photos(
 def held_out(
     photos: Sequence[Photo], is_usable: Callable[[Photo], bool] = lambda photo: True
 ) -> tuple[list[Photo], list[Photo]]:
-    """(for training, for validation): a tenth by the hash of its name, at least one of two usable ones.
+    """Returns (for training, for validation): a tenth by the hash of its name, at least one of two usable ones.
 
     Where a tenth and the rest both hold a usable one, a photograph stays on its side when others join.
     """
@@ -109,7 +111,7 @@ def held_out(
 
 
 def is_usable(photo: Photo, channels: int, least_side: int) -> bool:
-    """Whether it can be read, and has least_side px on its shorter side."""
+    """Returns whether it can be read, and has least_side px on its shorter side."""
     size = size_of(photo.path)
     if size is None or min(size) < least_side:
         return False
@@ -121,7 +123,7 @@ def is_usable(photo: Photo, channels: int, least_side: int) -> bool:
 
 
 def without_copies(photos: Sequence[Photo], measured: Sequence[Photo]) -> list[Photo]:
-    """The photographs of which there is no copy, byte for byte, among the measured ones.
+    """Returns the photographs of which there is no copy, byte for byte, among the measured ones.
 
     What cannot be read is no copy, and is skipped when it is to be decoded.
     """
@@ -133,7 +135,7 @@ def without_copies(photos: Sequence[Photo], measured: Sequence[Photo]) -> list[P
 
 
 def _content(photo: Photo) -> str:
-    """The sha256 of a file; '' where it cannot be read."""
+    """Returns the sha256 of a file; '' where it cannot be read."""
     try:
         return sha256_file(photo.path)
     except InputError:
@@ -141,7 +143,7 @@ def _content(photo: Photo) -> str:
 
 
 def list_sha256(photos: Sequence[Photo]) -> str:
-    """Hexadecimal sha256 of the names and sizes in bytes, by name."""
+    """Returns the hexadecimal sha256 of the names and sizes in bytes, by name."""
     digest = hashlib.sha256()
     for photo in photos:
         digest.update(os.fsencode(photo.name) + b"\0" + str(photo.path.stat().st_size).encode() + b"\n")
@@ -149,7 +151,7 @@ def list_sha256(photos: Sequence[Photo]) -> str:
 
 
 def decode(path: Path, channels: int) -> Pixels:
-    """A photograph with 1 or 3 channels. Raises InputError if it cannot be read."""
+    """Returns a photograph with 1 or 3 channels. Raises InputError if it cannot be read."""
     return np.ascontiguousarray(load_uint8(path, channels))
 
 
@@ -221,7 +223,7 @@ class Collection:
         return len(self.photos) if self.is_whole else len(self.photos) - len(self.damaged)
 
     def pixels(self, first_crop: int, draw: float) -> Pixels:
-        """A photograph of the window at that crop of the run. draw: uniform on [0, 1), says which."""
+        """Returns a photograph of the window at that crop of the run. draw: uniform on [0, 1), says which."""
         if self.is_whole:
             return self.cache[int(draw * self.window)]
         start = first_crop // self.crops_per_decoding
@@ -232,7 +234,7 @@ class Collection:
         return self.cache[index]
 
     def _index(self, place: int) -> int:
-        """Which photograph stands at that place of the endless random order."""
+        """Returns which photograph stands at that place of the endless random order."""
         if self.is_whole:
             return place
         turn, within = divmod(place, len(self.photos))
@@ -242,7 +244,10 @@ class Collection:
         return int(self.orders[turn][within])
 
     def _usable(self, place: int) -> int:
-        """The photograph at a place, decoded; of a damaged one the next that is not. Raises InputError if none is."""
+        """Returns the photograph at a place, decoded.
+
+        Of a damaged one the next that is not. Raises InputError if none is.
+        """
         for later in range(len(self.photos)):
             index = self._index(place + later) if not self.is_whole else place
             if index in self.cache:
@@ -268,7 +273,7 @@ class Collection:
 CROPS, ORDER, NOISE = range(3)  # purposes of draws: streams that must never coincide
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """x: (B, C, H, W) of uint8; s: (B,) noise levels; eps: like x, normal draws in float32.
 
     whole: how many images the step has on all processes, None if they are all here; x holds this one's part, or, where
@@ -295,11 +300,11 @@ class Shapes:
 
     @classmethod
     def around(cls, batch: int, crop: int) -> Self:
-        """With large crops of twice the side, a third as many but at least one: 12 of 96 px, 4 of 192 px."""
+        """Adds large crops of twice the side, a third as many but at least one: 12 of 96 px, 4 of 192 px."""
         return cls(batch=batch, crop=crop, large_batch=max(1, batch // 3), large_crop=2 * crop)
 
     def draw(self, rng: np.random.Generator, step: int) -> tuple[int, int]:
-        """(how many, side px)."""
+        """Returns (how many, side px)."""
         if step % 4 < 3:
             return self.batch, self.crop
         return self.large_batch, self.large_crop - int(rng.integers(LACKING + 1))
@@ -309,8 +314,8 @@ class Shapes:
         return (step // 4) * (3 * self.batch + self.large_batch) + (step % 4) * self.batch
 
 
-def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed: int, step: int) -> Batch:
-    """The crops of a step, each flipped and turned by a multiple of 90 degrees at random, their noise and its levels.
+def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed: int, step: int) -> TrainingBatch:
+    """Returns a step's crops, flipped and turned by multiples of 90 degrees at random, their noise and its levels.
 
     Of a photograph smaller than a large crop, the edge is mirrored. Of several processes each draws the same, and keeps
     its own part; every crop has noise of its own, so that none is drawn in vain.
@@ -322,17 +327,17 @@ def draw_batch(collection: Collection, shapes: Shapes, levels: NoiseLevels, seed
     s = torch.from_numpy(levels.draw(rng, count)).float()
     own = [*processes.own_part(count)] or [0]
     x = torch.from_numpy(np.stack([crops[k] for k in own])).permute(0, 3, 1, 2)
-    return Batch(x, s[own], torch.stack([_noise((seed, NOISE, step, k), x.shape[1:]) for k in own]), count)
+    return TrainingBatch(x, s[own], torch.stack([_noise((seed, NOISE, step, k), x.shape[1:]) for k in own]), count)
 
 
 def _noise(key: tuple[int, ...], shape: torch.Size) -> Tensor:
-    """Normal draws fixed by the key."""
+    """Returns normal draws fixed by the key."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     return torch.randn(shape, generator=generator)
 
 
 def random_crop(pixels: Pixels, side: int, rng: np.random.Generator) -> Pixels:
-    """(side, side, C) of a photograph, flipped and turned at random."""
+    """Returns (side, side, C) of a photograph, flipped and turned at random."""
     top, left = (int(rng.integers(0, max(length - side, 0) + 1)) for length in pixels.shape[:2])
     crop = pixels[top : top + side, left : left + side]
     missing = [side - length for length in crop.shape[:2]]

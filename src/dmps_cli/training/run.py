@@ -26,7 +26,7 @@ from dmps_cli.nets.natural_state import sigmas_of
 from dmps_cli.training.budgets import Budget, Minutes, Steps
 from dmps_cli.training.photographs import Collection, draw_batch
 from dmps_cli.training.state import Files, Saved, check_room, write_log, write_picture, write_prior, write_state
-from dmps_cli.training.trainer import PSNR_NAMES, Recipe, Row, Trainer
+from dmps_cli.training.trainer import PSNR_NAMES, LogRow, Recipe, Trainer
 from dmps_cli.weights.cards import card, metadata_of
 from dmps_cli.weights.reading import read_checkpoint
 
@@ -61,11 +61,11 @@ class Pace:
         return is_late and elapsed >= self.save_seconds / SAVE_SHARE / per_save
 
     def is_save_due(self, step: int, seconds: float) -> bool:
-        """Whether a checkpoint is."""
+        """Returns whether a checkpoint is."""
         return self._is_due(self.saved, step, seconds, 1)
 
     def is_row_due(self, step: int, seconds: float) -> bool:
-        """Whether a row of the log is."""
+        """Returns whether a row of the log is."""
         return self._is_due(self.rowed, step, seconds, ROWS_PER_SAVE)
 
     def row(self, step: int, seconds: float) -> None:
@@ -83,8 +83,7 @@ Clock = Callable[[int], float]
 
 
 def wall_clock(step: int) -> float:
-    """The machine's monotonic clock."""
-    del step
+    """Returns the machine's monotonic clock."""
     return time.monotonic()
 
 
@@ -100,7 +99,7 @@ class Initial:
 
 
 def initial_network(name: str, channels: int | None) -> Initial:
-    """name: a checkpoint's name or path.
+    """Reads the weights to begin with. name: a checkpoint's name or path.
 
     Raises WeightsError for another architecture and for values that are not finite, UsageError for another number of
     channels.
@@ -165,11 +164,11 @@ class Start:
 
     @classmethod
     def new(cls, size: str, channels: int, recipe: Recipe) -> Self:
-        """From nothing."""
+        """Begins from nothing."""
         return cls(recipe=recipe, config=replace(SIZES[size], channels=channels))
 
     def trainer(self, device: torch.device) -> Trainer:
-        """Ready for the next step."""
+        """Returns one ready for the next step."""
         net = self.net if self.net is not None else initialised(self.config, self.recipe.seed)
         trainer = Trainer(net, self.config, self.recipe, device)
         if self.saved is not None:
@@ -179,7 +178,7 @@ class Start:
 
 # --- The run
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands after a step. loss: the mean since the last row of the log; psnr: the last measured.
 
     is_checkpoint: whether one follows this step.
@@ -194,7 +193,7 @@ class Progress:
 
 
 @dataclass(kw_only=True)
-class Run:
+class TrainingRun:
     """One call: trains until the budget is used up, or until `stop` says so; saves now and then, and at the end.
 
     facts: of the photographs and of the beginning, for the metadata; held_small, held_damaged: of the photographs kept
@@ -213,7 +212,7 @@ class Run:
     held_damaged: Sequence[str] = ()
     clock: Clock = wall_clock
     stop: Callable[[], bool] = lambda: False
-    on_progress: Callable[[Progress], object] = lambda progress: None
+    on_progress: Callable[[TrainingProgress], object] = lambda progress: None
     note: Callable[[str], object] = lambda text: None
     wait_share: float = 0.0
     loss: float = math.nan
@@ -270,7 +269,7 @@ class Run:
             raise KeyboardInterrupt
 
     def _begin(self) -> None:
-        """A disk that cannot be written to is better met now."""
+        """Writes a first time: a disk that cannot be written to is better met now."""
         if not processes.rank():
             remove_left_overs(self.files.all)
             check_room(self.files, self.trainer)
@@ -283,10 +282,10 @@ class Run:
         self.trainer.seconds, num_asked = processes.summed(told).tolist()
         return bool(num_asked)
 
-    def _progress(self, rate: float, *, is_checkpoint: bool = False) -> Progress:
+    def _progress(self, rate: float, *, is_checkpoint: bool = False) -> TrainingProgress:
         if self.losses:
             self.loss = fmean(self.losses)
-        return Progress(
+        return TrainingProgress(
             step=self.trainer.step,
             seconds=self.trainer.seconds,
             loss=self.loss,
@@ -296,7 +295,7 @@ class Run:
         )
 
     def add_row(self, rate: float, wait_share: float, *, validate: bool) -> None:
-        """A row of the log: what the steps since the last one gave; of a row's own step, only what is measured now."""
+        """Adds a row of the log: what the steps since the last one gave; of its own step, only what is measured now."""
         if self.losses and (mean := fmean(self.losses)) > LARGEST_LOSS:
             raise self._diverged(f"the loss is {mean:.3g}")
         trainer = self.trainer
@@ -304,7 +303,7 @@ class Run:
         measured = trainer.validate(self.pictures) if is_checkpoint and not processes.rank() else {}
         self.psnr = measured or self.psnr
         progress = self._progress(rate, is_checkpoint=is_checkpoint)
-        row: Row = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
+        row: LogRow = {"step": trainer.step, "seconds": round(trainer.seconds, 3), "lr": trainer.lr}
         row["loss"] = progress.loss if self.losses else None
         if not (trainer.rows and trainer.rows[-1]["step"] == trainer.step):
             trainer.rows.append(row | dict.fromkeys(PSNR_NAMES) | {"wait_share": wait_share})
@@ -319,7 +318,7 @@ class Run:
         return last.get("step") == self.trainer.step and last.get(PSNR_NAMES[0]) is not None
 
     def _diverged(self, what: str) -> DmpsError:
-        """Every process meets it at the same step."""
+        """Returns the error; every process meets it at the same step."""
         return processes.common(
             NumericsError(
                 f"{what}: the training has diverged; {self.files.prior} and its state are those of the last "

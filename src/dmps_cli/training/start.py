@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dmps_cli.training.budgets import Budget
     from dmps_cli.training.photographs import Collection, Photo
-    from dmps_cli.training.run import Progress, Run, Start
+    from dmps_cli.training.run import Start, TrainingProgress, TrainingRun
     from dmps_cli.training.state import Files
     from dmps_cli.training.trainer import Trainer
 
@@ -59,7 +59,10 @@ class Request:
 
 
 def describe_start(start: Start, trainer: Trainer) -> str:
-    """'base, 5,675,052 values, colour; cpu (2 threads); 120 min at lr up to 0.003, 12 crops of 96 px a step'."""
+    """Describes the training.
+
+    'base, 5,675,052 values, colour; cpu (2 threads); 120 min at lr up to 0.003, 12 crops of 96 px a step'.
+    """
     from dataclasses import replace
 
     from dmps_cli.device import describe as describe_device
@@ -77,7 +80,7 @@ def describe_start(start: Start, trainer: Trainer) -> str:
 
 
 def complete_run(start: Start, trainer: Trainer, files: Files, listener: Listener) -> None:
-    """Of a training whose budget is used up: writes what is missing."""
+    """Writes what is missing of a training whose budget is used up."""
     from dmps_cli.training.state import complete
 
     was_written = processes.together(lambda: not processes.rank() and complete(files, trainer, start.facts))
@@ -126,7 +129,7 @@ def check_outputs(request: Request, files: Files) -> None:
 
 
 def find_start(request: Request, listener: Listener) -> Start:
-    """What the run begins with. Raises UsageError where options contradict it, WeightsError."""
+    """Returns what the run begins with. Raises UsageError where options contradict it, WeightsError."""
     from dmps_cli.training.run import LR_OF_WEIGHTS, Start, initial_network
     from dmps_cli.training.trainer import Recipe
 
@@ -148,7 +151,7 @@ def find_start(request: Request, listener: Listener) -> Start:
 
 
 def resumed(request: Request) -> Start:
-    """A state, with the options given now in place of those of earlier calls."""
+    """Returns a state, with the options given now in place of those of earlier calls."""
     from dataclasses import replace
 
     from dmps_cli.nets.natural import SIZES
@@ -167,7 +170,7 @@ def resumed(request: Request) -> Start:
 def find_photographs(
     request: Request, start: Start, files: Files, listener: Listener
 ) -> tuple[list[Photo], list[Photo]]:
-    """(to train on, to measure on). Raises InputError if there is none."""
+    """Returns (to train on, to measure on). Raises InputError if there is none."""
     from dmps_cli.training.photographs import held_out, is_usable, without_copies
 
     photos = photos_in(request.folders, files, listener)
@@ -196,7 +199,7 @@ def find_photographs(
 
 
 def photos_in(folders: Sequence[Path], files: Files, listener: Listener) -> list[Photo]:
-    """The photographs of the folders, without what dmps made; what is left out is said. Raises InputError."""
+    """Returns the photographs of the folders, without what dmps made; what is left out is said. Raises InputError."""
     from dmps_cli.training.photographs import find_photos
 
     unreadable: list[str] = []
@@ -210,7 +213,10 @@ def photos_in(folders: Sequence[Path], files: Files, listener: Listener) -> list
 
 
 def is_output(path: Path) -> bool:
-    """Whether dmps made the picture: a restoration or a measurement, by its companion, or the log of a training."""
+    """Returns whether dmps made the picture.
+
+    A restoration or a measurement, by its companion, or the log of a training.
+    """
     return path.name.endswith(f"{SUFFIX}.png") or sidecar_kind(path) is not None
 
 
@@ -221,11 +227,11 @@ def prepare(
     held: Sequence[Photo],
     files: Files,
     listener: Listener,
-) -> Run:
+) -> TrainingRun:
     """Reads the photographs, says what is used and what is not."""
     from dmps_cli.training.objective import SIGMAS
     from dmps_cli.training.photographs import list_sha256
-    from dmps_cli.training.run import Run
+    from dmps_cli.training.run import TrainingRun
     from dmps_cli.training.trainer import validation_pictures
 
     with listener.progress(len(training), "photographs read") as (advance, _):
@@ -265,7 +271,7 @@ def prepare(
         listener.note("no photograph is left to measure on: no PSNR; give --validate or more photographs")
     if trainer.step:
         listener.note(f"going on from step {trainer.step}, {trainer.seconds / 60:.1f} minutes used")
-    return Run(
+    return TrainingRun(
         trainer=trainer,
         collection=collection,
         pictures=pictures,
@@ -278,7 +284,7 @@ def prepare(
 
 
 def read_collection(photos: Sequence[Photo], start: Start, advance: Callable[[], None]) -> Collection:
-    """The photographs to train on. Raises InputError if none is usable."""
+    """Returns the photographs to train on. Raises InputError if none is usable."""
     from dmps_cli.training.photographs import Collection
 
     return Collection(
@@ -299,7 +305,6 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
-        del frame
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
@@ -315,10 +320,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def reporter(budget: Budget, listener: Listener, show: Callable[[float, str], None]) -> Callable[[Progress], None]:
+def reporter(
+    budget: Budget, listener: Listener, show: Callable[[float, str], None]
+) -> Callable[[TrainingProgress], None]:
     """Moves the bar after each step; leaves a line for each checkpoint."""
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         at = progress.step, progress.seconds
         left = clock_text(budget.seconds_left(*at, progress.steps_per_second))
         show(budget.spent(*at), f"{describe(progress, ' steps/s')}, {left} left")
@@ -328,21 +335,24 @@ def reporter(budget: Budget, listener: Listener, show: Callable[[float, str], No
     return report
 
 
-def describe(progress: Progress, unit: str) -> str:
-    """'step 812, 1.90 steps/s, loss 0.3120, PSNR 33.10 30.11 26.71': a terminal of 80 columns has room for more."""
+def describe(progress: TrainingProgress, unit: str) -> str:
+    """Returns 'step 812, 1.90 steps/s, loss 0.3120, PSNR 33.10 30.11 26.71'.
+
+    A terminal of 80 columns has room for more.
+    """
     psnr = " ".join(f"{value:.2f}" for value in progress.psnr.values())
     measured = f", PSNR {psnr}" if psnr else ""
     return f"step {progress.step}, {progress.steps_per_second:.2f}{unit}, loss {progress.loss:.4f}{measured}"
 
 
 def clock_text(seconds: float) -> str:
-    """'1:02:03'."""
+    """Returns '1:02:03'."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def finish(run: Run, num_damaged: int, listener: Listener) -> None:
-    """What is worth knowing at the end. num_damaged: photographs that were said to be skipped at the beginning."""
+def finish(run: TrainingRun, num_damaged: int, listener: Listener) -> None:
+    """Says what is worth knowing at the end. num_damaged: photographs that were said to be skipped at the beginning."""
     if late := run.num_damaged - num_damaged:
         listener.note(f"{late} more damaged photographs were met and skipped")
     if run.trainer.bad_steps:

@@ -83,7 +83,7 @@ class Files:
 
 @contextlib.contextmanager
 def sole_writer(files: Files) -> Iterator[None]:
-    """One process at a time trains a prior; the system frees the lock of one that dies. Raises OutputError.
+    """Lets one process at a time train a prior; the system frees the lock of one that dies. Raises OutputError.
 
     Folders that are made for it and stay empty are removed.
     """
@@ -120,7 +120,7 @@ class Saved:
     facts: Mapping[str, Any]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Mapped, and not to be kept: a file that is mapped keeps its room on the disk after it has been replaced.
+        """Returns them mapped, not to be kept: a mapped file keeps its room on the disk after it has been replaced.
 
         Raises WeightsError if that has happened since it was read.
         """
@@ -131,7 +131,7 @@ class Saved:
 
 
 def read_state(files: Files) -> Saved:
-    """The training state of a run. Raises WeightsError if there is none, naming what to do."""
+    """Returns the training state of a run. Raises WeightsError if there is none, naming what to do."""
     anew = f"--init {files.prior} with another -o starts from the weights alone, --overwrite without them"
     if not files.state.exists():
         if not files.prior.exists():
@@ -217,7 +217,10 @@ def write_picture(files: Files, trainer: Trainer) -> None:
 
 
 def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]:
-    """What the prior's file says of itself; of a run by steps not how long it took, so that its bytes are the run's."""
+    """Returns what the prior's file says of itself.
+
+    Of a run by steps not how long it took, so that its bytes are the run's.
+    """
     config, recipe = trainer.config, trainer.recipe
     apart = ("licence", "full", "validate")  # said by other keys, or of one machine alone
     return {
@@ -234,7 +237,7 @@ def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]
 
 
 def _validation(trainer: Trainer, since: int) -> dict[str, str]:
-    """The last figures measured on the photographs that the file names, which it does since that step."""
+    """Returns the last figures measured on the photographs that the file names, which it does since that step."""
     for row in reversed(trainer.rows):
         if row["step"] > since and row.get(PSNR_NAMES[0]) is not None:
             return {"psnr_step": str(row["step"]), **{name: f"{row[name]:.3f}" for name in PSNR_NAMES}}

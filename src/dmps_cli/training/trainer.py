@@ -26,13 +26,13 @@ from dmps_cli.training.budgets import Budget, budget_of
 from dmps_cli.training.muon import MuonAdamW
 from dmps_cli.training.noise_levels import LevelLosses, NoiseLevels
 from dmps_cli.training.objective import LARGEST_NORM, SIGMAS, average_decay, edm_loss, learning_rate, psnr, stored
-from dmps_cli.training.photographs import Batch, Photo, Shapes, decode
+from dmps_cli.training.photographs import Photo, Shapes, TrainingBatch, decode
 
 VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 """Of at most so many photographs the middle square of so many px."""
 
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 """Of the log."""
 
 
@@ -85,7 +85,7 @@ class Trainer:
         self.denoiser = Natural(self.ema, sigma_min=self.levels.low, sigma_max=self.levels.high)
         self.optimizer = MuonAdamW(self.net, fused=device.type in ("cpu", "cuda"))
         self.step, self.bad_steps, self.bad_in_a_row, self.seconds = 0, 0, 0, 0.0
-        self.rows: list[Row] = []
+        self.rows: list[LogRow] = []
 
     @property
     def share(self) -> float:
@@ -103,12 +103,12 @@ class Trainer:
         return processes.averaging(self.net, self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 where the device is fast in it."""
+        """Returns bfloat16 where the device is fast in it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device))
 
     @torch.enable_grad()
-    def take_step(self, batch: Batch) -> float:
-        """One step of the optimizer, or none where the gradient is not finite; the mean loss, not weighted."""
+    def take_step(self, batch: TrainingBatch) -> float:
+        """Takes a step, or none where the gradient is not finite; returns the mean loss, not weighted."""
         whole = len(batch.x) if batch.whole is None else batch.whole
         own = range(whole) if batch.whole is None else processes.own_part(whole)
         x, eps = (onto(value, self.device) for value in (batch.x, batch.eps))
@@ -139,7 +139,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, pictures: Sequence[tuple[int, Tensor]]) -> dict[str, float]:
-        """psnr_15, psnr_25, psnr_50: mean PSNR in dB of the clipped estimates, of noise that is not clipped.
+        """Returns psnr_15, psnr_25, psnr_50: mean PSNR in dB of the clipped estimates, of noise that is not clipped.
 
         pictures: (key of its noise, (1, C, H, W)).
         """
@@ -154,7 +154,7 @@ class Trainer:
         return {name: total / len(pictures) for name, total in sums.items()} if pictures else {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the training state, on the CPU."""
+        """Returns all tensors of the training state, on the CPU."""
         parts = {"net": self.net, "ema": self.ema}
         found = {f"{part}.{name}": p for part, net in parts.items() for name, p in net.named_parameters()}
         return {name: value.detach().cpu() for name, value in (found | dict(self.optimizer.moments())).items()}
@@ -173,12 +173,12 @@ class Trainer:
             self.optimizer.restore(tensors, count)
 
     def prior_tensors(self) -> dict[str, Tensor]:
-        """The averaged weights as a file has them."""
+        """Returns the averaged weights as a file has them."""
         return stored(self.ema.state_dict(), full=self.recipe.full)
 
 
 def _of_all(values: Tensor, own: range, whole: int) -> Tensor:
-    """(n, whole) float32: every process's values in their places. values: (n, len(own)), ours."""
+    """Returns (n, whole) float32: every process's values in their places. values: (n, len(own)), ours."""
     table = torch.zeros(len(values), whole)
     table[:, own.start :: own.step] = values
     return processes.summed(table)
@@ -202,7 +202,7 @@ class Validation(NamedTuple):
 
 
 def validation_pictures(photos: Sequence[Photo], channels: int, least_side: int) -> Validation:
-    """The middle of the first usable ones by the hash of their names. least_side: px of the shorter side."""
+    """Returns the middle of the first usable ones by the hash of their names. least_side: px of the shorter side."""
     pictures: list[tuple[int, Tensor]] = []
     used: list[Photo] = []
     damaged: list[str] = []

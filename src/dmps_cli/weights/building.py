@@ -40,8 +40,7 @@ def _adm_prior(network: nn.Module, clip_denoised: bool) -> Prior:
 
 def _flow_prior(network: nn.Module, clip_denoised: bool) -> Prior:
     assert isinstance(network, NCSNpp)
-    del clip_denoised  # rectified flow is sampled unclipped
-    return FlowPrior(network, channels=network.config.channels)
+    return FlowPrior(network, channels=network.config.channels)  # rectified flow is sampled unclipped
 
 
 ARCHITECTURES = {
@@ -59,7 +58,7 @@ ARCHITECTURES = {
 
 
 def on_meta(architecture: str, config: Mapping[str, object], where: str) -> nn.Module:
-    """The network without storage, so that nothing is initialised in vain. Raises WeightsError."""
+    """Returns the network without storage, so that nothing is initialised in vain. Raises WeightsError."""
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted([*ARCHITECTURES, "natural"]))
         raise WeightsError(f"{where}: unknown architecture '{architecture}'; choose one of {known}")
@@ -71,7 +70,7 @@ def on_meta(architecture: str, config: Mapping[str, object], where: str) -> nn.M
 
 
 def trainable_names(architecture: str, config: Mapping[str, object], where: str) -> list[str]:
-    """The parameters that training changes, in the order of the published `model.parameters()`."""
+    """Returns the parameters that training changes, in the order of the published `model.parameters()`."""
     if architecture == "natural":
         return []
     network = on_meta(architecture, config, where)
@@ -96,7 +95,7 @@ def random_state(architecture: str, config: Mapping[str, object], where: str) ->
 
 
 def used(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries that the architecture reads."""
+    """Returns the entries that the architecture reads."""
     unused = ARCHITECTURES[architecture].unused if architecture in ARCHITECTURES else frozenset()
     return {name: value for name, value in state.items() if name not in unused}
 
@@ -113,7 +112,9 @@ def build_prior(
     schedule: str = "linear",
     metadata: Mapping[str, str] | None = None,
 ) -> Prior:
-    """The prior of a checkpoint: its network on `device` (absent: the CPU), its weights in `dtype` and channels_last.
+    """Returns the prior of a checkpoint.
+
+    Its network on `device` (absent: the CPU), its weights in `dtype` and channels_last.
 
     config: of `adm` the arguments of the reference's `create_model`, of `ncsnpp` the options of its configuration
     file, of `natural` nothing. where: the file, for messages. clip_denoised, schedule: of `adm`, whether x0 is clipped
@@ -134,7 +135,7 @@ def build_prior(
 
 
 def load_diffusers(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Prior:
-    """The prior of a local diffusers folder: an unconditional UNet2DModel on pixels and its noise schedule.
+    """Returns the prior of a local diffusers folder: an unconditional UNet2DModel on pixels and its noise schedule.
 
     The network may lie in `unet/`, the schedule in `scheduler/`. Raises WeightsError, also if diffusers is missing.
     """
@@ -146,6 +147,9 @@ def load_diffusers(folder: Path, *, device: torch.device | None = None, dtype: t
 
 
 def folder_size(folder: Path) -> int | None:
-    """The side, px, of the pictures that a diffusers folder's network was made for, if it says so. WeightsError."""
+    """Returns the side, px, of the pictures that a diffusers folder's network was made for, if it says so.
+
+    Raises WeightsError.
+    """
     size = read_config(folder).get("sample_size")
     return size if isinstance(size, int) and size > 0 else None

@@ -126,7 +126,7 @@ class Card(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def _file_name(source: Source, name: str) -> str:
-    """What a download is called in the cache."""
+    """Returns what a download is called in the cache."""
     address = getattr(source, "file", None) or getattr(source, "url", None) or ""
     try:
         return as_record(Path(address).name, FileName)
@@ -136,7 +136,10 @@ def _file_name(source: Source, name: str) -> str:
 
 # The table
 def weights_file(override: Path | None = None) -> Path:
-    """The table in force: `override`, DMPS_WEIGHTS, the package's copy, the source tree's. Raises WeightsError."""
+    """Returns the table in force: `override`, DMPS_WEIGHTS, the package's copy, the source tree's.
+
+    Raises WeightsError.
+    """
     named = override or (Path(value) if (value := os.environ.get("DMPS_WEIGHTS")) else None)
     candidates = [named] if named else [_DATA / "weights.toml", _SOURCE_ROOT / "weights.toml"]
     for candidate in candidates:
@@ -146,7 +149,7 @@ def weights_file(override: Path | None = None) -> Path:
 
 
 def cards(override: Path | None = None) -> dict[str, Card]:
-    """Every checkpoint by name: those that come with dmps, and over them those of the user's own table.
+    """Returns every checkpoint by name: those that come with dmps, and over them those of the user's own table.
 
     Those that cannot be used are left out (`bad_cards`). Raises InputError for a file that cannot be read.
     """
@@ -154,7 +157,7 @@ def cards(override: Path | None = None) -> dict[str, Card]:
 
 
 def bad_cards(override: Path | None = None) -> dict[str, InputError]:
-    """Name -> what is wrong, of the tables that describe no checkpoint. Raises InputError as `cards`."""
+    """Returns name -> what is wrong, of the tables that describe no checkpoint. Raises InputError as `cards`."""
     return {name: entry for name, entry in _rows(override).items() if isinstance(entry, InputError)}
 
 
@@ -182,7 +185,7 @@ def _card_or_error(name: str, table: object, path: Path) -> Card | InputError:
 
 
 def _card(name: str, table: object) -> Card:
-    """The card of a table. Raises InputError, saying what is wrong."""
+    """Returns the card of a table. Raises InputError, saying what is wrong."""
     head = as_record(table, _Head)
     sources = [
         parse_source({**source, "file": "config.json"} if head.architecture == DIFFUSERS else source)
@@ -197,7 +200,10 @@ def _card(name: str, table: object) -> Card:
 
 
 def card(name: str, override: Path | None = None) -> Card:
-    """The checkpoint of that name, or the one at that path. Raises UsageError with the nearest name otherwise."""
+    """Returns the checkpoint of that name, or the one at that path.
+
+    Raises UsageError with the nearest name otherwise.
+    """
     rows = _rows(override)
     if name in rows and isinstance(entry := rows[name], InputError):
         raise entry
@@ -221,7 +227,9 @@ _OF_ITS_OWN_FILE: dict[str, Any] = {
 
 
 def _card_of_path(path: Path, table: Mapping[str, Card]) -> Card:
-    """The card of a checkpoint without one: a diffusers folder, or a file with the tensors of a network in the table.
+    """Returns the card of a checkpoint without one.
+
+    A diffusers folder, or a file with the tensors of a network in the table.
 
     Raises WeightsError if it is neither.
     """
@@ -251,7 +259,9 @@ def _card_of_path(path: Path, table: Mapping[str, Card]) -> Card:
 
 
 def metadata_of(card: Card) -> dict[str, str]:
-    """What a safetensors file says of itself: of a trained prior steps, photographs, validation, terms; else nothing.
+    """Returns what a safetensors file says of itself: of a trained prior steps, photographs, validation, terms.
+
+    Else nothing.
 
     Raises WeightsError for a damaged one.
     """
@@ -261,7 +271,7 @@ def metadata_of(card: Card) -> dict[str, str]:
 
 
 def _model_card() -> str:
-    """The bundled prior's, from the package or the source tree."""
+    """Returns the bundled prior's, from the package or the source tree."""
     candidates = (_DATA / "natural.md", _SOURCE_ROOT / "docs" / "natural.md")
     return next(path for path in candidates if path.is_file()).read_text(encoding="utf-8")
 

@@ -55,7 +55,7 @@ def convert(source: Path, target: Path, *, architecture: str, config: Mapping[st
 
 
 def _data_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hexadecimal sha256 of the tensors' bytes, one after the other."""
+    """Returns the hexadecimal sha256 of the tensors' bytes, one after the other."""
     digest = hashlib.sha256()
     for value in state.values():
         digest.update(tensor_bytes(value))
@@ -63,7 +63,7 @@ def _data_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def verify_converted(path: Path) -> str:
-    """The sha256 of the tensors that `convert` wrote, read through and compared. Raises WeightsError."""
+    """Returns the sha256 of the tensors that `convert` wrote, read through and compared. Raises WeightsError."""
     tensors, metadata = safetensors_of(path)
     found = _data_sha256({name: tensors[name] for name in _in_file_order(path)})
     if found != metadata.get("data_sha256"):
@@ -72,7 +72,7 @@ def verify_converted(path: Path) -> str:
 
 
 def _in_file_order(path: Path) -> list[str]:
-    """The names of a safetensors file's tensors, in the order of their bytes."""
+    """Returns the names of a safetensors file's tensors, in the order of their bytes."""
     with path.open("rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     header.pop("__metadata__", None)
@@ -90,7 +90,9 @@ class Weights:
 
 
 def load_converted(path: Path, *, architecture: str, sha256: str = "") -> Weights:
-    """What `convert` wrote, from the file with this sha256 if one is given. Raises WeightsError if it is not that.
+    """Returns what `convert` wrote, from the file with this sha256 if one is given.
+
+    Raises WeightsError if it is not that.
 
     A short or malformed file is noticed; single bits that a disk has turned are not (reading all of it would take
     longer than everything else).
@@ -108,7 +110,7 @@ def load_converted(path: Path, *, architecture: str, sha256: str = "") -> Weight
 def load_weights(
     source: Path, target: Path, *, architecture: str, config: Mapping[str, object], sha256: str = ""
 ) -> Weights:
-    """The weights of `source`, mapped from its conversion `target`, which is made if it is absent, stale or damaged.
+    """Returns the weights of `source`, mapped from its conversion `target`, made if it is absent, stale or damaged.
 
     sha256: the source's, if known; a fitting conversion then serves without the source. Unknown, it is computed, but
     not for a source of the size and time of change that the conversion was made from. A safetensors source is mapped
@@ -129,7 +131,7 @@ def load_weights(
 
 
 def _sha256_unchanged(source: Path, target: Path) -> str:
-    """The sha256 of a source that has the size and time that its conversion noted; '' for another."""
+    """Returns the sha256 of a source that has the size and time that its conversion noted; '' for another."""
     try:
         stat, metadata = source.stat(), safetensors_of(target)[1]
     except (OSError, WeightsError):
@@ -139,7 +141,7 @@ def _sha256_unchanged(source: Path, target: Path) -> str:
 
 
 def fits(path: Path, architecture: str, config: Mapping[str, object]) -> bool:
-    """Whether a file holds the weights of that network: all of its tensors, of its shapes, and no others.
+    """Returns whether a file holds the weights of that network: all of its tensors, of its shapes, and no others.
 
     Raises WeightsError for a file that is no checkpoint at all, or must not be read.
     """

@@ -70,7 +70,7 @@ def load_prior(
     batch: int = 1,
     listener: Listener = SILENT,
 ) -> LoadedPrior:
-    """The checkpoint of a name or path, fetched if need be, checked against its architecture, on the device.
+    """Returns the checkpoint of a name or path, fetched if need be, checked against its architecture, on the device.
 
     dtype: of the network. override: the user's table. batch: windows per call of a network that knows one size. Raises
     UsageError for an unknown name, WeightsError for a file that is missing, damaged or of another architecture.
@@ -110,7 +110,7 @@ def load_prior(
 def random_prior(
     name: str, device: torch.device, dtype: str = "float32", *, override: Path | None = None, batch: int = 1
 ) -> LoadedPrior:
-    """The network of a name or path with random weights and no file, for timing; sha256 ''.
+    """Returns the network of a name or path with random weights and no file, for timing; sha256 ''.
 
     Raises UsageError for an unknown name, or one whose network's sizes only its file gives.
     """
@@ -152,7 +152,7 @@ def _loaded(name: str, entry: Card, prior: Prior, sha256: str, dtype: str, devic
 
 
 def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
-    """(a diffusers folder, the sha256 of its weights)."""
+    """Returns (a diffusers folder, the sha256 of its weights)."""
     from dmps_cli.nets.diffusers_unet import weights_path
 
     fetched = fetch_card(entry, **fetching)
@@ -161,7 +161,7 @@ def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
 
 
 def _mapped(entry: Card, **fetching: Any) -> Weights:
-    """The tensors of a file, mapped. A pickle's copy serves without the pickle."""
+    """Returns the tensors of a file, mapped. A pickle's copy serves without the pickle."""
     from dmps_cli.weights.conversion import load_converted, load_weights
 
     copy = copy_of(entry)

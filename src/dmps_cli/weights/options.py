@@ -51,7 +51,7 @@ class ComputeOptions:
     seed: int = option(SEED_HELP, "N", names=("--seed",), default=0)
 
     def check(self) -> Card:
-        """The prior's card. Raises UsageError for what can be refused without torch."""
+        """Returns the prior's card. Raises UsageError for what can be refused without torch."""
         entry = card(self.model, self.weights_file)
         if self.tile is not None and entry.image_size is not None:
             raise UsageError(f"--tile: '{self.model}' sees windows of {entry.image_size} px already")
@@ -65,7 +65,7 @@ class ComputeOptions:
         return entry
 
     def facts(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns what JSON says of them."""
         return {**asdict(self), "weights_file": None if self.weights_file is None else str(self.weights_file)}
 
     def start(self) -> torch.device:
@@ -76,7 +76,7 @@ class ComputeOptions:
         return resolve_device(self.device)
 
     def load(self, device: torch.device, listener: Listener) -> LoadedPrior:
-        """The prior on the device, downloaded if need be; says which. Raises WeightsError, OutputError."""
+        """Returns the prior on the device, downloaded if need be; says which. Raises WeightsError, OutputError."""
         from dmps_cli.device import has_fast_bfloat16, micro_batch
         from dmps_cli.weights.loading import load_prior
         from dmps_cli.windows import WindowedPrior

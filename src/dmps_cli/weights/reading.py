@@ -48,7 +48,7 @@ class MismatchError(WeightsError):
 
 # Reading
 def read_checkpoint(path: Path, trainable: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The weights of a published file, name -> tensor, mapped into memory where the format allows.
+    """Returns the weights of a published file, name -> tensor, mapped into memory where the format allows.
 
     Safetensors files as they are. Of a pickle (torch.save), the averaged weights where there are any:
 
@@ -73,7 +73,10 @@ def read_checkpoint(path: Path, trainable: Sequence[str] = ()) -> dict[str, Tens
 
 
 def kind_of(path: Path) -> str:
-    """'safetensors', 'zip' (torch.save) or 'legacy' (before torch 1.6). Raises WeightsError for anything else."""
+    """Returns 'safetensors', 'zip' (torch.save) or 'legacy' (before torch 1.6).
+
+    Raises WeightsError for anything else.
+    """
     try:
         with open_regular(path) as file:
             head = file.read(HEAD)
@@ -123,7 +126,7 @@ def _load_pickle(path: Path, *, mmap: bool) -> object:
 
 
 def safetensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata), the tensors mapped."""
+    """Returns (tensors, metadata), the tensors mapped."""
     if not is_unicode(str(path)):
         raise WeightsError(f"{path}: safetensors files are opened by names in UTF-8 only; rename it or its folder")
     with decoding(path, WeightsError):
@@ -136,7 +139,7 @@ def safetensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _weights(content: object, trainable: Sequence[str], where: str, depth: int = 3) -> dict[str, Tensor] | None:
-    """The weights in what a pickle held, by the rule of `read_checkpoint`; None if there are none.
+    """Returns the weights in what a pickle held, by the rule of `read_checkpoint`; None if there are none.
 
     depth: how many mappings deep they may lie (a pickle can hold a mapping that holds itself).
     """
@@ -159,7 +162,7 @@ def _weights(content: object, trainable: Sequence[str], where: str, depth: int =
 
 
 def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state without the prefixes that all of its names share."""
+    """Returns the state without the prefixes that all of its names share."""
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return dict(state)
@@ -168,7 +171,10 @@ def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _with_shadow(
     model: Mapping[str, Tensor], shadow: Sequence[object], trainable: Sequence[str], where: str
 ) -> dict[str, Tensor]:
-    """`model` with the averages in place of its trainable parameters. Raises WeightsError if they do not fit."""
+    """Returns `model` with the averages in place of its trainable parameters.
+
+    Raises WeightsError if they do not fit.
+    """
     if len(shadow) != len(trainable):
         raise MismatchError(
             f"{where}: {len(shadow)} averaged tensors for {len(trainable)} trainable parameters; "
@@ -185,14 +191,14 @@ def _with_shadow(
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of a safetensors file, the tensors mapped. Raises WeightsError for any other file."""
+    """Returns (tensors, metadata) of a safetensors file, the tensors mapped. Raises WeightsError for any other file."""
     if kind_of(path) != "safetensors":
         raise WeightsError(f"{path} is not a safetensors file")
     return safetensors_of(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file, whatever its name, says of itself; nothing of any other. Raises WeightsError."""
+    """Returns what a safetensors file, whatever its name, says of itself; nothing of any other. Raises WeightsError."""
     try:
         is_safetensors = kind_of(path) == "safetensors"
     except WeightsError:  # no checkpoint at all: of a download that went wrong its card can still be shown

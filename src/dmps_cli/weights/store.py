@@ -16,7 +16,7 @@ from dmps_cli.weights.cards import DIFFUSERS, Card
 
 # Where a checkpoint is
 def state(card: Card) -> str:
-    """'bundled', 'yours', 'cached' or 'not here'."""
+    """Returns 'bundled', 'yours', 'cached' or 'not here'."""
     if card.bundled is not None:
         return "bundled"
     if card.path is not None:
@@ -28,12 +28,12 @@ NOT_HERE = "not here"
 
 
 def places(card: Card) -> list[Path | None]:
-    """Each file that a download brings: in our cache or the Hub's; None for one that is in neither."""
+    """Returns each file that a download brings: in our cache or the Hub's; None for one that is in neither."""
     return [path if path.is_file() else _in_hub_cache(card, name) for name, path in _wanted(card).items()]
 
 
 def _wanted(card: Card) -> dict[str, Path]:
-    """The files that a download brings, by their names in a folder ('' for one file): where we put them."""
+    """Returns the files that a download brings, by their names in a folder ('' for one file): where we put them."""
     return {name: card.location / name for name in card.files} if card.files else {"": card.location}
 
 
@@ -43,14 +43,14 @@ def _in_hub_cache(card: Card, name: str) -> Path | None:
 
 
 def copy_of(card: Card) -> Path:
-    """Where the mapped copy of a pickle lies: another for another file, source or network."""
+    """Returns where the mapped copy of a pickle lies: another for another file, source or network."""
     identity = (card.architecture, dict(card.config), card.path and str(card.location.absolute()), card.sources)
     key = hashlib.sha256(os.fsencode(repr(identity))).hexdigest()[:12]
     return cache_dir() / "converted" / f"{card.name}-{key}.safetensors"
 
 
 def copy_is_enough(card: Card) -> bool:
-    """Whether the pickle is gone, and its mapped copy serves."""
+    """Returns whether the pickle is gone, and its mapped copy serves."""
     return not card.is_local and card.architecture != DIFFUSERS and not any(places(card)) and copy_of(card).is_file()
 
 
@@ -60,7 +60,7 @@ def fetch_card(
     offline: bool = False,
     listener: Listener = SILENT,
 ) -> list[Fetched]:
-    """The files of a checkpoint, downloaded where they are not here yet; its warning is said before a download.
+    """Returns the files of a checkpoint, downloaded where they are not here yet; its warning is said before a download.
 
     Raises WeightsError, OutputError.
     """
@@ -92,18 +92,18 @@ def fetch_card(
 
 
 def roots(card: Card, files: Sequence[Fetched]) -> set[Path]:
-    """The folders that the files of a folder lie in: one, if they belong together."""
+    """Returns the folders that the files of a folder lie in: one, if they belong together."""
     return {file.path.parents[len(Path(name).parts) - 1] for name, file in zip(card.files, files, strict=True)}
 
 
 def _of_folder(source: Source, file: str) -> Source:
-    """The source of one file of a repository's folder."""
+    """Returns the source of one file of a repository's folder."""
     assert isinstance(source, Hub)
     return Hub(repo=source.repo, file=file, revision=source.revision)
 
 
 def verify_card(card: Card) -> dict[Path, str]:
-    """The sha256 of each file that loading may read, read through and compared.
+    """Returns the sha256 of each file that loading may read, read through and compared.
 
     A published file is compared with the table or the first download, its mapped copy with what was written. Raises
     WeightsError if one is another or none is here, InputError if one cannot be read.
