@@ -52,10 +52,9 @@ TRAIN_TOLERANCE = 0.05
 V100_SECONDS = {"dmps": 67.02, "dps": 194.42, "pgdm": 182.35}
 """Of 1000 evaluations with the FFHQ network, the paper's Table 5: one V100."""
 
-TESTS = (
-    *("operators", "methods", "sampling", "linalg", "windows", "nets", "ncsnpp", "priors", "trajectories", "counted"),
-    "baselines",
-)
+TINY_TESTS = ("test_sampling.py", "test_linalg.py", "test_windows.py")
+TESTS = (*TINY_TESTS, "test_priors.py", "operators", "methods", "nets/test_nets.py", "nets/test_ncsnpp.py")
+"""Files and folders of tests/ that touch tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -608,7 +607,7 @@ def compiled(evaluate: Callable[[], Tensor], x: Tensor, device: torch.device) ->
 
 def tests(settings: Settings, findings: Findings) -> None:
     """The tests that touch tensors, on the device."""
-    files = [f"tests/test_{name}.py" for name in settings.pick(TESTS, ("sampling", "linalg", "windows"))]
+    files = [f"tests/{name}" for name in settings.pick(TESTS, TINY_TESTS)]
     with tempfile.TemporaryDirectory() as folder:
         report, pytest = Path(folder, "report.xml"), [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
         done = subprocess.run(

@@ -17,7 +17,7 @@ from tests.shell import photo
 SOUND = Outcome(code=0, seconds=0.5, wall=0.5, mib=400.0)
 TRACEBACK = b"""Traceback (most recent call last):
   File "/x/dmps_cli/cli/main.py", line 1, in main
-  File "/x/dmps_cli/runs.py", line 3, in read_rows
+  File "/x/dmps_cli/evaluation/folder.py", line 3, in read_rows
   File "/y/json/decoder.py", line 9, in decode
 KeyError: 'image'
 """
@@ -37,7 +37,7 @@ def test_nothing_that_was_found_is_back() -> None:
 @pytest.mark.parametrize(
     ("outcome", "fault"),
     [
-        ({"code": 0, "err": TRACEBACK}, "traceback: KeyError in dmps_cli/runs.py:read_rows"),
+        ({"code": 0, "err": TRACEBACK}, "traceback: KeyError in dmps_cli/evaluation/folder.py:read_rows"),
         ({"code": 3}, "exit code 3"),
         ({"code": -11}, "exit code -11"),
         ({"code": 1}, "exit code 1 without a word"),

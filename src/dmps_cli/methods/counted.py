@@ -1,6 +1,6 @@
 """DMPS for few evaluations: the likelihood at x0, and the measurement's own noise counted into the step's.
 
-`CountedDmps` for operators with modes, `ReflectedDmps` for the others (methods/__init__.py chooses).
+`CountedDmps` for operators with modes, `ReflectedDmps` for the others (methods/table.py chooses).
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ from dmps_cli.tasks.table import TASKS, build, resolve
 from dmps_cli.weights.loading import load_prior
 from dmps_cli.windows import WindowedPrior
 from tests.conftest import golden_json, randn, same, where
+from tests.methods.test_dmps import SHAPE, Dense, carried_moments, eye, matrix
 from tests.rule import rule_weights
 from tests.shell import Dmps, photo
-from tests.test_methods import SHAPE, Dense, carried_moments, eye, matrix
 
 N, M = math.prod(SHAPE), 5
 SIGMA_Y = 0.05

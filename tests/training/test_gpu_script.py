@@ -44,7 +44,7 @@ from dmps_cli.weights.reading import read_safetensors
 from tests.conftest import randn, rel
 from tests.shell import Dmps, photo
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BUNDLED = Path(dmps_cli.__file__).parent / "data" / "natural.safetensors"
 CPU = torch.device("cpu")
 TINY = NaturalConfig(widths=(8, 16), num_blocks=1, emb_width=16, num_frequencies=4)

@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "NaN": (np.full((3, 3), math.nan), 1, "holds NaN or infinity"),
     "three dimensions": (np.ones((3, 3, 3)), 1, "has the shape 3 x 3 x 3; expected two dimensions"),
     "larger than the picture": (np.ones((3, 33)), 1, "33 x 3 px, larger than the picture of 32 x 24"),
-    "unreadable": (b"no kernel", 1, "not a picture in a known format"),
+    "unreadable": (b"no kernel", 1, "its content is none of PNG, NPY and MAT"),
     "missing": (None, 1, "the kernel k.npy does not exist"),
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 from dmps_cli.files.images import photo_paths
 from tests.shell import Dmps
 
-PAGE = Path(__file__).parent.parent / "docs" / "own_picture.md"
+PAGE = Path(__file__).parents[2] / "docs" / "own_picture.md"
 SIDE = 64  # px of the photographs here; the scratches are drawn for 256
 
 

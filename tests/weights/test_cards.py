@@ -346,7 +346,7 @@ def test_a_models_own_sampler_is_the_default(dmps: Dmps, tmp_path: Path) -> None
 
 def test_the_documented_table_works(dmps: Dmps, tmp_path: Path) -> None:
     """The example of docs/checkpoints.md, with the golden network that it describes."""
-    text = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     (tmp_path / "mine.toml").write_text(re.findall(r"```toml\n(.*?)```", text, flags=re.S)[0])
     state = {key: rule_tensor(key, tuple(shape)) for key, shape in golden_json("nets/adm_2")["state_dict"].items()}
     torch.save(state, tmp_path / "my_scans.pt")
