@@ -48,10 +48,8 @@ PathLike = str | os.PathLike[str]
 Denoise = Callable[[Tensor, float], Tensor]
 """D(z, s) = E[x0 | x0 + s eps = z]: a denoiser as a prior is made of it."""
 
-
 OnStep = Callable[[int, int], object]
 """(network evaluations done, in all): what is told after each."""
-
 
 Shape = Sequence[int]
 _OPERATOR_OPTIONS = tuple(field.name for field in fields(OperatorOptions))

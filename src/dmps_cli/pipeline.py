@@ -25,7 +25,6 @@ from dmps_cli.sampling import Noise, sample
 Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
 
-
 FILE_KEY: Key = (0, 0)
 """Every file of `restore`: the same file gives the same result in any call."""
 

@@ -21,7 +21,6 @@ _SEQUENCE = re.compile(
     re.DOTALL,
 )
 
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with what a spreadsheet takes a cell for a formula (OWASP)
 
 

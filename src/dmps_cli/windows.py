@@ -14,10 +14,8 @@ from dmps_cli.priors import Prior
 OVERLAP_SHARE = 4
 """Neighbouring windows share at least a quarter of their side."""
 
-
 UNUSED_SHARE = 16
 """The outermost sixteenth of a window, where the network misses its surroundings, does not count inside a picture."""
-
 
 STATE_BYTES_PER_PIXEL = 150.0
 """Of a sampler's own images: state, prediction, correction, noise, some of them twice."""

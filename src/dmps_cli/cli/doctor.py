@@ -27,12 +27,10 @@ SIDE, NFE = 64, 5
 LEVELS = {"noisy": 2, "clean": 8}
 """Evaluations: which of 10 levels, noisiest first."""
 
-
 TOLERANCE = {"float32": 1.0, "bfloat16": 16.0, "float16": 8.0}
 """Largest difference to float32 on the CPU that passes, in grey levels of 255; at a level noisier than the picture in
 units of its noise, sigma / alpha, by which a network that predicts noise is multiplied there.
 """
-
 
 OK, TOO_FAR = "ok", "too far"
 

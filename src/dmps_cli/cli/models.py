@@ -19,12 +19,10 @@ from dmps_cli.weights.store import NOT_HERE, copy_is_enough, copy_of, fetch_card
 
 MEGABYTE = 1_000_000
 
-
 Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="A checkpoint's name or path.", autocompletion=COMPLETE["models"]),
 ]
-
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

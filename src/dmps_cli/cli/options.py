@@ -22,23 +22,19 @@ Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Files, folders, quoted globs, or - for names on stdin.")
 ]
 
-
 TaskName = Annotated[
     str | None,
     typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.", autocompletion=COMPLETE["tasks"]),
 ]
 
-
 _SIGMA_HELP = (
     "Noise standard deviation of the measurement: 0.05 on the [-1, 1] scale, or 6.4/255, grey levels of 255, the same. "
 )
-
 
 Sigma = Annotated[
     str | None,
     typer.Option("--sigma", metavar="STD|LEVELS/255", help=f"{_SIGMA_HELP}Default: the task's."),
 ]
-
 
 SigmaOrAuto = Annotated[
     str | None,
@@ -49,25 +45,20 @@ SigmaOrAuto = Annotated[
     ),
 ]
 
-
 Sigmas = Annotated[str | None, typer.Option("--sigma", metavar="STD,STD", help=f"{_SIGMA_HELP}Default: the task's.")]
 WeightsFile = Annotated[Path | None, typer.Option(metavar="FILE", help=WEIGHTS_FILE_HELP)]
-
 
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME|PATH", help=MODEL_HELP, autocompletion=COMPLETE["models"])
 ]
 
-
 Device = Annotated[str, typer.Option("--device", metavar="|".join(DEVICE_NAMES), help=DEVICE_HELP)]
 Offline = Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")]
 
-
 Samplers = Annotated[
     str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
 ]
-
 
 Methods = Annotated[str | None, typer.Option(metavar="A,B", help="Methods to compare. Default: --method.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help=SEED_HELP)]

@@ -29,7 +29,6 @@ from dmps_cli.text import visible_bytes
 
 _LEAST_TEXT = 12  # characters of a text column that a narrow terminal leaves
 
-
 _ANY_WIDTH = 100_000
 
 
@@ -48,7 +47,6 @@ class Layout:
 
 
 WIDE = Layout()
-
 
 FORMS = (
     WIDE,

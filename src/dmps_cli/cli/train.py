@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,12 +19,8 @@ from dmps_cli.files.atomic import is_unicode
 from dmps_cli.training.start import SUFFIX, Request, check_outputs, complete_run, find_start, train_on
 from dmps_cli.weights.options import check_device, check_seed
 
-if TYPE_CHECKING:
-    pass
-
 
 SIZE_NAMES = ("small", "base", "large")
-
 
 CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
 MOST_MINUTES, MOST_STEPS, MOST_BATCH = 1e6, 10**9, 4096

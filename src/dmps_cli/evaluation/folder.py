@@ -53,13 +53,11 @@ PICTURES = ("truth", "measurements", "restored", "mean", "spread")
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
-
 MAX_SAMPLES = 10_000
 KnownTask = Annotated[str, one_of(TASKS)]
 SigmaY = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
-
 
 _Row = defstruct(
     "_Row",

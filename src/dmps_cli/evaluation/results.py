@@ -36,7 +36,6 @@ GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the kn
 SHEET_IMAGES, PAGE_IMAGES = 8, 24
 """So many images, the first by name, are on a task's contact sheet and on the page."""
 
-
 HEAT_NOTE = f"black 0 to white {HOTTEST:g} on [-1, 1]"  # of a map of the samples' standard deviation
 
 

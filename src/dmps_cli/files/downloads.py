@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Note = Callable[[str], object]
 """Told what is worth knowing, in a sentence."""
 
-
 DRIVE = "https://drive.google.com/uc"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BUSY = (408, 429, 500, 502, 503, 504)  # statuses that may be another a moment later

@@ -24,15 +24,12 @@ from dmps_cli.files.reading import decoding, open_regular
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Pictures with more pixels are refused as decompression bombs (Pillow's own limit); DMPS_MAX_PIXELS says otherwise."""
 
-
 _MAX_PIXELS_VARIABLE = "DMPS_MAX_PIXELS"
 _DIGITS = 15  # more pixels than any memory holds
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """Not all that Pillow opens: its EPS reader, for one, starts another program."""
 
-
 _ORIENTATION = 0x0112  # EXIF tag
-
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,10 +41,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-
 _PROFILE_TOLERANCE = 2
 """Grey levels of 255 by which a profile may differ from sRGB and still be called sRGB: its makers round differently."""
-
 
 _TRANSPARENT = "is transparent in places; laid over white"
 

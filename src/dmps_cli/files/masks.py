@@ -13,7 +13,6 @@ from dmps_cli.files.images import load, opacity
 SURE, SOFT_SHARE = 0.8, 0.2
 """A mask's pixels beyond +-0.8 are black or white; scaled or compressed masks have some between, photographs most."""
 
-
 ONE_COLOUR = 0.1
 """Standard deviation on [-1, 1] up to which what is painted is of one colour."""
 

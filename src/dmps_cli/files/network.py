@@ -11,7 +11,6 @@ from urllib.request import getproxies, proxy_bypass
 UNREACHABLE = 15.0
 """Seconds after which a command that no host has answered gives up."""
 
-
 _PORTS = {"http": 80, "https": 443}
 
 

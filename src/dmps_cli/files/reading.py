@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 MAX_TEXT = 2**24
 """Bytes of a text that is read whole: a sidecar's mask of a hundred million random pixels takes fewer."""
 
-
 MAX_LOG = 2**30
 """Bytes of a file that grows by a line for each result."""
 
-
 _SHOWN = 160  # characters of a decoder's own words
-
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

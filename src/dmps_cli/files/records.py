@@ -23,7 +23,6 @@ from dmps_cli.errors import InputError
 MAX_DEPTH = 32
 """Lists and tables inside one another; ours have five at most."""
 
-
 _SHOWN = 60  # characters of a value in a message
 _HALF_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of the surrogates; the others stand for bytes
 _NAME = rf"(?!\.{{1,2}}(?:/|\Z))[^/\0{_HALF_CHARACTER.pattern[1:-1]}]{{1,255}}"
@@ -48,13 +47,8 @@ RelativePath = Annotated[str, form("the path of a file below its folder", f"{_NA
 Label = Annotated[str, form("a short name of letters and digits", "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")]
 """A name that becomes part of file names."""
 
-
 Sha256 = Annotated[str, form("a sha256 of 64 hexadecimal digits", "[0-9a-f]{64}")]
 PathText = Annotated[str, form("a path", r"[^\0]+")]
-Finite = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
-"""A number that is neither NaN nor infinite."""
-
-
 T = TypeVar("T")
 
 
@@ -165,7 +159,6 @@ def as_builtins(record: msgspec.Struct) -> dict[str, Any]:
 
 _PLACE = re.compile(r"^(?P<text>.*?)(?: - at (?P<place>.*))?$", re.DOTALL)
 
-
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -175,7 +168,6 @@ _WORDS = {
     "object": "a table",
     "null": "nothing",
 }
-
 
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 

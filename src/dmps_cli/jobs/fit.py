@@ -28,10 +28,8 @@ from dmps_cli.weights.cards import DEFAULT_MODEL
 FLOOR = 1.0 / math.sqrt(12.0) / GREY_LEVELS
 """On [-1, 1]: the error of rounding to 8 bits, below which no sigma_y is taken here."""
 
-
 LEAST_SIGMA = 0.01
 """The noise of the cleanest level: of a smaller sigma_y chi2 shows how the sampler ends, not how the model fits."""
-
 
 BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
 CHI2_SLACK = 1.6  # beyond the range recorded: half the sigma is four times the chi2, and other pictures differ

@@ -23,10 +23,8 @@ from dmps_cli.units import GREY_LEVELS
 FLOOR = 1.0 / math.sqrt(12.0)
 """Levels: the rounding to whole levels alone."""
 
-
 NEAR_FLOOR = 1.5 * FLOOR
 """Levels up to which an estimate is the floor: noise of 0.3 levels beside the rounding; small samples err by it."""
-
 
 SIDES = (8, 6, 4, 3, 2)  # px; of a patch
 ENOUGH = 2000  # high coefficients that a side must give, or a smaller one is tried

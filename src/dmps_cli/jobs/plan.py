@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError
@@ -14,10 +14,6 @@ from dmps_cli.tasks.options import PATTERNS, OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, check_mask, short
 from dmps_cli.tasks.table import TASKS, check_told, factor, of_found_picture, resolve
 from dmps_cli.units import both_scales
-
-if TYPE_CHECKING:
-    pass
-
 
 GivenSigma = float | Literal["auto"] | None
 """What --sigma says: a standard deviation, that it is to be estimated, or nothing."""

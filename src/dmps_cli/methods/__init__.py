@@ -11,7 +11,6 @@ from typing import Any
 LARGEST = 3.4e38
 """The largest number of float32, in which the methods compute."""
 
-
 __all__ = [
     "CountedDmps",
     "Ddnm",

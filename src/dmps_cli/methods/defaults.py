@@ -13,7 +13,6 @@ DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"
 _DDPM: Values = {"nfe": 30, "spacing": "quadratic"}
 _FLOW: Values = {"nfe": 50, "spacing": "uniform"}
 
-
 DEFAULTS: dict[tuple[str, str], Values] = {
     ("dmps", "ddpm"): _DDPM | {"weight": 1.75, "score_at": "x_t", "cap": 1.0},
     ("dmps", "flow"): _FLOW | {"weight": 2.0, "score_at": "x_t", "cap": 1.0},
@@ -31,17 +30,13 @@ DEFAULTS: dict[tuple[str, str], Values] = {
     ("diffpir", "flow"): _FLOW | {"zeta": 1.0},
 }
 
-
 BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion", "blur")
-
 
 TASK_DEFAULTS: dict[tuple[str, str], Values] = {
     **{("dmps", blur): {"weight": 1.0} for blur in BLURS},
 }
 
-
 ANY_TASK = "*"
-
 
 BY_NFE: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {
     # DPS's zeta for images of 256 x 256 px: at 1000 evaluations its authors'; on DDPM levels the rest is climbed to by
@@ -94,7 +89,6 @@ AT_X0: Values = {"weight": 3.0, "score_at": "x0", "cap": None, "eta": 0.85, "eta
 _AT_X0_FLAT: Values = {"weight": 1.0, "eta": 1.0, "eta_y": 0.8}
 """Where all singular values are equal: what is measured is known well, and noise drawn anew fills the rest best."""
 
-
 PRESETS = {
     "default": Preset(help="what we would choose", values=None),
     "paper": Preset(
@@ -107,7 +101,6 @@ PRESETS = {
         tasks={("dmps", "ddpm", task): _AT_X0_FLAT for task in ("inpaint", "cs")},
     ),
 }
-
 
 DEFAULT_PRESET = "default"
 OPEN: Values = {"eta": None, "eta_y": None}

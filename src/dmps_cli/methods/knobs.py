@@ -32,7 +32,6 @@ class Knob:
 SCORE_AT = ("x_t", "sample", "x0")
 GAMMAS = ("1", "sqrt")
 
-
 KNOBS = {
     "weight": Knob(option="--lambda", metavar="X", help="Weight of the likelihood score."),
     "score_at": Knob(

@@ -13,7 +13,6 @@ from dmps_cli.operators.base import PINV_DAMPING, LinearOperator
 TOLERANCE = 0.03
 """Error that a solve may leave in x, root mean square, as a share of sqrt(scale)."""
 
-
 MAX_ITER = 100
 """Reached without a preconditioner alone (box of 9 px, zeros around it): 30 lose 1.7 dB there, 300 gain 0.04."""
 

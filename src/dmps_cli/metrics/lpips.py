@@ -40,7 +40,6 @@ LPIPS_NETS = {
     "squeeze": LpipsBackbone(min_px=17, torchvision="SqueezeNet1_1_Weights.IMAGENET1K_V1"),
 }
 
-
 DEFAULT_LPIPS_NET = "alex"
 
 

@@ -110,5 +110,4 @@ METRICS = {
     ),
 }
 
-
 HOTTEST = 0.25  # standard deviation on [-1, 1] that is white in a map of it

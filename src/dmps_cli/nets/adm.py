@@ -23,7 +23,6 @@ from dmps_cli.nets.options import MAX_BLOCKS, NetworkOptions
 NUM_GROUPS = 32
 MAX_PERIOD = 10_000.0
 
-
 DEFAULT_MULT: dict[int, tuple[float, ...]] = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
     256: (1, 1, 2, 2, 4, 4),
@@ -31,7 +30,6 @@ DEFAULT_MULT: dict[int, tuple[float, ...]] = {
     64: (1, 2, 3, 4),
 }
 """Channel multipliers that the reference takes for an image size when `channel_mult` is empty."""
-
 
 _ARGUMENTS = frozenset(
     {

@@ -28,7 +28,6 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 CLIPPING_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 """Those of diffusers that clip x0 unless their configuration says otherwise."""
 
-
 MAX_STEPS = 100_000
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Beta = Annotated[float, Meta(gt=0.0, lt=1.0)]

@@ -21,22 +21,17 @@ from dmps_cli.nets.layers import at_least_float32
 
 ARCHITECTURE = "natural"
 
-
 UNSHUFFLED = 4
 """Channels that each channel of a picture becomes as 2 x 2 px are put into one."""
-
 
 RMS_EPS = 1e-4
 """Added to the mean square that a block divides by."""
 
-
 SIGMA_DATA = 0.5
 """Standard deviation of pixels on [-1, 1], as the preconditioning takes it."""
 
-
 PEAK_BYTES_PER_PIXEL = {"float32": 900.0, "bfloat16": 700.0, "float16": 700.0}
 """Memory that a restoration with the bundled sizes takes, the operator included (docs/speed.md)."""
-
 
 HEAD_WIDTH = 64
 """Channels of a head of the attention, where the width is a multiple of it; else there is one head."""

@@ -24,7 +24,6 @@ GROUP_EPS = 1e-6
 UNUSED_BUFFERS = frozenset({"sigmas"})
 """Entries of the published files that the network never reads (noise levels of another embedding, in float64)."""
 
-
 _BUILT: dict[str, object] = {
     "attention_type": "ddpm",
     "conditional": True,
@@ -46,9 +45,7 @@ _BUILT: dict[str, object] = {
 }
 """The one value of each option that is built here: that of the published rectified-flow models."""
 
-
 _REQUIRED = frozenset({"image_size", "nf", "ch_mult", "num_res_blocks", "attn_resolutions"})
-
 
 _NO_EFFECT = frozenset(  # at inference
     {

@@ -11,7 +11,6 @@ from dmps_cli.errors import OptionsError
 MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH = 64, 16, 2**16
 """Of a level, of a network, of channels or px: far beyond any that was published, and still built in seconds."""
 
-
 _REQUIRED = object()
 
 

@@ -24,14 +24,11 @@ Correction = Callable[[Tensor, float, float], Tensor]
 PINV_RCOND = 1e-4
 """Singular values below this share of the largest are 0 to `pinv`, `Modes.measured`, and `solve` at noise_var = 0."""
 
-
 PINV_DAMPING = {torch.float64: PINV_RCOND, torch.float32: 1e-2}
 """The share of the largest singular value by which an iterated `pinv` damps; float32 cannot resolve less."""
 
-
 TRANSPOSE_RTOL = 1e-4
 """How far <A u, A u> and <u, A^T A u> may lie apart: far beyond the rounding of float32, and far below any mistake."""
-
 
 CG_MAX_ITER = 1000
 CG_RTOL = {torch.float64: 1e-12, torch.float32: 1e-6}

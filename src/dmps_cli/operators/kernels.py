@@ -14,7 +14,6 @@ from dmps_cli.errors import InputError
 RANK_ONE = 1e-6
 """A kernel that is an outer product but for this share of its largest value is one: float32 rounds by less."""
 
-
 _SUBCOLUMNS = 4096
 """Columns into which a disc is cut, at least eight to a pixel, where its area within a pixel is summed."""
 

@@ -80,7 +80,6 @@ PAPER_TABLES = (
     ),
 )
 
-
 PAPER_SIGMA = {"denoise": 0.5}  # the other tasks: 0.05, on [-1, 1]
 PAPER_SIDE = 256  # px
 PAPER_MACHINE = "one V100"

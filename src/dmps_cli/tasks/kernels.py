@@ -27,22 +27,17 @@ if TYPE_CHECKING:
 MAX_VALUES = 2**20
 """Of a kernel in a file; a photograph that is named by mistake has more."""
 
-
 MAX_BYTES = 2**28
 """Of a kernel's file."""
-
 
 MAX_SIDE = 9999
 """px of taps along an axis."""
 
-
 MAX_LENGTH = 2000.0
 """px of a motion: more than any picture's, and still a table that fits in memory."""
 
-
 LEAST_SUM = 1e-3
 """What a kernel's values sum to, as a share of their sizes' sum: below it, normalising raises noise a thousandfold."""
-
 
 GAINS = (1e-3, 1e3)
 """Sums of the sizes of an as-is kernel's values: beyond them single precision, or 8 bits, hold no picture."""
@@ -92,7 +87,6 @@ def _defocus(radius: float) -> Kernel:
 _STD, _RADIUS, _ANGLE = (0.05, 900.0), (0.1, 500.0), (-360.0, 360.0)
 _SIDE, _LENGTH = (1.0, float(MAX_SIDE)), (1.0, MAX_LENGTH)
 
-
 FORMS = {
     "gauss": Form(usage="gauss:STD[,TAPS]", needed=1, limits=(_STD, _SIDE), whole=(False, True), build=_gauss),
     "uniform": Form(usage="uniform:WIDTH", needed=1, limits=(_SIDE,), whole=(True,), build=_uniform),
@@ -108,7 +102,6 @@ FORMS = {
     ),
     "defocus": Form(usage="defocus:RADIUS", needed=1, limits=(_RADIUS,), whole=(False,), build=_defocus),
 }
-
 
 USAGES = ", ".join(form.usage for form in FORMS.values())
 

@@ -14,7 +14,6 @@ from dmps_cli.tasks import kernels
 PATTERNS = ("mask", "box", "fraction")
 """Ways to say which pixels are missing."""
 
-
 BOUNDARIES = ("valid", "zero", "reflect", "replicate", "circular")
 
 
@@ -102,10 +101,8 @@ _odd = whole_number(
     f"an odd number of px from 1 to {kernels.MAX_SIDE}", lambda n: 1 <= n <= kernels.MAX_SIDE and n % 2 == 1
 )
 
-
 _std = real_number("a number of px from 0.05 to 900", lambda n: 0.05 <= n <= 900.0)
 _seed = whole_number("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n <= MAX_SEED)
-
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "scale": whole_number("a whole number from 2 to 64", lambda n: 2 <= n <= 64),

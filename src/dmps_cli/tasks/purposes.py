@@ -38,7 +38,6 @@ NOISE = Purpose(
     ),
 )
 
-
 SMALL = Purpose(
     fault="too few pixels",
     arguments="--task sr4",
@@ -50,14 +49,12 @@ SMALL = Purpose(
     ),
 )
 
-
 SOFT = Purpose(
     fault="soft all over",
     arguments="--task blur --kernel gauss:2",
     note="standard deviation of the blur, px",
     words="gaussian gauss gaussianblur gaussiandeblur gaussdeblur soft softness",
 )
-
 
 DEFOCUS = Purpose(
     fault="out of focus",
@@ -66,14 +63,12 @@ DEFOCUS = Purpose(
     words="defocus outoffocus refocus focus defocusblur lensblur lens bokeh disc disk uniform box boxblur",
 )
 
-
 MOVED = Purpose(
     fault="camera or subject moved",
     arguments="--task blur --kernel motion:15,30",
     note="length px, degrees counter-clockwise from horizontal",
     words="motionblur motiondeblur motiondeblurring deblurmotion shake camerashake handshake moved movement",
 )
-
 
 DAMAGED = Purpose(
     fault="scratches, stains, holes",
@@ -86,9 +81,7 @@ DAMAGED = Purpose(
     ),
 )
 
-
 TRANSPARENT = Purpose(fault="transparent where it is damaged", arguments="--task inpaint --mask alpha")
-
 
 GREY = Purpose(
     fault="black and white",
@@ -99,29 +92,24 @@ GREY = Purpose(
     ),
 )
 
-
 COMPRESSED = Purpose(
     fault="Walsh-Hadamard coefficients, as a .npy file",
     arguments="--task cs",
     words="compressedsensing compressivesensing compressed hadamard walshhadamard singlepixel",
 )
 
-
 OF_A_PICTURE = (NOISE, SMALL, DEFOCUS, MOVED, SOFT, DAMAGED, GREY)
 PURPOSES = (*OF_A_PICTURE, COMPRESSED)
-
 
 OF_ANY_BLUR = (
     "unblur blurs blurry blurred deblurring blurremoval removeblur deconvolve deconvolution "
     "sharpen sharpening sharper sharp unsharp unsharpmask"
 )
 
-
 _WORDS: dict[str, tuple[Purpose, ...]] = {
     **{word: (purpose,) for purpose in PURPOSES for word in purpose.words.split()},
     **dict.fromkeys(OF_ANY_BLUR.split(), (DEFOCUS, MOVED, SOFT)),
 }
-
 
 _NEAR = 0.8  # of difflib: 'denoize' is near, 'denmark' is not
 

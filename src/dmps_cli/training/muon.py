@@ -19,11 +19,9 @@ BETAS, MOMENTUM, WEIGHT_DECAY = (0.9, 0.99), 0.95, 0.01
 ENDS = ("inp.weight", "out.weight")
 """Kernels whose one side is the picture: AdamW's, as [Muon] has it for first and last layers."""
 
-
 MOMENTS, MOMENTUM_BUFFER = ("exp_avg", "exp_avg_sq"), "momentum_buffer"
 NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.775, 2.0315), 5
 """Coefficients of t, t^3 and t^5, and how often, [Muon]: they move singular values from above 0.001 to 0.68 .. 1.14."""
-
 
 SMALLEST_NORM = 1e-7  # that a gradient is divided by
 MATCH_ADAMW = 0.2  # root mean square of a step of AdamW at learning rate 1

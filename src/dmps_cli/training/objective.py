@@ -16,19 +16,14 @@ from dmps_cli.training.noise_levels import NoiseLevels
 
 WARM_UP = 100  # steps, of the learning rate
 
-
 LARGEST_NORM = 1.0  # of the gradient
-
 
 AVERAGE = 0.9995
 
-
 AVERAGE_START = 10
-
 
 EXACT = ("inp.", "out.", "emb.")
 """Layers that stay in float32: all that the network sees, says and is told goes through them, and they are small."""
-
 
 SIGMAS = (15, 25, 50)
 """Noise of the validation, in grey levels of 255."""

@@ -28,19 +28,15 @@ from dmps_cli.training.noise_levels import NoiseLevels
 CACHE_BYTES = 3 * 2**29
 """Decoded photographs that are kept in memory, 1.5 GiB; 2,000 of 500 x 375 px in colour are 1.1 GB."""
 
-
 COVERAGE, LEAST_CROPS_PER_DECODING = 0.1, 48
 """Where not all photographs fit into memory: crops between one leaving it and the next, as a share of those that cover
 a photograph of mean size, and at the least. Decoding takes time in proportion to the pixels."""
 
-
 HELD_OUT = 10
 """One photograph of so many is kept for validation where no folder is given for it."""
 
-
 LACKING = 15
 """Most px that a large crop has less than its side: networks pad to multiples of 16."""
-
 
 Pixels = np.ndarray
 """A photograph, uint8: (H, W, 3), or (H, W, 1) in grey."""

@@ -33,11 +33,9 @@ from dmps_cli.weights.reading import read_checkpoint
 LR_OF_WEIGHTS = 1e-3
 """Highest learning rate where given weights begin: that of new ones would undo part of what they know."""
 
-
 MOST_BAD_STEPS = 50  # in a row
 LARGEST_LOSS = 20.0
 """Of a row of the log. A network that knows nothing has 1, at most 4 on pictures of black and white alone."""
-
 
 SAVE_SECONDS, LEAST_SAVES, ROWS_PER_SAVE, SAVE_SHARE = 180.0, 6, 6, 0.08
 """Seconds between checkpoints; so many in a short run; log rows between two; share of the time they may take."""

@@ -31,7 +31,6 @@ from dmps_cli.training.photographs import Photo, Shapes, TrainingBatch, decode
 VALIDATION_SIDE, VALIDATION_PHOTOS = 192, 16
 """Of at most so many photographs the middle square of so many px."""
 
-
 LogRow = dict[str, Any]
 """Of the log."""
 

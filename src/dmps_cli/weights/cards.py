@@ -33,7 +33,6 @@ DIFFUSERS = "diffusers"
 PRIOR_KINDS = {"natural": "denoiser", "adm": "ddpm", "ncsnpp": "flow", DIFFUSERS: "denoiser"}
 """Architecture -> the prior that its networks are: what they predict, on which levels."""
 
-
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 """Of the noise of DDPM chains of 1000 steps, by diffusers' names."""
 

@@ -29,10 +29,8 @@ MODEL_ENTRIES = ("state_dict", "model_state_dict", "model")
 MAX_RATIO = 8
 """Bytes that a checkpoint may hold for each byte of its file; more is meant to fill the memory."""
 
-
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _NUMPY_SCALAR = np.float64(0.0).__reduce__()[0]
-
 
 _ALLOWED: list[Any] = [  # a learning rate that numpy computed, as numpy 1 and 2 name it
     (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
