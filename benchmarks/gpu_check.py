@@ -145,11 +145,13 @@ def restored(
     """Pictures, measured on the CPU and restored on the device; the result is on the CPU."""
     import torch
 
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.pipeline import degrade, restore
 
     side = x.shape[-1]
     y = degrade(x, task_on(task, side, torch.device("cpu")), 0.05, seed=0, keys=keys)
-    return restore(y.to(device), task_on(task, side, device), prior, 0.05, sampling, seed=0, keys=keys).cpu()
+    measurement = Measurement(y.to(device), task_on(task, side, device), 0.05)
+    return restore(measurement, prior, sampling, seed=0, keys=keys).cpu()
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -301,6 +303,7 @@ def step_difference(x: Tensor, priors: tuple[Prior, Prior], sampling: Sampling, 
     from dmps_cli.levels import SAMPLERS
     from dmps_cli.methods.choice import build_posterior
     from dmps_cli.methods.table import METHODS
+    from dmps_cli.operators.measurement import Measurement
     from dmps_cli.pipeline import degrade
     from dmps_cli.sampling import Noise, sample
 
@@ -308,7 +311,8 @@ def step_difference(x: Tensor, priors: tuple[Prior, Prior], sampling: Sampling, 
     ops = [task_on("sr4", x.shape[-1], place) for place in (cpu, device)]
     y = degrade(x, ops[0], 0.05, seed=0, keys=[(0, 0)])
     here, there = (
-        build_posterior(sampling, prior, op, y.to(op.device), 0.05) for prior, op in zip(priors, ops, strict=True)
+        build_posterior(sampling, prior, Measurement(y.to(op.device), op, 0.05))
+        for prior, op in zip(priors, ops, strict=True)
     )
     levels = priors[0].levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
     noise, worst = Noise(0, Noise.STEP, [(0, 0)]), 0.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import PARTS, Settings, run_all
+from benchmarks.gpu_check import PARTS, Findings, Settings, run_all
 
 CHILD = """
 import pathlib, sys, time
@@ -60,3 +60,11 @@ def test_a_machine_without_the_device_still_gets_its_object() -> None:
     found = json.loads(done.stdout)
     assert (done.returncode, found["parts"]["environment"]["status"]) == (1, "error")
     assert "device 'cuda:99' is not available here" in found["parts"]["environment"]["error"]
+
+
+@pytest.mark.parametrize("name", ["agreement", "rerun", "batches", "noise", "profile"])
+def test_parts_run_and_find_nothing_on_the_cpu_itself(name: str, tmp_path: Path) -> None:
+    findings = Findings(tmp_path / "found.json")
+    PARTS[name].run(Settings(device="cpu", tiny=True), findings)
+    assert findings.failures == []
+    assert json.loads(findings.path.read_text()) == json.loads(json.dumps(findings.facts)) | {"failures": []}

@@ -318,7 +318,7 @@ def restore_file(
 
 
 def _loaded(prior: PathLike | Prior | Denoise, device: torch.device | str | None, listener: Listener) -> LoadedPrior:
-    """A prior with the name that sidecars record: 'own' for one that was not loaded."""
+    """Returns a prior with the name that sidecars record: 'own' for one that was not loaded."""
     if isinstance(prior, str | os.PathLike):
         return load_prior(prior, device=device or "auto", listener=listener)
     if isinstance(prior, LoadedPrior):
@@ -328,7 +328,7 @@ def _loaded(prior: PathLike | Prior | Denoise, device: torch.device | str | None
 
 
 def _as_prior(prior: Prior | Denoise, channels: int) -> Prior:
-    """A prior as it is, or one made of a bare denoiser."""
+    """Returns a prior as it is, or one made of a bare denoiser."""
     if isinstance(prior, Prior):
         return prior
     if not callable(prior):
@@ -339,7 +339,7 @@ def _as_prior(prior: Prior | Denoise, channels: int) -> Prior:
 def _sampling_options(
     method: str | None, preset: str | None, nfe: int | None, sampler: str | None, knobs: dict[str, Any]
 ) -> SamplingOptions:
-    """What is chosen of method, levels and knobs. Raises TypeError for a knob that there is not."""
+    """Returns what is chosen of method, levels and knobs. Raises TypeError for a knob that there is not."""
     _check_names("restore", knobs, _KNOBS)
     if "cap" in knobs and knobs["cap"] is None:
         knobs = knobs | {"cap": "none"}
@@ -371,12 +371,12 @@ def _check_seed(seed: int) -> None:
 
 
 def _is_sigma(value: Any) -> bool:
-    """Whether float32 can tell that standard deviation from 0 and from infinity."""
+    """Returns whether float32 can tell that standard deviation from 0 and from infinity."""
     return isinstance(value, float | int) and (value == 0.0 or MIN_SIGMA <= value <= MAX_SIGMA)
 
 
 def _counted(on_step: OnStep | None, total: int) -> Callable[[], None]:
-    """What is called without arguments at each evaluation, and tells how many there were."""
+    """Returns what is called without arguments at each evaluation, and tells how many there were."""
     if on_step is None:
         return lambda: None
     done = count(1)

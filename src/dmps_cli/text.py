@@ -30,7 +30,7 @@ def visible(text: str) -> str:
 
 
 def visible_bytes(text: str) -> str:
-    r"""Does as `visible`; bytes that are no UTF-8 are written out too (\xe9)."""
+    r"""Returns the text as `visible` does, with bytes that are no UTF-8 written out too (\xe9)."""
     return _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", visible(text))
 
 
@@ -57,9 +57,7 @@ def csv_cell(value: object) -> object:
 def json_safe(text: str) -> str:
     r"""Returns JSON with the control characters that JSON lets pass (DEL, C1, those of direction) as \u....
 
-    It says the same.
-
-    Line feeds between its parts stay.
+    It says the same. Line feeds between its parts stay.
     """
     return _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 

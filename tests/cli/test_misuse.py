@@ -330,6 +330,25 @@ def test_an_edited_sidecar_is_one_line(dmps: Dmps, tmp_path: Path, edit: dict[st
     assert "damaged" in result.err or "format 99" in result.err
 
 
+@pytest.mark.parametrize("task", ["inpaint --mask keep.png", "blur --kernel keep.png"])
+def test_a_sidecar_names_no_file_to_read(dmps: Dmps, tmp_path: Path, task: str) -> None:
+    """It holds the pixels of a mask and the numbers of a kernel; what lies elsewhere is nobody's to name."""
+    photo(tmp_path / "p.png")
+    keep = np.full((24, 32), 255, np.uint8)
+    keep[4:9, 5:9] = 0
+    Image.fromarray(keep).save(tmp_path / "keep.png")
+    assert dmps("degrade", "p.png", "--task", *task.split(), "-o", "y.png").code == 0
+    (tmp_path / "keep.png").rename(tmp_path / "gone.png")
+    assert dmps("restore", "y.png", *FAST).code == 0
+    content = json.loads(Path("y.json").read_text())
+    name = task.split()[1].removeprefix("--")
+    operator = content["operator"] | {name: str(tmp_path / "gone.png")}
+    Path("y.json").write_text(json.dumps(content | {"operator": operator, "mask": None}))
+    result = dmps("restore", "y.png", "--overwrite", *FAST)
+    assert (result.code, result.err.count("\n"), "damaged" in result.err) == (1, 1, True), result.err
+    assert ("names a mask and does not hold it" if name == "mask" else "neither numbers nor one of") in result.err
+
+
 def test_a_sidecar_of_another_shape_is_one_line(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
     dmps("degrade", "p.png", "--task", "colorize", "-o", "y.png")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
 import socket
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from dmps_cli.errors import InputError
 from dmps_cli.evaluation.pictures import list_pictures
+from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.reading import decoding, load_array, read_bytes
 from tests.shell import FAST, Dmps, photo
 
@@ -122,13 +125,44 @@ def test_no_array_file_is_named(tmp_path: Path) -> None:
 
 
 def test_numbers_that_float32_has_not(dmps: Dmps, tmp_path: Path) -> None:
-    np.save(tmp_path / "y.npy", np.full((3, 16, 16), 1e300))
-    result = dmps("restore", "y.npy", "--task", "denoise", *FAST)
-    assert (result.code, "1e+300, too large for float32" in result.err) == (1, True), result.err
+    for value in (np.float64(1e300), np.float32(3e38), np.longdouble("1e4000")):
+        np.save(tmp_path / "y.npy", np.full((3, 16, 16), value))
+        result = dmps("restore", "y.npy", "--task", "sr4", *FAST)
+        assert (result.code, f"{value:g}, too large for float32" in result.err) == (1, True), result.err
+    np.save(tmp_path / "y.npy", np.full((3, 16, 16), 1e12, dtype=np.float32))
+    assert dmps("restore", "y.npy", "--task", "sr4", "--sigma", "0.05", *FAST).code == 0
     photo(tmp_path / "p.png")
     for option in (("--sigma", "1e-30"), ("--lambda", "1e300"), ("--cap", "1e300")):
         result = dmps("restore", "p.png", "--task", "deblur", *option, *FAST)
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.npy"])
+def test_a_picture_of_a_terabyte_is_not_read(dmps: Dmps, tmp_path: Path, name: str) -> None:
+    photo(tmp_path / "p.png")
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**40)  # of no room on the disk
+    result = dmps("restore", name, "p.png", "--task", "sr4", "-o", "out/", *FAST)
+    assert (result.code, f"{name}: it has 1099511627776 bytes" in result.err) == (1, True), result.err
+    assert (tmp_path / "out" / "p_restored.png").is_file()
+    assert dmps("degrade", name, "--task", "sr4").code == 1
+
+
+def test_a_file_that_would_keep_us_waiting_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As /proc/kmsg does, a regular file that has nothing to read yet."""
+    (tmp_path / "x").write_bytes(b"abc")
+    reads = iter([b"abc", None])
+    monkeypatch.setattr("dmps_cli.files.atomic.open_regular", lambda *_, **__: _Slow(reads))
+    assert sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+class _Slow(io.BytesIO):
+    def __init__(self, reads: Iterator[bytes | None]) -> None:
+        super().__init__()
+        self.reads = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        return next(self.reads)  # type: ignore[return-value] # None: nothing yet
 
 
 # A batch goes on

@@ -11,6 +11,7 @@ from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, che
 from dmps_cli.errors import UsageError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import KIND, RESTORATION_KIND, siblings
+from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import may_write, open_batch, plan_outputs
 from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
@@ -52,7 +53,7 @@ def degrade(
     for path, target in planned:
         with batch.item(path):
             facts = {"task": plan.task, "operator": dict(plan.params), "sigma_y": plan.sigma_y, "seed": seed}
-            made_of = {"source_sha256": sha256_file(path), **facts}
+            made_of = {"source_sha256": sha256_file(path, limit=MAX_PICTURE), **facts}
             overwrite = may_write(target, siblings(target), made_of, output, console)
             if overwrite is not None:
                 jobs.append((path, target, overwrite))

@@ -109,7 +109,7 @@ def checked_sigma(text: str | None) -> float | None:
 
 
 def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | None:
-    """Does as `checked_sigma`, or AUTO: it is to be estimated."""
+    """Returns what `checked_sigma` does, or AUTO: it is to be estimated."""
     return AUTO if text is not None and text.strip().lower() == AUTO else checked_sigma(text)
 
 

@@ -16,9 +16,8 @@ from dmps_cli.cli.console import Console
 from dmps_cli.cli.options import Device, Quiet
 from dmps_cli.errors import UsageError, memory_errors
 from dmps_cli.files.atomic import is_unicode
-from dmps_cli.training.start import SUFFIX, Request, check_outputs, complete_run, find_start, train_on
+from dmps_cli.training.start import SUFFIX, TrainingRequest, check_outputs, complete_run, find_start, train_on
 from dmps_cli.weights.options import check_device, check_seed
-
 
 SIZE_NAMES = ("small", "base", "large")
 
@@ -133,7 +132,7 @@ def train(  # the options are the command
     if resume is not None and resume.suffix == ".state":  # OUT, named by its state
         resume = resume.with_suffix("")
     target = checked_output(output or resume, "-o" if output else "--resume")
-    request = Request(
+    request = TrainingRequest(
         folders=tuple(folders),
         output=target,
         resume=target if resume is not None and _absolute(resume) == _absolute(target) else resume,
@@ -200,7 +199,7 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - Path.absolute() keeps `..`
 
 
-def check(request: Request) -> None:
+def check(request: TrainingRequest) -> None:
     """Raises UsageError for what can be refused without torch."""
     if {"minutes", "steps"} <= request.recipe.keys():
         raise UsageError("--minutes and --steps exclude each other: a training ends by the clock, or by its steps")

@@ -102,10 +102,7 @@ def child_memory(bench: Bench, choice: tuple[Sampling, bool]) -> float | None:
 
 
 def with_baselines(samplings: Sequence[Sampling]) -> list[tuple[Sampling, bool]]:
-    """Returns (sampling, whether unconditional): the prior alone once per kind and number of levels.
-
-    Then the methods.
-    """
+    """Returns (sampling, whether unconditional): the prior alone once per kind of levels, then the methods."""
     levels = dict.fromkeys((choice.sampler, choice.nfe, choice.spacing) for choice in samplings)
     alone = [
         resolve_sampling(method=DEFAULT_METHOD, sampler=sampler, nfe=nfe, spacing=spacing)

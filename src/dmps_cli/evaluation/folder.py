@@ -41,8 +41,7 @@ from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.writers import REPORTS, RESULTS, TABLES
-from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import TASKS, resolve
+from dmps_cli.tasks.table import TASKS, resolve_recorded
 from dmps_cli.units import MAX_SIGMA
 
 Row = dict[str, Any]
@@ -91,10 +90,9 @@ class ProblemRecord(Struct, frozen=True, kw_only=True):
     samplings: list[dict[str, str | float | None]]
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in self.operator.items() if value is not None}
         try:
-            resolve(self.task, OperatorOptions(**given))
-        except (UsageError, TypeError) as exc:
+            resolve_recorded(self.task, self.operator)
+        except (InputError, UsageError, TypeError) as exc:
             raise ValueError(f"no operator: {exc}") from exc
 
 
@@ -478,7 +476,8 @@ def read_failures(folders: Sequence[Path]) -> tuple[list[dict[str, str]], list[s
         except FileNotFoundError:  # interrupted before its report
             continue
         except (OSError, RecordError) as exc:
-            notes.append(f"{folder / RESULTS} cannot be read ({exc}); what failed there is not known")
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            notes.append(f"{folder / RESULTS} cannot be read ({reason}); what failed there is not known")
             continue
         found += [as_builtins(failure) for failure in content.failures]
     return found, notes

@@ -36,7 +36,7 @@ from dmps_cli.evaluation.folder import (
 from dmps_cli.evaluation.pictures import Framing, share
 from dmps_cli.evaluation.results import Results
 from dmps_cli.files.atomic import atomic_write, sha256_file
-from dmps_cli.files.reading import inside
+from dmps_cli.files.reading import MAX_PICTURE, inside
 from dmps_cli.jobs.batch import Batch, failure_list
 from dmps_cli.listener import Listener
 from dmps_cli.metrics.protocol import list_hash
@@ -89,7 +89,7 @@ def configuration(
     def problem(plan: OperatorPlan) -> dict[str, Any]:
         operator = dict(plan.params)
         if operator.get("mask") is not None:
-            operator["mask"] = sha256_file(Path(operator["mask"]))
+            operator["mask"] = sha256_file(Path(operator["mask"]), limit=MAX_PICTURE)
         chosen = [choice.as_dict() for choice in samplings[plan.task]]
         return {"task": plan.task, "operator": operator, "sigma_y": plan.sigma_y, "samplings": chosen}
 

@@ -188,7 +188,7 @@ class Fetched:
 def cache_dir() -> Path:
     """Returns the folder of downloaded files: DMPS_CACHE, else XDG_CACHE_HOME/dmps, else ~/.cache/dmps.
 
-    Makes nothing.
+    It is not made.
     """
     try:
         if named := os.environ.get("DMPS_CACHE"):
@@ -216,9 +216,7 @@ def fetch(
     advice: str = "",
     form: Format | None = None,
 ) -> Fetched:
-    """Returns the file `target`, or its like in the Hub's cache.
-
-    Downloaded from the first source that works if need be.
+    """Returns the file `target`, or its like in the Hub's cache; if need be downloads it, from the first good source.
 
     size: in bytes; sha256: hexadecimal, or None: what the Hub publishes, or what was first downloaded, is compared
     with; form: what its first bytes must be. command: what downloads this file, for the message of a machine without
@@ -255,11 +253,10 @@ def fetch(
 
 
 def verify(path: Path, size: int | None = None, sha256: str | None = None) -> str:
-    """Returns the sha256 of a file, read through, and compared.
+    """Returns the sha256 of a file, read through and compared.
 
-    Without `sha256`, with what was recorded at the download.
-
-    size: in bytes. Raises WeightsError if it is another, InputError if the file cannot be read.
+    size: in bytes. sha256: what it must be; None: what was recorded at the download. Raises WeightsError if it is
+    another, InputError if the file cannot be read.
     """
     _check_size(path, _stat(path).st_size, size)
     digest = sha256_file(path)
@@ -283,10 +280,7 @@ def in_hub_cache(source: Source) -> Path | None:
 
 
 def downloaded_sha256(path: Path) -> str:
-    """Returns the sha256 that was recorded when the file was downloaded, whether it is still there or not.
-
-    '' if none was.
-    """
+    """Returns the sha256 recorded when the file was downloaded, whether it is still there or not; '' if none was."""
     record = _Record.read(path)
     return record.sha256 if record else ""
 

@@ -97,7 +97,7 @@ def is_grey(x: Tensor) -> bool:
 
 
 def load_rgb(path: Path) -> Picture:
-    """Does as `load`, always three channels; a grey picture is said in the notes."""
+    """Reads as `load`, always three channels; a grey picture is said in the notes."""
     return load_channels(path, 3)
 
 
@@ -121,12 +121,12 @@ def to_grey(x: Tensor) -> tuple[Tensor, float]:
 
 
 def load_channels(path: Path, channels: int) -> Picture:
-    """Does as `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
+    """Reads as `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
     return _with_channels(load(path), channels, path)
 
 
 def load_up_to(path: Path, channels: int) -> Picture:
-    """Does as `load_channels`, but a grey picture keeps its one channel."""
+    """Reads as `load_channels`, but a grey picture keeps its one channel."""
     picture = load(path)
     return picture if picture.pixels.shape[0] == 1 else _with_channels(picture, channels, path)
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import refuse_existing, sha256_bytes, sha256_file, write_together
-from dmps_cli.files.reading import decoding, load_array, read_bytes
+from dmps_cli.files.reading import MAX_PICTURE, decoding, load_array, read_bytes
 from dmps_cli.files.records import FileName, RecordError, as_builtins, as_record, parse_json
 from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 
@@ -37,6 +37,9 @@ FORMAT = 1
 MAX_SIDE = 2**24  # px; of what a sidecar may claim
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Offset = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
+MOST_VALUE = 1e12
+"""Of exact floats: the squares of a hundred million such numbers have a sum that float32 holds."""
+
 FAR_OFF_SCALE = 10.0
 """Values beyond it are said where nothing vouches for the scale: such floats are more likely on 0..255."""
 
@@ -203,7 +206,7 @@ def _of_this_name(sidecar: Sidecar, path: Path) -> Sidecar | None:
     is_sidecar = path.suffix.lower() == ".json"
     if is_sidecar and path.with_name(sidecar.measurement).is_file():
         return sidecar
-    if is_sidecar or sha256_file(path) in (sidecar.picture_sha256, sidecar.measurement_sha256):
+    if is_sidecar or sha256_file(path, limit=MAX_PICTURE) in (sidecar.picture_sha256, sidecar.measurement_sha256):
         return replace(sidecar, picture=path.name, measurement=siblings(path)[0].name)
     return None
 
@@ -238,7 +241,7 @@ def read_measurement(path: Path, sidecar: Sidecar | None, *, over_white: bool = 
         floats = path.with_name(sidecar.measurement)
         if path.suffix.lower() == ".json":
             return _read_floats(floats, sidecar)
-        if sha256_file(path) != sidecar.picture_sha256:
+        if sha256_file(path, limit=MAX_PICTURE) != sidecar.picture_sha256:
             note = f"{path} was changed since its measurement was written: its 8-bit pixels are restored, not {floats}"
             return _read_picture(path, note, over_white=over_white)
         if floats.is_file():
@@ -260,16 +263,14 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
         raise InputError(f"{path} holds {held}; it must be one array of floats on [-1, 1]: v / 127.5 - 1 for 0..255")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it or take a measurement without")
-    with np.errstate(over="ignore"):
-        floats = array.astype(np.float32)
-    if not np.isfinite(floats).all():
+    if float(abs(array).max()) > MOST_VALUE:
         raise InputError(f"{path} holds {abs(array).max():g}, too large for float32, in which dmps works; rescale it")
     notes: tuple[str, ...] = ()
-    if sidecar is not None and sha256_file(path) != sidecar.measurement_sha256:
+    if sidecar is not None and sha256_file(path, limit=MAX_PICTURE) != sidecar.measurement_sha256:
         notes = (f"{path} was changed since it was written (its hash differs from the sidecar's)",)
     if sidecar is None and float(abs(array).max()) > FAR_OFF_SCALE:
         notes = (f"{path} holds values up to {abs(array).max():g}; they are taken on the [-1, 1] scale as they are",)
-    return Reading(pixels=torch.from_numpy(floats)[None], is_exact=True, notes=notes)
+    return Reading(pixels=torch.from_numpy(array.astype(np.float32))[None], is_exact=True, notes=notes)
 
 
 def _read_picture(path: Path, *notes: str, over_white: bool) -> Reading:

@@ -49,6 +49,7 @@ Label = Annotated[str, form("a short name of letters and digits", "[A-Za-z0-9_][
 
 Sha256 = Annotated[str, form("a sha256 of 64 hexadecimal digits", "[0-9a-f]{64}")]
 PathText = Annotated[str, form("a path", r"[^\0]+")]
+
 T = TypeVar("T")
 
 

@@ -66,7 +66,7 @@ class Batch:
         self.failures.append((name, error))
 
     def described(self) -> dict[str, Any]:
-        """For the JSON: what came of each input."""
+        """Returns what came of each input, for the JSON."""
         failures = [{"input": name, "error": str(error)} for name, error in self.failures]
         return {"results": self.results, "failures": failures}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import OriginalFile, pattern_hash, write_measurement
+from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.listener import SILENT, Listener
 from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import TASKS, crop_box
@@ -56,12 +57,14 @@ class Degrader:
             sigma_y=self.plan.sigma_y,
             seed=self.seed,
             image_shape=(channels, h, w),
-            source=OriginalFile(file=path.name, sha256=sha256_file(path), width=width, height=height, crop=crop),
+            source=OriginalFile(
+                file=path.name, sha256=sha256_file(path, limit=MAX_PICTURE), width=width, height=height, crop=crop
+            ),
         )
         return {"input": str(path), "output": str(target), **sidecar.as_dict()}
 
     def operator(self, path: Path, shape: tuple[int, int, int]) -> tuple[OperatorPlan, LinearOperator]:
-        """(the plan for that picture, its operator for that shape), built anew only when one of them changes."""
+        """Returns (plan for that picture, its operator for that shape), built anew only when one of them changes."""
         import torch
 
         plan = self.plan.of_picture(path)

@@ -57,7 +57,7 @@ class Fit:
     ripples: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """Returns what the sidecar says of it."""
         return asdict(self)
 
 
@@ -89,7 +89,7 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
 
 
 def ripples_of(op: LinearOperator, x: Tensor) -> list[float | None]:
-    """Power of each picture where a blur lets hardly anything through, over that at other angles of equal frequency.
+    """Returns the power where a blur lets hardly anything through, over that at other angles of equal frequency.
 
     In a picture there is no more of it at the zeros of a kernel than beside them; what a wrong kernel divides by its
     zeros is there. Per ring of frequencies, |K|^2 the power of the blurred image of a point: the mean power at |K|^2

@@ -230,7 +230,7 @@ def is_grey_input(job: Job, pixels: Tensor, listener: Listener) -> bool:
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
-    """Exact floats of one operator as the picture that another one takes them from. Raises InputError."""
+    """Returns the exact floats of one operator as the picture that another one takes them from. Raises InputError."""
     if not TASKS[measured.task].is_picture or measured.image_shape is None:
         raise InputError(f"{path} is a '{measured.task}' measurement; no other operator can take it")
     op = measured.build(measured.image_shape, device)

@@ -39,7 +39,7 @@ class MeasuredNoise:
         return self.raised.text if self.raised else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """Returns what the sidecar says of it."""
         facts = {"sigma_y": self.sigma_y, "sigma_y_255": self.sigma_y * GREY_LEVELS, "sigma_origin": self.origin}
         facts |= {"sigma_search": self.raised.as_dict()} if self.raised else {}
         return facts | ({"noise_notes": list(self.notes)} if self.notes else {})

@@ -263,7 +263,7 @@ def _restricted(asked: _Asked, energy: np.ndarray) -> _Asked:
 
 
 def _by_brightness(patches: _Patches, asked: _Asked, low: np.ndarray) -> list[float] | None:
-    """The noise of each fifth of the patches, dark to bright, if it grows all the way and by more than GROWN."""
+    """Returns the noise of each fifth of the patches, dark to bright, if it grows all the way, by more than GROWN."""
     brightness, high = patches.means.mean(1), patches.energy(patches.differences, "high")
     live = ~patches.is_flat & (asked.ratio >= SURE_RATIO)
     if live.sum() < ENOUGH:
@@ -311,7 +311,7 @@ def _cosines(side: int) -> np.ndarray:
 
 
 def _clipped_ratio(means: np.ndarray, sigma: float) -> np.ndarray:
-    """The share of its variance that noise keeps when it is clipped to 0..255, where its clipped mean is `means`.
+    """Returns the share of its variance that noise keeps if clipped to 0..255, where its clipped mean is `means`.
 
     means: (n, C); result: (n,), the mean over the channels. For z ~ N(m, sigma^2) clipped, with a = -m / sigma,
     b = (255 - m) / sigma, P and p the normal distribution and density (Foi 2009, "Clipped noisy images"):

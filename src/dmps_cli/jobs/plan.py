@@ -12,7 +12,7 @@ from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.measurements import Sidecar
 from dmps_cli.tasks.options import PATTERNS, OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, check_mask, short
-from dmps_cli.tasks.table import TASKS, check_told, factor, of_found_picture, resolve
+from dmps_cli.tasks.table import TASKS, check_told, factor, of_found_picture, resolve, resolve_recorded
 from dmps_cli.units import both_scales
 
 GivenSigma = float | Literal["auto"] | None
@@ -115,9 +115,10 @@ def check_claimed(plan: OperatorPlan, numbers: int, path: Path) -> None:
 
 def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
     """Returns the operator exactly as the sidecar has it. Raises InputError if it holds what no operator has."""
-    recorded = {name: value for name, value in sidecar.operator.items() if value is not None}
     try:
-        params = resolve(sidecar.task, OperatorOptions(**recorded))
+        params = resolve_recorded(sidecar.task, sidecar.operator)
+        if params.get("mask") is not None and sidecar.mask is None:
+            raise InputError("it names a mask and does not hold it")
     except (UsageError, InputError, TypeError) as exc:
         raise InputError(f"the sidecar of {path} is damaged ({exc}); restore with it moved away") from exc
     return OperatorPlan(

@@ -52,7 +52,7 @@ class Raised:
         return f"this kernel does not fit: it gives ripples at any sigma up to {LARGEST}; {larger} is taken"
 
     def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """Returns what the sidecar says of it."""
         return asdict(self)
 
 
@@ -99,7 +99,7 @@ def fitting_sigma(
 
 
 def busiest(y: Tensor, side: int = TRIAL_SIDE) -> Tensor:
-    """The part (.., side, side) of measurements (1, C, H, W) with the largest variance, of those half a side apart."""
+    """Returns the part (.., side, side) of y (1, C, H, W) with the largest variance, of those half a side apart."""
     height, width = (min(side, have) for have in y.shape[-2:])
     places = [
         (top, left)

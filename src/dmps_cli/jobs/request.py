@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dmps_cli.errors import UsageError
 from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import Batch, OutputOptions, plan_outputs
 from dmps_cli.jobs.measured import Job, find_reference, plan_input, references, sample_names, unfinished
 from dmps_cli.jobs.plan import GivenSigma
@@ -65,7 +66,7 @@ class Request:
 
     def _job(self, path: Path, target: Path, operator: OperatorOptions, listener: Listener) -> Job | None:
         planned = plan_input(path, self.task, operator, self.noise, listener)
-        names, sha256 = enumerate(sample_names(target, self.samples)), sha256_file(path)
+        names, sha256 = enumerate(sample_names(target, self.samples)), sha256_file(path, limit=MAX_PICTURE)
         targets = tuple(unfinished(names, sha256, self.output, listener))
         if not targets:
             return None

@@ -45,7 +45,7 @@ class Drawn:
     remark: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For the sidecar."""
+        """Returns what the sidecar says of it."""
         taken = {"seconds": self.seconds} | ({"iterations": self.iterations} if self.iterations else {})
         return {"fit": self.fit.as_dict() | {"remark": self.remark}, **taken}
 
@@ -76,7 +76,7 @@ class Restorer:
     def restored(
         self, jobs: Sequence[Job], scores: Scores | None = None, on_step: Callable[[], None] = lambda: None
     ) -> Iterator[Restored]:
-        """Returns every sample of every job, written as soon as it is drawn."""
+        """Yields every sample of every job, written as soon as it is drawn."""
         return self.written(self.drawn(self.read(jobs), on_step), scores)
 
     def read(self, jobs: Iterable[Job]) -> Iterator[list[Unit]]:
@@ -146,9 +146,9 @@ class Restorer:
         ]
 
     def written(self, samples: Iterable[Drawn], scores: Scores | None) -> Iterator[Restored]:
-        """Yields a sidecar and then a picture of each.
+        """Yields each sample once its sidecar and picture are written.
 
-        Scored where there is a reference, and written if it cannot be.
+        It is scored where there is a reference, and written even where it cannot be.
         """
         for sample in samples:
             metrics: dict[str, float] = {}
@@ -169,7 +169,7 @@ class Restorer:
         return Restored(drawn=sample, path=target.path, facts=facts)
 
     def facts(self, sample: Drawn) -> dict[str, Any]:
-        """Everything that made a restoration."""
+        """Returns everything that made a restoration."""
         of, job = sample.of, sample.of.job
         return {
             "kind": RESTORATION_KIND,

@@ -68,7 +68,7 @@ class OfGreyValue(LinearOperator):
         return self.inner.gram(r) / self.channels
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """Returns that of A at scale / C."""
+        """Returns M r as A has it at scale / C."""
         return self.inner.precondition(r, noise_var, scale / self.channels)
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
@@ -89,9 +89,9 @@ class OfGreyValue(LinearOperator):
         return residual_to_image
 
     def to_image(self, y: Tensor) -> Tensor:
-        """Does as A: grey."""
+        """Returns the picture that A makes of y, a grey one."""
         return self.inner.to_image(y)
 
     def from_image(self, image: Tensor) -> Tensor:
-        """Does as A, of a grey picture."""
+        """Returns the measurement that A takes from a grey picture."""
         return self.inner.from_image(image)

@@ -54,19 +54,19 @@ class Inside(LinearOperator):
 
     @property
     def is_iterated(self) -> bool:
-        """Does as inside."""
+        """Whether the operator inside is."""
         return self.inner.is_iterated
 
     def gram(self, r: Tensor) -> Tensor:
-        """Does as inside."""
+        """Returns A A^T r, the same as inside."""
         return self.inner.gram(r)
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """Does as inside."""
+        """Returns that of the operator inside: A A^T is the same."""
         return self.inner.precondition(r, noise_var, scale)
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """Does as inside: A A^T is the same."""
+        """Returns that of the operator inside: A A^T is the same."""
         return self.inner.solve(r, noise_var, scale)
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class Inside(LinearOperator):
         return lambda x, noise_var, scale: self.fill(correct(self.crop(x), noise_var, scale))
 
     def to_image(self, y: Tensor) -> Tensor:
-        """Does as inside."""
+        """Returns the picture that the operator inside makes of y."""
         return self.inner.to_image(y)
 
     def from_image(self, image: Tensor) -> Tensor:
-        """Does as inside."""
+        """Returns the measurement that the operator inside takes from a picture."""
         return self.inner.from_image(image)

@@ -140,12 +140,18 @@ def read(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
         return _as_value(_decoded(given))
     name, colon, rest = given.partition(":")
     numbers = _numbers(rest) if colon else None
-    if name in FORMS and numbers is not None:
-        return _checked_form(name, numbers)
+    if is_formula(given):
+        return _checked_form(name, numbers or [])
     path, array = _file_and_name(given)
     if not os.path.lexists(path):
         raise _not_there(given, name, is_formula=numbers is not None)
     return _as_value(_checked_values(_read_file(path, array), given))
+
+
+def is_formula(given: str) -> bool:
+    """Returns whether a text is a formula by its form, whatever its numbers; a file's name is not."""
+    name, colon, rest = given.partition(":")
+    return name in FORMS and bool(colon) and _numbers(rest) is not None
 
 
 def _not_there(given: str, name: str, *, is_formula: bool) -> DmpsError:
@@ -193,7 +199,7 @@ def described(value: str | Mapping[str, Any]) -> str:
 
 
 def of_array(values: np.ndarray) -> dict[str, Any]:
-    """The value of a kernel (kh, kw), its centre at row kh // 2 and column kw // 2. Raises InputError for none."""
+    """Returns the value of a kernel (kh, kw), centred at row kh // 2, column kw // 2. Raises InputError for none."""
     return _as_value(_checked_values(values, "given"))
 
 

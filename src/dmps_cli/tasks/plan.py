@@ -74,7 +74,7 @@ class OperatorPlan:
         return self._mask_and_notes[0]
 
     def mask_notes(self, op: LinearOperator) -> tuple[str, ...]:
-        """How the mask was read, and the share of the pixels that op removes; nothing where it removes none."""
+        """Returns how the mask was read, and the share of the pixels that op removes; nothing where it removes none."""
         from dmps_cli.operators.pointwise import Mask
 
         if not isinstance(op, Mask):

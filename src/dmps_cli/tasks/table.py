@@ -256,6 +256,19 @@ def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
     return _one_pattern(params, given) if name == "inpaint" else params
 
 
+def resolve_recorded(name: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the complete parameters of a task as a file has them, None for those not given; opens no file of a name.
+
+    Such files hold the numbers of a kernel, not where they were. Raises as `resolve`, InputError for a kernel's file,
+    TypeError for an option that there is not.
+    """
+    given = {option: value for option, value in recorded.items() if value is not None}
+    kernel = given.get("kernel")
+    if isinstance(kernel, str) and not kernels.is_formula(kernel):
+        raise InputError(f"the kernel '{kernel}' is neither numbers nor one of {kernels.USAGES}")
+    return resolve(name, OperatorOptions(**given))
+
+
 def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
     """Returns the one given of the ways to say which pixels are missing; the random half if none is."""
     chosen = [name for name in PATTERNS if name in given]
@@ -336,10 +349,7 @@ def kernel_of(name: str, params: Params) -> Kernel | None:
 
 
 def margin(name: str, params: Params) -> tuple[int, int]:
-    """Returns (rows, columns) px by which x is larger than the picture that is restored.
-
-    Of a scene that goes on around it.
-    """
+    """Returns (rows, columns) px by which x, a scene that goes on, is larger than the picture that is restored."""
     kernel = kernel_of(name, params)
     if kernel is None or params["boundary"] != "valid":
         return 0, 0

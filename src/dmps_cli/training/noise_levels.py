@@ -42,7 +42,7 @@ class NoiseLevels:
     def at(self, kind: Tensor, u: Tensor) -> Tensor:
         """Returns the levels of uniform draws: `kind` says which span, u where in it.
 
-        All (B,), float64, on any device.
+        All are (B,), float64, on any device.
         """
         is_high, is_focus = kind < self.share_high, kind >= 1.0 - self.focus
 

@@ -23,6 +23,7 @@ from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import name_key, sha256_file
 from dmps_cli.files.images import load_uint8, size_of
 from dmps_cli.files.inputs import IMAGE_SUFFIXES
+from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.training.noise_levels import NoiseLevels
 
 CACHE_BYTES = 3 * 2**29
@@ -133,7 +134,7 @@ def without_copies(photos: Sequence[Photo], measured: Sequence[Photo]) -> list[P
 def _content(photo: Photo) -> str:
     """Returns the sha256 of a file; '' where it cannot be read."""
     try:
-        return sha256_file(photo.path)
+        return sha256_file(photo.path, limit=MAX_PICTURE)
     except InputError:
         return ""
 

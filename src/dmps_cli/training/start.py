@@ -33,7 +33,7 @@ MOST_REASONS = 5  # why photographs are skipped, in words
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class TrainingRequest:
     """The command line, what is left open None."""
 
     folders: tuple[Path, ...]
@@ -91,7 +91,9 @@ def complete_run(start: Start, trainer: Trainer, files: Files, listener: Listene
     )
 
 
-def train_on(start: Start, trainer: Trainer, request: Request, files: Files, listener: Listener) -> dict[str, Any]:
+def train_on(
+    start: Start, trainer: Trainer, request: TrainingRequest, files: Files, listener: Listener
+) -> dict[str, Any]:
     """Trains for the rest of the budget; what the JSON says of it."""
     listener.note(describe_start(start, trainer))
     if changes := start.changes:
@@ -111,7 +113,7 @@ def _exists(prior: Path) -> bool:
     return any(os.path.lexists(f"{prior}{suffix}") for suffix in ("", ".state"))
 
 
-def check_outputs(request: Request, files: Files) -> None:
+def check_outputs(request: TrainingRequest, files: Files) -> None:
     """Raises OutputError before anything is read if a file stands in the way or cannot be made."""
     for path in files.all:
         check_name(path)
@@ -128,7 +130,7 @@ def check_outputs(request: Request, files: Files) -> None:
         raise OutputError(f"{standing[0]} exists; {', '.join(ways)}")
 
 
-def find_start(request: Request, listener: Listener) -> Start:
+def find_start(request: TrainingRequest, listener: Listener) -> Start:
     """Returns what the run begins with. Raises UsageError where options contradict it, WeightsError."""
     from dmps_cli.training.run import LR_OF_WEIGHTS, Start, initial_network
     from dmps_cli.training.trainer import Recipe
@@ -150,7 +152,7 @@ def find_start(request: Request, listener: Listener) -> Start:
     return Start(recipe=recipe, config=found.config, net=found.net, initial_weights=found.about)
 
 
-def resumed(request: Request) -> Start:
+def resumed(request: TrainingRequest) -> Start:
     """Returns a state, with the options given now in place of those of earlier calls."""
     from dataclasses import replace
 
@@ -168,7 +170,7 @@ def resumed(request: Request) -> Start:
 
 
 def find_photographs(
-    request: Request, start: Start, files: Files, listener: Listener
+    request: TrainingRequest, start: Start, files: Files, listener: Listener
 ) -> tuple[list[Photo], list[Photo]]:
     """Returns (to train on, to measure on). Raises InputError if there is none."""
     from dmps_cli.training.photographs import held_out, is_usable, without_copies

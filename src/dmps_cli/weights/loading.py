@@ -44,19 +44,19 @@ class LoadedPrior(Prior):
             object.__setattr__(self, name, getattr(self.prior, name))
 
     def peak_bytes(self, height: int, width: int) -> float | None:
-        """That of the prior inside."""
+        """Returns that of the prior inside."""
         return self.prior.peak_bytes(height, width)
 
     def levels(self, sampler: str, nfe: int, spacing: str = "uniform", start: float | None = None) -> list[Level]:
-        """Those of the prior inside."""
+        """Returns those of the prior inside."""
         return self.prior.levels(sampler, nfe, spacing, start)
 
     def time(self, sampler: str, level: Level) -> float:
-        """That of the prior inside."""
+        """Returns that of the prior inside."""
         return self.prior.time(sampler, level)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """That of the prior inside."""
+        """Returns that of the prior inside."""
         return self.prior.predict(x_t, cur, nxt)
 
 
