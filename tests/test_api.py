@@ -212,6 +212,8 @@ def wrong_calls() -> dict[str, tuple[Callable[[Any], object], type[Exception], s
         "option": (lambda m: lib.operator("sr", (3, 8, 8), scal=2), TypeError, "no option 'scal'; it has scale"),
         "not its": (lambda m: lib.operator("denoise", (3, 8, 8), scale=2), UsageError, "'denoise' takes no --scale"),
         "mask": (lambda m: lib.operator("inpaint", (3, 8, 8), mask=m.y[0, 0]), ValueError, "expected torch.bool"),
+        "none": (lambda m: lib.degrade(m.y[:0], m.op, 0.1), ValueError, r"x is \(0, 3, 8, 8\); expected \(B, 3"),
+        "denoiser": (lambda m: lib.restore(m, lambda z, s: z[:, :1]), ValueError, r"gives \(1, 1, .*expected"),
         "x": (lambda m: lib.degrade(torch.zeros(3, 8, 8), m.op, 0.1), ValueError, r"x is \(3, 8, 8\); expected \(B, 3"),
         "dtype": (lambda m: lib.degrade(torch.zeros(1, 3, 8, 8).double(), m.op, 0.1), ValueError, "x is torch.float64"),
         "sigma": (lambda m: lib.degrade(m.y, m.op, math.nan), ValueError, "sigma_y is nan"),

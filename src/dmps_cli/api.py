@@ -355,7 +355,7 @@ def _check_names(function: str, given: Iterable[str], known: Sequence[str]) -> N
 
 def _check_fits(name: str, value: Tensor, shape: Shape, op: LinearOperator) -> None:
     """Raises ValueError for a batch that an operator cannot take."""
-    if tuple(value.shape[1:]) != tuple(shape):
+    if tuple(value.shape[1:]) != tuple(shape) or not len(value):
         raise ValueError(f"{name} is {tuple(value.shape)}; expected (B, {', '.join(map(str, shape))})")
     if value.dtype != op.dtype or value.device.type != op.device.type:
         raise ValueError(

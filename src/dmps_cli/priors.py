@@ -70,8 +70,11 @@ class DenoiserPrior(Prior):
         self.denoise, self.channels = denoise, channels
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """Returns D(x_t / alpha; sigma / alpha), and no learned variance."""
-        return self.denoise(x_t / cur.alpha, cur.sigma / cur.alpha), None
+        """Returns D(x_t / alpha; sigma / alpha), and no learned variance. Raises ValueError for D of another shape."""
+        x0 = self.denoise(x_t / cur.alpha, cur.sigma / cur.alpha)
+        if x0.shape != x_t.shape:
+            raise ValueError(f"the denoiser gives {tuple(x0.shape)}; expected {tuple(x_t.shape)}, as it was given")
+        return x0, None
 
 
 class DDPMPrior(Prior):
