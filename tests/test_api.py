@@ -221,6 +221,7 @@ def wrong_calls() -> dict[str, tuple[Callable[[Any], object], type[Exception], s
         "samples": (lambda m: lib.restore(m, flat, samples=0), ValueError, "samples is 0"),
         "knob": (lambda m: lib.restore(m, flat, wieght=1.0), TypeError, "no option 'wieght'; it has weight"),
         "method": (lambda m: lib.restore(m, flat, method="dsp"), UsageError, "unknown method 'dsp'"),
+        "measurement": (lambda m: lib.restore(m.y, flat), TypeError, "measurement is a Tensor; expected a Measurement"),
         "prior": (lambda m: lib.restore(m, 3), TypeError, "prior is a int; expected a Prior"),
         "channels": (lambda m: lib.restore(m, lib.DenoiserPrior(flat, 1)), ValueError, "the prior is of 1 channels"),
         "nan": (lambda m: lib.restore(lib.Measurement(m.y / 0.0, m.op, 1.0), flat), ValueError, "y holds NaN"),

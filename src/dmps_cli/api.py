@@ -205,6 +205,8 @@ def restore(
     TypeError for a knob that there is not, UsageError for a choice that cannot be, and what `pipeline.restore`
     raises.
     """
+    if not isinstance(measurement, Measurement):
+        raise TypeError(f"measurement is a {type(measurement).__name__}; expected a Measurement(y, op, sigma_y)")
     op, prior = measurement.op, _as_prior(prior, measurement.op.in_shape[0])
     _check_fits("y", measurement.y, op.out_shape, op)
     _check_seed(seed)

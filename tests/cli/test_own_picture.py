@@ -25,14 +25,15 @@ def commands() -> list[str]:
 
 
 def test_the_commands_of_the_page_run(dmps: Dmps, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    for path in photo_paths():
-        with Image.open(path) as photo:
-            size = 256 if path.stem == "astronaut" else SIDE
-            photo.crop((0, 0, size, size)).save(tmp_path / "photos" / path.name)
     first, *rest = commands()
-    assert first.startswith("cp -r ")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path}
+    subprocess.run(["bash", "-c", first], check=True, env=environment, cwd=tmp_path)
+    assert {copy.name for copy in (tmp_path / "photos").glob("*.png")} == {path.name for path in photo_paths()}
+    for copy in (tmp_path / "photos").glob("*.png"):
+        with Image.open(copy) as photo:
+            size = 256 if copy.stem == "astronaut" else SIDE
+            photo.crop((0, 0, size, size)).save(copy)
     for command in rest:
         if command.startswith("dmps "):
             words = shlex.split(command)[1:]
@@ -40,7 +41,7 @@ def test_the_commands_of_the_page_run(dmps: Dmps, tmp_path: Path) -> None:
             assert result.code == 0, (command, result.err)
             assert Path(result.out.strip()).is_file(), command
         else:
-            subprocess.run(["bash", "-c", command], check=True, env={**os.environ, "PATH": path})
+            subprocess.run(["bash", "-c", command], check=True, env=environment)
 
 
 def test_its_pictures_are_there() -> None:

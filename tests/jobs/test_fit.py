@@ -113,7 +113,26 @@ def test_a_doubted_kernel_must_do_better() -> None:
     assert judged(fit, KNOWN, 0.05, is_doubted=True).is_off
     small = replace(KNOWN, excess=(0.0, 0.0), ripples=(1.0, 1.2))
     assert not judged(replace(fit, excess=LEAST_EXCESS), small, 0.05).is_off
-    assert judged(replace(fit, excess=0.0, ripples=1.3), small, 0.05).is_off
+    rippled = replace(fit, ripples=1.3)
+    assert not judged(replace(rippled, excess=LEAST_EXCESS), small, 0.05).is_off
+    assert judged(replace(rippled, excess=LEAST_EXCESS + 0.001), replace(small, excess=(0.0, 0.02)), 0.05).is_off
+    assert judged(replace(rippled, excess=0.0), small, 0.05, is_doubted=True).is_off
+
+
+@pytest.mark.parametrize("kernel", ["motion:13,30", "motion:13,0", "defocus:4.3"])
+def test_every_photograph_itself_fits(kernel: str) -> None:
+    """A mast or a wall has much at the zeros of a kernel along it, and is a picture all the same."""
+    params = resolve("blur", OperatorOptions(kernel=kernel, boundary="valid"))
+    known = usual(resolve_sampling(task="blur"), "blur", "natural")
+    ripples = []
+    for path in photo_paths():
+        truth = from_uint8(pixels(path))[None]
+        op = build("blur", params, (truth.shape[1], *truth.shape[2:]), dtype=torch.float32)
+        y = op.A(truth) + 0.02 * torch.randn(1, *op.out_shape, generator=torch.Generator().manual_seed(0))
+        (fit,) = fits_of(y, op, truth, 0.02, is_clipped=False)
+        assert not judged(fit, known, 0.02).is_off, path.stem
+        ripples.append(fit.ripples or 0.0)
+    assert max(ripples) > 1.5  # of a picture that could not be better: no sign of a wrong kernel
 
 
 def test_of_little_noise_chi2_says_nothing() -> None:

@@ -147,6 +147,15 @@ def test_a_named_checkpoint_is_fetched_converted_and_used(
     assert (gone.code, "dmps models fetch tiny" in gone.err) == (1, True)
 
 
+def test_no_command_brings_a_file_of_ones_own(dmps: Dmps, tmp_path: Path) -> None:
+    tiny_table(tmp_path / "mine.toml")
+    table = (tmp_path / "mine.toml").read_text().replace("[tiny.config]", 'path = "mine.pt"\n[tiny.config]')
+    (tmp_path / "mine.toml").write_text(table)
+    for command in ("path", "verify", "fetch"):
+        result = dmps("models", command, "tiny", "--weights-file", "mine.toml")
+        assert (result.code, "mine.pt" in result.err, "fetch tiny brings" in result.err) == (1, True, False), result.err
+
+
 def served(host: tuple[Path, str, list[str]], table: Path, name: str, state: dict[str, torch.Tensor]) -> None:
     """A checkpoint on the host, and mine.toml that names it as 'tiny'."""
     folder, address, _ = host

@@ -12,10 +12,10 @@ from msgspec.structs import asdict
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.cli.options import Offline, Quiet, WeightsFile
-from dmps_cli.errors import DmpsError, WeightsError
+from dmps_cli.errors import DmpsError
 from dmps_cli.files.downloads import cache_dir
 from dmps_cli.weights.cards import CARD_TEXTS, Card, bad_cards, card, cards, metadata_of
-from dmps_cli.weights.store import NOT_HERE, copy_is_enough, copy_of, fetch_card, places, state, verify_card
+from dmps_cli.weights.store import NOT_HERE, copy_is_enough, copy_of, fetch_card, not_here, places, state, verify_card
 
 MEGABYTE = 1_000_000
 
@@ -157,7 +157,7 @@ def path(name: Name, weights_file: WeightsFile = None) -> None:
     """
     entry = card(name, weights_file)
     if state(entry) == NOT_HERE:
-        raise WeightsError(f"'{entry.name}' is not here; dmps models fetch {entry.name} brings it to {entry.location}")
+        raise not_here(entry)
     for place in files(entry):
         Console().path(place)
 

@@ -169,18 +169,20 @@ class Verdict:
 def judged(fit: Fit, known: Usual | None, sigma_y: float, *, is_doubted: bool = False) -> Verdict:
     """Returns what is unusual of a sample; nothing where no range is known.
 
-    is_doubted: the model was found wrong already; then no more excess than half of right input has is allowed.
+    is_doubted: the model was found wrong already; then no more excess than half of right input has is allowed. Before,
+    ripples count only beside some excess: masts and walls have as much at the zeros of their own, right kernel.
     """
     if known is None:
         return Verdict()
     least, largest = known.chi2
     excess = known.excess[0] if is_doubted else max(LEAST_EXCESS, known.excess[1])
     counts = sigma_y >= LEAST_SIGMA
+    beside = is_doubted or fit.excess is None or fit.excess > LEAST_EXCESS
     return Verdict(
         noise_is_more=counts and fit.chi2 > CHI2_SLACK * largest,
         noise_is_less=counts and fit.chi2 < least / CHI2_SLACK,
         leaves_the_scale=fit.excess is not None and fit.excess > excess,
-        has_ripples=fit.ripples is not None and fit.ripples > known.ripples[1],
+        has_ripples=beside and fit.ripples is not None and fit.ripples > known.ripples[1],
     )
 
 

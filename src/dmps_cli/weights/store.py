@@ -66,7 +66,7 @@ def fetch_card(
     """
     if card.is_local:
         if not card.location.exists():
-            raise WeightsError(f"the weights of '{card.name}' are not at {card.location}")
+            raise not_here(card)
         return []
     if card.warning and state(card) == NOT_HERE and not offline and not is_offline():
         listener.note(f"{card.name}: {card.warning}")
@@ -119,5 +119,12 @@ def verify_card(card: Card) -> dict[Path, str]:
 
         found[copy_of(card)] = verify_converted(copy_of(card))
     if not found:
-        raise WeightsError(f"'{card.name}' is not here; dmps models fetch {card.name} brings it to {card.location}")
+        raise not_here(card)
     return found
+
+
+def not_here(card: Card) -> WeightsError:
+    """Returns the error for a checkpoint that is missing, with the command that brings it, if one does."""
+    if card.is_local:
+        return WeightsError(f"the weights of '{card.name}' are not at {card.location}")
+    return WeightsError(f"'{card.name}' is not here; dmps models fetch {card.name} brings it to {card.location}")
