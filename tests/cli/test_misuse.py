@@ -541,3 +541,12 @@ def test_eval_goes_on_after_a_problem_that_cannot_be(dmps: Dmps, tmp_path: Path)
     result = dmps("eval", "--dataset", "d", "--tasks", "inpaint,denoise,denoise", "--mask", "mask.png", "--json", *FAST)
     content = json.loads(result.out)
     assert (result.code, [row["task"] for row in content["rows"]], content["means"][0]["n"]) == (1, ["denoise"], 1)
+
+
+@pytest.mark.parametrize("width", ["9" * 5000, "-1", "wide", ""])
+def test_an_absurd_width_of_the_terminal_is_none(width: str) -> None:
+    program = [sys.executable, "-c", "from dmps_cli.cli.main import main; main()", "tasks"]
+    environment = {**os.environ, "COLUMNS": width}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "denoise" in done.stdout

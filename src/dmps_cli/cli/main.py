@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -169,6 +170,9 @@ def main() -> None:
     # How long a thread of GNU OpenMP spins before it sleeps. By its default, another busy program slows a network down
     # eightfold on two cores; this costs 2 % on an idle machine (docs/speed.md). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    for side in ("COLUMNS", "LINES"):  # rich takes them as numbers
+        if not re.fullmatch(r"[0-9]{1,4}", os.environ.get(side, "")):
+            os.environ.pop(side, None)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be bytes that are no text; None where closed
             stream.reconfigure(errors="surrogateescape" if stream.errors == "strict" else None)
