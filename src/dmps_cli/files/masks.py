@@ -50,7 +50,7 @@ def checked_mask(keep: Tensor, path: Path) -> Tensor:
     """Returns the mask. Raises InputError if it removes nothing or everything."""
     if keep.all() or not keep.any():
         what = "nothing" if keep.all() else "every pixel"
-        raise InputError(f"the mask of {path} removes {what}; white is kept (--invert-mask: white is removed)")
+        raise InputError(f"the mask in {path} removes {what}; white is kept (--invert-mask: white is removed)")
     return keep
 
 
