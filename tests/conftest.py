@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmps_cli.cli.main import app
+from dmps_cli.operators.base import LinearOperator
 from tests.shell import Dmps, Result
 
 torch.set_num_threads(1)  # the tests' tensors are small, and other work on the machine would slow threads most
@@ -62,6 +63,20 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     """Normal draws in float64, the same on every device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(where())
+
+
+class Iterated(LinearOperator):
+    """An operator that says A and At alone."""
+
+    def __init__(self, inner: LinearOperator) -> None:
+        super().__init__(inner.in_shape, inner.out_shape, inner.dtype, inner.device)
+        self.inner = inner
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.inner.A(x)
+
+    def At(self, y: Tensor) -> Tensor:
+        return self.inner.At(y)
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ from dmps_cli.sampling import Fresh, Noise, sample
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import build, resolve
 from dmps_cli.weights.loading import load_prior
-from tests.conftest import randn, where
+from tests.conftest import Iterated, randn, where
 from tests.shell import Dmps, photo
 
 SHAPE, SIGMA_Y = (2, 5, 6), 0.1
@@ -117,28 +117,14 @@ def test_the_preset_and_its_refusals() -> None:
 # Any operator, by solves alone ---------------------------------------------------------------------------------------
 
 
-class Hidden(LinearOperator):
-    """An operator of which A and A^T are all that is known."""
-
-    def __init__(self, inner: LinearOperator) -> None:
-        super().__init__(inner.in_shape, inner.out_shape, inner.dtype, inner.device)
-        self.inner = inner
-
-    def A(self, x: Tensor) -> Tensor:
-        return self.inner.A(x)
-
-    def At(self, y: Tensor) -> Tensor:
-        return self.inner.At(y)
-
-
 def periodic(shape: tuple[int, int, int] = SHAPE, dtype: torch.dtype = torch.float64) -> CircularConvolution:
     return CircularConvolution(shape, line(3.0, 30.0).values, dtype=dtype, device=where())
 
 
 ANY = {
     "valid": lambda: ValidConvolution(SHAPE, line(3.0, 30.0).values, dtype=torch.float64, device=where()),
-    "periodic": lambda: Hidden(periodic()),
-    "mask": lambda: Hidden(mask()),
+    "periodic": lambda: Iterated(periodic()),
+    "mask": lambda: Iterated(mask()),
     "padded cs": lambda: build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64),
 }
 ETAS = [(0.85, 1.0), (1.0, 0.8), (1.0, 1.0), (0.0, 0.0), (0.6, 0.3)]
@@ -276,7 +262,7 @@ class Exact(TruncatedSolver):
 
 def test_truncated_solves_give_the_picture_that_modes_give() -> None:
     """Within 0.05 dB and 0.005 LPIPS; 20 evaluations of the bundled prior."""
-    op, x, sampling = Hidden(periodic((3, SIZE, SIZE), torch.float32)), photograph(), resolve_sampling(preset="fast")
+    op, x, sampling = Iterated(periodic((3, SIZE, SIZE), torch.float32)), photograph(), resolve_sampling(preset="fast")
     y = degrade(x, op, NOISE, seed=0, keys=[(0, 0)])
 
     def by_modes(method: Posterior) -> Posterior:

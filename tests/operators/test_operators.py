@@ -23,7 +23,7 @@ from dmps_cli.operators.pointwise import ChannelMean, Mask
 from dmps_cli.operators.separable import average_pooling, bicubic_decimation, bicubic_taps, separable_blur
 from dmps_cli.tasks.options import BOUNDARIES, OperatorOptions
 from dmps_cli.tasks.table import TASKS, build, resolve
-from tests.conftest import golden, randn, rel, same, where
+from tests.conftest import Iterated, golden, randn, rel, same, where
 
 H, W = 8, 16
 SHAPE = (3, H, W)
@@ -172,20 +172,6 @@ def test_without_noise_solve_is_the_pseudo_inverse(case: str) -> None:
     plus = op.pinv(r)
     tolerance = 10 * pinv_tolerance(op) * float(plus.abs().max())
     torch.testing.assert_close(op.At(op.solve(r, 0.0, 1.0)), plus, rtol=0, atol=tolerance)
-
-
-class Iterated(LinearOperator):
-    """An operator that says A and At alone."""
-
-    def __init__(self, inner: LinearOperator) -> None:
-        super().__init__(inner.in_shape, inner.out_shape, inner.dtype, inner.device)
-        self.inner = inner
-
-    def A(self, x: Tensor) -> Tensor:
-        return self.inner.A(x)
-
-    def At(self, y: Tensor) -> Tensor:
-        return self.inner.At(y)
 
 
 @pytest.mark.parametrize("case", ["sr4", "inpaint", "colorize", "deblur-gauss narrow"])

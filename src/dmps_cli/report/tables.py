@@ -58,10 +58,6 @@ def _mean(rows: Sequence[TableRow], name: str) -> float | None:
     return fmean(numbers) if len(numbers) == len(rows) else None
 
 
-Ranks = Mapping[tuple[int, str], int]
-"""(row, metric) -> 1 for the best, 2 for the second best."""
-
-
 def ranks(rows: Sequence[TableRow], within: Sequence[str] = WITHIN) -> dict[tuple[int, str], int]:
     """Returns the best and the second best of each metric among the rows that agree in the columns `within`.
 
