@@ -29,6 +29,7 @@ PANELS = {
     "OutputFlags": "Output",
     "PictureOptions": "Photographs",
     "FolderOptions": "Output",
+    "ScoringOptions": "What is compared",
 }
 
 

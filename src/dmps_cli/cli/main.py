@@ -26,6 +26,7 @@ from dmps_cli.cli.eval import evaluate
 from dmps_cli.cli.groups import reflowed
 from dmps_cli.cli.models import MODELS
 from dmps_cli.cli.restore import restore
+from dmps_cli.cli.score import score
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
@@ -143,6 +144,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "restore": restore,
     "degrade": degrade,
     "eval": evaluate,
+    "score": score,
     "time": time,
     "train": train,
     "tasks": tasks,

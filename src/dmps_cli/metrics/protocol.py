@@ -45,8 +45,9 @@ class Protocol:
     """How the numbers of a table came about; every table names it.
 
     metrics: those that have a column; sigma_y: every noise level in the table, on [-1, 1]; images: names of the files
-    scored, one per image (not per sample); channels: 1 or 3; prepared: what of them is used, if not all; samples:
-    posterior samples of each.
+    scored, one per image (not per sample); channels: 1 or 3; y_channel: whether PSNR and SSIM are of the luma;
+    prepared: what of them is used, if not all; samples: posterior samples of each. sigma_y is empty where dmps did not
+    degrade.
     """
 
     metrics: tuple[str, ...]
@@ -54,11 +55,14 @@ class Protocol:
     sigma_y: tuple[float, ...]
     images: tuple[str, ...]
     channels: int = 3
+    y_channel: bool = False
     prepared: str = ""
     samples: int = 1
 
     @property
     def _colour(self) -> str:
+        if self.y_channel:
+            return "Y of BT.601 (16 to 235)" + (", LPIPS in RGB" if "lpips" in self.metrics else "")
         return "RGB" if self.channels == 3 else "greyscale"
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,11 +84,11 @@ class Protocol:
     def line(self) -> str:
         """Returns the sentence under a table."""
         measured = ", ".join(METRICS[name].about.format(lpips_net=self.lpips_net) for name in self.metrics)
-        noise = ", ".join(map(both_scales, self.sigma_y))
+        noise = f"sigma_y {', '.join(map(both_scales, self.sigma_y))}; " if self.sigma_y else ""
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
         count += f", {self.prepared}" if self.prepared else ""
         count += f", {self.samples} posterior samples of each" if self.samples > 1 else ""
         return (
             f"{measured}; {self._colour}, clipped to [-1, 1], per image, then averaged; "
-            f"sigma_y {noise}; {count}, list sha256 {list_hash(self.images)[:12]}"
+            f"{noise}{count}, list sha256 {list_hash(self.images)[:12]}"
         )
