@@ -155,7 +155,8 @@ def test_ctrl_c_keeps_rows(
     assert dmps("eval", *PROBLEMS, "--out", "run", "--no-images").code == 0
     assert results("run") == whole
     assert {path.name for path in Path("run").iterdir()} == {
-        "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json", "table.md", "table.tex", "report.html",
+        "config.json", "rows.jsonl", "rows.csv", "means.csv", "protocol.json", "results.json",
+        "table.md", "table.tex", "report.html",
         "plots",
     }  # fmt: skip
 
@@ -234,7 +235,8 @@ def test_reports_and_overwriting_leave_files_of_others(dmps: Dmps, photos: Path)
     assert [path.read_text() for path in mine] == ["mine"] * len(mine)
     left = {path for path in ours if path.exists()}
     assert {path.parts[1] for path in left} <= {
-        "config.json", "rows.jsonl", "rows.csv", "means.csv", "results.json", "table.md", "table.tex", "report.html",
+        "config.json", "rows.jsonl", "rows.csv", "means.csv", "protocol.json", "results.json",
+        "table.md", "table.tex", "report.html",
     }  # fmt: skip
 
 
@@ -456,6 +458,7 @@ def test_what_is_missing_is_said_in_every_report(dmps: Dmps, photos: Path) -> No
     for name in ("table.md", "table.tex", "report.html"):
         text = Path("run", name).read_text(encoding="utf-8")
         assert "8 of 10 restorations are there" in text and "2 posterior samples of each" in text, name
+        assert "coverage needs --samples 8 or more; of 2 the spread is too uncertain" in text, name
     assert "8 of 10 restorations" in result.out
     merged = dmps("eval", "--merge", "run", "--json")
     assert [failure["input"] for failure in json.loads(merged.out)["failures"]] == ["e.png"]
@@ -525,7 +528,7 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     Path("cut").mkdir()
     Image.fromarray(pixels("set/a.png")[4:28, 4:28]).save("cut/a.png")
     flags = ["--tasks", "denoise", "--nfe", "1", "--limit", "1", "--json"]
-    cropped = json.loads(dmps("eval", "--dataset", "set", "--image-size", "24", "--fit", "crop", *flags).out)
+    cropped = json.loads(dmps("eval", "--dataset", "set", "--image-size", "24", *flags).out)  # --fit crop
     by_hand = json.loads(dmps("eval", "--dataset", "cut", *flags).out)
     assert quality(cropped["rows"]) == quality(by_hand["rows"])
     assert cropped["protocol"]["prepared"] == "their central 24 x 24 px"
@@ -535,7 +538,8 @@ def test_size_of_the_pictures(dmps: Dmps, photos: Path) -> None:
     assert pixels("run/truth/sr4/a.png").shape == (28, 28, 3)
     small = dmps("eval", "--dataset", "cut", "--image-size", "32", "--fit", "crop", *flags)
     assert (small.code, "24 x 24 px, smaller than --image-size 32" in small.err) == (1, True)
-    assert dmps("eval", "--dataset", "cut", "--image-size", "32").code == 2
+    refused = dmps("eval", "--dataset", "cut", "--fit", "resize")
+    assert (refused.code, "--fit resize says how pictures are brought to --image-size" in refused.err) == (2, True)
     plane = torch.from_numpy(np.linspace(-0.5, 0.5, 48, dtype=np.float32)).expand(1, 3, 40, 48)
     halved = Framing(size=20, how="resize").apply(plane)
     expected = plane[..., 4:44].unflatten(-1, (20, 2)).mean(-1)[..., :20, :]
@@ -558,6 +562,7 @@ def test_a_metric_that_needs_larger_pictures_has_a_reason_and_no_column(dmps: Dm
         (["--shard", "3/2"], "--shard is '3/2'"),
         (["--samples", "0"], "--samples is 0"),
         (["--fit", "stretch", "--image-size", "8"], "--fit is 'stretch'"),
+        (["--fit", "crop"], "--fit crop says how pictures are brought to --image-size; name that too"),
         (["--nfe", "2,0"], "--nfe is 0"),
         (["--sigma", "0.1,-1"], "--sigma is -1"),
         (["run"], "folders are for --merge"),

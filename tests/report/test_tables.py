@@ -22,7 +22,19 @@ from dmps_cli.report.paper import beside_paper, paper_notes, paper_rows, paper_s
 from dmps_cli.report.settings import compact
 from dmps_cli.report.sheets import SheetCell, SheetRow, contact_sheet, score_caption
 from dmps_cli.report.statistics import student_t, summaries
-from dmps_cli.report.tables import CI, STD, TableRow, best, column_names, csv_text, json_text, markdown, means, ranks
+from dmps_cli.report.tables import (
+    CI,
+    STD,
+    TableRow,
+    best,
+    cell_notes,
+    column_names,
+    csv_text,
+    json_text,
+    markdown,
+    means,
+    ranks,
+)
 from dmps_cli.report.writers import table_files
 
 ROWS: list[TableRow] = [
@@ -317,11 +329,19 @@ def test_many_columns_go_on_below_in_places_of_equal_distance() -> None:
 # --- Statistics
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 10, 29, 30, 999, 1000])
-def test_student_t_is_scipys(degrees: int) -> None:
-    for confidence in (0.5, 0.9, 0.95, 0.99):
-        expected = stats.t.ppf((1 + confidence) / 2, degrees)
-        assert student_t(degrees, confidence) == pytest.approx(expected, rel=1e-11)
+def test_student_t_is_that_of_the_printed_tables() -> None:
+    """Abramowitz & Stegun, Table 26.10, A(t | nu) = 0.9, 0.95 and 0.99."""
+    printed = {
+        1: (6.314, 12.706, 63.657),
+        2: (2.920, 4.303, 9.925),
+        5: (2.015, 2.571, 4.032),
+        30: (1.697, 2.042, 2.750),
+    }
+    for degrees, row in printed.items():
+        found = [student_t(degrees, confidence) for confidence in (0.90, 0.95, 0.99)]
+        assert found == pytest.approx(row, abs=6e-4)
+    assert student_t(1, 0.5) == pytest.approx(1.0, rel=1e-14)  # of the Cauchy distribution: tan(pi / 4)
+    assert student_t(10**6) == pytest.approx(1.959964, abs=1e-5)  # the normal distribution's
 
 
 def test_student_t_refuses_what_has_no_quantile() -> None:
@@ -350,7 +370,18 @@ def test_samples_of_one_image_count_once() -> None:
     (summary,) = summaries(rows, [], ["psnr"])
     assert (summary["n"], summary["psnr"]) == (2, 22.0)
     assert summary["psnr_std"] == pytest.approx(math.sqrt(8))
-    assert summary["psnr_ci95"] == pytest.approx(2.0 * 12.706204736, rel=1e-9)  # t of one degree of freedom
+
+
+def test_an_interval_needs_three_images() -> None:
+    """t is 12.7 at one degree of freedom, 4.3027 at two."""
+    rows: list[TableRow] = [{"image": f"{k}.png", "psnr": 20.0 + k} for k in range(3)]
+    (two,), (three,) = (summaries(rows[:count], [], ["psnr"]) for count in (2, 3))
+    assert two == {"n": 2, "psnr": 20.5, "psnr_std": pytest.approx(math.sqrt(0.5)), "psnr_ci95": None}
+    assert three["psnr_ci95"] == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert "±" not in markdown([two]) and "±" in markdown([three])
+    assert cell_notes([two]) == ["mean (standard deviation); two images say nothing of an interval"]
+    assert cell_notes([three]) == ["mean ± half the 95 % interval of the mean (standard deviation)"]
+    assert cell_notes([{"n": 1, "psnr": 20.5, "psnr_std": None}]) == []
 
 
 def test_one_image_has_no_spread_and_a_missing_value_no_mean() -> None:
@@ -585,10 +616,11 @@ def test_every_file_names_the_protocol() -> None:
     latex_cells(files["table.tex"])
     for name in ("rows.csv", "means.csv"):
         back = list(csv.DictReader(files[name].splitlines()))
-        assert all(row["protocol"] == protocol.line() for row in back)
         assert [float(row["psnr"]) for row in back] == ([1.0, 2.0] if name == "rows.csv" else [1.5])
+    beside = json.loads(files["protocol.json"])
+    assert beside == {"line": protocol.line(), **json.loads(json.dumps(protocol.as_dict())), "notes": ["one of_mine"]}
     content = json.loads(files["results.json"])
     assert content["protocol"]["images_sha256"] == protocol.as_dict()["images_sha256"] and content["seed"] == 3
     assert (content["rows"], content["means"], content["paper"]) == (rows, summary, [])
     shown = console_report(summary, protocol, Stream(is_terminal=False))
-    assert shown.splitlines()[-1] == protocol.line() and "1.50 ± 6.35 (0.71)" in shown
+    assert shown.splitlines()[-1] == protocol.line() and "1.50 (0.71)" in shown

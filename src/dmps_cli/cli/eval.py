@@ -57,7 +57,7 @@ def evaluate(
     methods: Methods = None,
     samplers: Samplers = None,
     sigma: Sigmas = None,
-    samples: Annotated[int, typer.Option(metavar="K", help="Posterior samples of each image.")] = 1,
+    samples: Annotated[int, typer.Option(metavar="K", help="Posterior samples of each image; coverage from 8 on.")] = 1,
     lpips_net: LpipsNet = DEFAULT_LPIPS_NET,
     merge: Annotated[
         bool, typer.Option("--merge", help="Join the FOLDERs of one configuration: their tables as one.")

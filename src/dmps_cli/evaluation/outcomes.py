@@ -16,6 +16,7 @@ from dmps_cli.evaluation.folder import Row, row_key
 from dmps_cli.files.atomic import name_key
 from dmps_cli.files.images import cropped
 from dmps_cli.methods.choice import Sampling
+from dmps_cli.metrics.protocol import LEAST_SAMPLES_OF_COVERAGE
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.metrics.table import HOTTEST
 from dmps_cli.operators.base import LinearOperator
@@ -23,7 +24,6 @@ from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import degrade, restore
 from dmps_cli.priors import Prior
 
-MIN_SAMPLES_OF_COVERAGE = 8
 GAUSSIAN_90 = 1.6448536269514722  # standard deviations on each side of the mean
 
 
@@ -182,7 +182,7 @@ def of_samples(samples: Tensor, x: Tensor, scorer: Scorer) -> dict[str, float]:
     """
     mean, std = samples.mean(0, keepdim=True), samples.std(0, keepdim=True)
     numbers = {"psnr_of_mean": scorer.score(mean, x)[0]["psnr"], "std": float(std.square().mean().sqrt())}
-    if len(samples) >= MIN_SAMPLES_OF_COVERAGE:
+    if len(samples) >= LEAST_SAMPLES_OF_COVERAGE:
         numbers["coverage"] = float(((x - mean).abs() <= GAUSSIAN_90 * std).double().mean())
     return numbers
 

@@ -121,8 +121,8 @@ class Framing:
     how: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.size is None) != (self.how is None):
-            raise UsageError(f"--image-size and --fit belong together; name both, --fit {' or '.join(FITS)}")
+        if self.size is None and self.how is not None:
+            raise UsageError(f"--fit {self.how} says how pictures are brought to --image-size; name that too")
         if self.size is not None and not 1 <= self.size <= 2**14:
             raise UsageError(f"--image-size is {self.size}; it must be from 1 to {2**14} px")
         if self.how not in (None, *FITS):
@@ -169,13 +169,13 @@ class PictureOptions:
     limit: int | None = option("Only the first N photographs by name.", "N")
     image_size: int | None = option("Use N x N px of each, as --fit says.", "N")
     fit: str | None = option(
-        "crop: the central N x N px; resize: the central square, resized to N x N.", "|".join(FITS)
+        f"crop: the central N x N px; resize: the central square, resized to N x N. Default: {FITS[0]}.", "|".join(FITS)
     )
     shard: str | None = option("Only share I of N of the photographs; --merge joins the shares' folders.", "I/N")
 
     def fitted(self) -> Framing:
         """Returns what is used of each. Raises UsageError."""
-        return Framing(size=self.image_size, how=self.fit)
+        return Framing(size=self.image_size, how=self.fit or (FITS[0] if self.image_size else None))
 
     def share(self) -> tuple[int, int]:
         """Returns the share, (I, N). Raises UsageError."""

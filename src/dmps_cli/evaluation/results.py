@@ -21,7 +21,7 @@ from dmps_cli.evaluation.folder import (
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.reading import inside
 from dmps_cli.methods.knobs import KNOBS
-from dmps_cli.metrics.protocol import OF_SAMPLES, Protocol, measured, size_notes
+from dmps_cli.metrics.protocol import OF_SAMPLES, Protocol, coverage_notes, measured, size_notes
 from dmps_cli.metrics.table import HOTTEST
 from dmps_cli.report.writers import PAGE
 from dmps_cli.tasks.table import shown_size
@@ -92,7 +92,8 @@ class Results:
         failed = sorted({failure["input"] for failure in self.facts.get("failures", ())})
         notes = [f"{len(self.rows)} of {due} restorations are there"] if len(self.rows) < due else []
         notes += [f"not done: {', '.join(failed)} (reasons in results.json)"] if failed else []
-        return notes + size_notes(self.config["metrics"], self.rows, self.config["lpips_net"])
+        notes += size_notes(self.config["metrics"], self.rows, self.config["lpips_net"])
+        return notes + coverage_notes(self.config["samples"])
 
     @cached_property
     def named(self) -> list[Row]:

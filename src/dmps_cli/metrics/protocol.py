@@ -10,6 +10,9 @@ from typing import Any
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.units import GREY_LEVELS, both_scales
 
+LEAST_SAMPLES_OF_COVERAGE = 8
+"""Of an image: the standard deviation of fewer is too uncertain for a share of 90 % within 1.645 of it."""
+
 OF_SAMPLES = {
     "psnr_of_mean": "PSNR dB of the mean",
     "std": "std of samples",
@@ -38,6 +41,13 @@ def size_notes(names: Iterable[str], rows: Sequence[Mapping[str, object]], lpips
         for name, count in counts.items()
         if count
     ]
+
+
+def coverage_notes(samples: int) -> list[str]:
+    """Returns why an evaluation of several samples gives no coverage, as none or one sentence."""
+    if not 1 < samples < LEAST_SAMPLES_OF_COVERAGE:
+        return []
+    return [f"coverage needs --samples {LEAST_SAMPLES_OF_COVERAGE} or more; of {samples} the spread is too uncertain"]
 
 
 @dataclass(frozen=True, kw_only=True)

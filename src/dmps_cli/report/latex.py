@@ -7,10 +7,9 @@ from itertools import pairwise
 
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.tables import (
-    CELL_NOTE,
     TableRow,
+    cell_notes,
     full_text,
-    has_intervals,
     heading,
     is_numeric,
     ranks,
@@ -60,7 +59,7 @@ def latex(
     changes = [above.get(rules_between) != below.get(rules_between) for above, below in pairwise(rows)]
     for line, changes_next in zip(body, [*changes, False], strict=True):
         lines += [line, r"\midrule"] if changes_next else [line]
-    sentences = [*([CELL_NOTE] if has_intervals(rows) else []), *notes]
+    sentences = [*cell_notes(rows), *notes]
     foot = [rf"\par\smallskip{{\footnotesize {escaped(text)}\par}}" for text in sentences]
     return "\n".join(
         [

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dmps_cli.report.plots import Chart, has_bars, svg
 from dmps_cli.report.sheets import Case, case_columns, case_shots
 from dmps_cli.report.tables import (
-    CELL_NOTE,
     WITHIN,
     TableRow,
     arrow_heading,
+    cell_notes,
     full_text,
-    has_intervals,
     is_numeric,
     json_text,
     ranks,
@@ -146,7 +145,7 @@ def _section(section: Section) -> Iterator[str]:
 def _legend(rows: Sequence[TableRow], given: Set[int]) -> list[str]:
     """Returns how the cells are read. given: the ranks that are marked."""
     names = {1: "bold: the best", 2: "underlined: the second best"}
-    return [CELL_NOTE] * has_intervals(rows) + [name for rank, name in names.items() if rank in given]
+    return cell_notes(rows) + [name for rank, name in names.items() if rank in given]
 
 
 def _marked(text: str, rank: int | None) -> str:

@@ -22,7 +22,6 @@ from dmps_cli.text import csv_cell, json_safe, stripped
 Value = str | int | float | None
 TableRow = Mapping[str, Value]
 STD, CI = "_std", "_ci95"
-CELL_NOTE = "mean ± half the 95 % interval of the mean (standard deviation)"
 SOURCE = "source"  # column: where a row is from that was not computed here; such rows are never ranked
 WITHIN = ("task", "sigma_y", "n")  # columns in which rivals agree: other images, another n, are no rivals
 
@@ -105,10 +104,13 @@ def full_text(row: TableRow, name: str) -> str:
     return text + (f" ± {interval}" if interval else "") + (f" ({spread})" if spread else "")
 
 
-def has_intervals(rows: Sequence[TableRow]) -> bool:
-    """Returns whether CELL_NOTE belongs under the table."""
-    spreads = [name for name in column_names(rows) if name not in shown_columns(rows)]
-    return any(row.get(name) is not None for row in rows for name in spreads)
+def cell_notes(rows: Sequence[TableRow]) -> list[str]:
+    """Returns how a cell is read, as none or one sentence: what `full_text` puts into it."""
+    shown = shown_columns(rows)
+    ends = {end for row in rows for end in (CI, STD) for name in shown if row.get(name + end) is not None}
+    if CI in ends:
+        return ["mean ± half the 95 % interval of the mean (standard deviation)"]
+    return ["mean (standard deviation); two images say nothing of an interval"] if STD in ends else []
 
 
 def heading(name: str) -> str:

@@ -9,25 +9,25 @@ from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.latex import latex
 from dmps_cli.report.settings import compact, setting_notes
 from dmps_cli.report.tables import (
-    CELL_NOTE,
     SOURCE,
     WITHIN,
     TableRow,
+    cell_notes,
     csv_text,
-    has_intervals,
     json_text,
     markdown,
 )
 
 ROWS, MEANS, RESULTS, MARKDOWN, LATEX = "rows.csv", "means.csv", "results.json", "table.md", "table.tex"
+PROTOCOL = "protocol.json"  # how the numbers of the CSV files beside it came about
 PAGE = "report.html"
-TABLES = (ROWS, MEANS, RESULTS)
+TABLES = (ROWS, MEANS, PROTOCOL, RESULTS)
 REPORTS = (MARKDOWN, LATEX, PAGE)
 
 
 def table_notes(summary: Sequence[TableRow], protocol: Protocol, notes: Sequence[str] = ()) -> list[str]:
     """Returns the sentences under a table: how a cell is read, the protocol, the caller's."""
-    return [*([CELL_NOTE] if has_intervals(summary) else []), protocol.line(), *notes]
+    return [*cell_notes(summary), protocol.line(), *notes]
 
 
 def table_files(
@@ -41,19 +41,20 @@ def table_files(
 ) -> dict[str, str]:
     """Returns file name -> text.
 
-    Every row and the summaries as CSV, both as JSON, the summaries as Markdown and LaTeX.
+    Every row and the summaries as CSV, their protocol beside them; all of it as JSON; the summaries as Markdown and
+    LaTeX.
 
     summary: of `summaries`, or of `beside_paper`; for Markdown and LaTeX it is made `compact`. facts: go into the JSON,
     which has the protocol too.
     """
-    about = {"protocol": protocol.line()}  # a column: a line of comment would not be read as CSV
     sentences = [*notes, *setting_notes(summary)]
     foot = "\n\n".join(f"{note}." for note in table_notes(summary, protocol, sentences))
     narrow = compact(summary)
     content = results_object(rows, summary, protocol, facts, notes=notes)
     return {
-        ROWS: csv_text([{**row, **about} for row in rows]),
-        MEANS: csv_text([{**row, **about} for row in summary]),
+        ROWS: csv_text(rows),
+        MEANS: csv_text(summary),
+        PROTOCOL: json_text({"line": protocol.line(), **protocol.as_dict(), "notes": [*notes]}) + "\n",
         RESULTS: json_text(content) + "\n",
         MARKDOWN: f"{markdown(narrow, best_within=within)}\n\n{foot}\n",
         LATEX: latex(narrow, best_within=within, notes=[protocol.line(), *sentences]),
