@@ -311,7 +311,7 @@ def restore_file(
     batch = Batch(listener=listener)
     jobs = request.jobs(batch, [source])
     compute = ComputeOptions(device=str(loaded.device), seed=seed)
-    restorer = Restorer(prior=loaded, compute=compute, device=loaded.device, batch=batch)
+    restorer = Restorer(prior=loaded, compute=compute, batch=batch)
     told = _counted(on_step, sum(len(job.targets) * job.sampling.nfe for job in jobs))
     written = list(restorer.restored(jobs, None if reference is None else Scores("alex", listener), told))
     for _, error in batch.failures:

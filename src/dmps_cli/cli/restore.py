@@ -25,9 +25,8 @@ from dmps_cli.cli.options import (
 )
 from dmps_cli.files.measurements import RESTORATION_KIND
 from dmps_cli.jobs.batch import Batch, open_batch
-from dmps_cli.jobs.measured import Job
 from dmps_cli.jobs.plan import NoTaskError
-from dmps_cli.jobs.request import Request
+from dmps_cli.jobs.request import Job, Request
 from dmps_cli.jobs.restore import Restorer, Scores
 from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.metrics.lpips import LPIPS_NETS
@@ -93,14 +92,13 @@ def restore(
 
 def run(jobs: Sequence[Job], batch: Batch, compute: ComputeOptions, scores: Scores | None, console: Console) -> None:
     """Loads the prior once; restores every job, and prints each path as soon as it is there."""
-    device = compute.start()
-    prior = compute.load(device, console)
+    prior = compute.load(compute.start(), console)
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
         console.note(text)
     for text in dict.fromkeys(job.sampling.caution for job in jobs if job.sampling.caution):
         console.note(text)
     places = {job.path: f"{job.path.name} (image {k + 1} of {len(jobs)})" for k, job in enumerate(jobs)}
-    restorer = Restorer(prior=prior, compute=compute, device=device, batch=batch)
+    restorer = Restorer(prior=prior, compute=compute, batch=batch)
     with console.progress(sum(len(job.targets) * job.sampling.nfe for job in jobs)) as (advance, say):
         say(places[jobs[0].path])
         for restored in restorer.restored(jobs, scores, advance):
@@ -108,7 +106,7 @@ def run(jobs: Sequence[Job], batch: Batch, compute: ComputeOptions, scores: Scor
             console.path(restored.path)
             if restored.remark:
                 console.note(f"{restored.path}: {restored.remark}")
-            say(places[restored.drawn.of.job.path])
+            say(places[restored.of.job.path])
 
 
 def scored(scores: Scores | None, console: Console) -> dict[str, Any]:

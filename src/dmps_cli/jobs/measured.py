@@ -1,23 +1,19 @@
-"""One input of a restoration: planned from its file's names, then read with operator and noise."""
+"""One input of a restoration, read: its measurement, with operator, noise and reference."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dmps_cli.errors import InputError
-from dmps_cli.files.inputs import pictures_in
-from dmps_cli.files.measurements import RESTORATION_KIND, read_measurement, read_sidecar
-from dmps_cli.jobs.batch import OutputOptions, may_write
-from dmps_cli.jobs.noise import MeasuredNoise, estimated_noise, raised_noise
-from dmps_cli.jobs.plan import GivenSigma, InputPlan, check_claimed, plan_operator
+from dmps_cli.files.measurements import read_measurement
+from dmps_cli.jobs.noise import MeasuredNoise, noise_of
+from dmps_cli.jobs.plan import check_claimed, recorded_plan
+from dmps_cli.jobs.request import Job
 from dmps_cli.listener import Listener
-from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, planned_shape
-from dmps_cli.tasks.table import TASKS, check_channels
+from dmps_cli.tasks.table import TASKS, Shape3, check_channels
 from dmps_cli.units import both_scales
 
 if TYPE_CHECKING:
@@ -32,201 +28,148 @@ PICTURE_NDIM = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where a sample goes; overwrite: whether over what is there."""
-
-    path: Path
-    sample: int
-    overwrite: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One input, checked as far as that goes without torch.
-
-    grey_sampling: where the picture turns out to be grey, and the prior one of colour.
-    """
-
-    path: Path
-    sha256: str
-    targets: tuple[Target, ...]
-    input: InputPlan
-    sampling: Sampling
-    grey_sampling: Sampling
-    reference: Path | None
-
-    @property
-    def plan(self) -> OperatorPlan:
-        """What it is restored as."""
-        return self.input.plan
-
-
-@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A job with its measurement (1, *out_shape) read, its operator built, its reference, as `op.picture`, at hand.
+    """A job with its measurement read.
 
-    noise: of y; less than the plan's where y is the grey value of a measurement in colour. kept: (picture (1, C, H, W),
-    mask (H, W)) whose pixels are the result's, where what is kept has no noise.
+    y: (1, *op.out_shape). noise: of y; less than the plan's where y is the grey value of a measurement in colour.
+    truth: the reference, if there is one, (1, C, H, W) as `op.picture` gives a result.
     """
 
     job: Job
     y: Tensor
     op: LinearOperator
-    truth: Tensor | None
     noise: MeasuredNoise
     sampling: Sampling
-    kept: tuple[Tensor, Tensor] | None = None
+    truth: Tensor | None
 
     @property
-    def sigma_y(self) -> float:
-        """Of the noise in y."""
-        return self.noise.sigma_y
+    def kind(self) -> object:
+        """Equal for measurements that may be restored together."""
+        return self.job.plan.key, self.op.in_shape, self.noise.sigma_y
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Returns the picture (C, H, W) in a sample x; pixels that a mask keeps without noise are those measured."""
+        from dmps_cli.operators.pointwise import Mask
+
+        picture = self.op.picture(x)
+        if not (self.noise.is_none and isinstance(self.op, Mask)):
+            return picture
+        return self.op.to_image(self.y)[0].where(self.op.keep, picture)
 
 
-def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
-    """Returns out.png, or out_1.png .. out_K.png."""
-    if samples == 1:
-        return (target,)
-    return tuple(target.with_stem(f"{target.stem}_{k + 1}") for k in range(samples))
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads the measurements of jobs for a prior, onto its device; neighbours of one kind share the operator.
 
-
-def references(reference: Path | None) -> list[Path]:
-    """Returns the pictures that --reference may mean: they are read, and never written."""
-    if reference is None or not os.path.isdir(reference):  # noqa: PTH112 - False for any odd name
-        return [] if reference is None else [reference]
-    return pictures_in(reference)
-
-
-def unfinished(
-    names: Iterable[tuple[int, Path]], input_sha256: str, flags: OutputOptions, listener: Listener
-) -> Iterator[Target]:
-    """Yields the samples that are still to be drawn. Raises OutputError where one exists."""
-    for k, path in names:
-        made_of = {"kind": RESTORATION_KIND, "input_sha256": input_sha256, "sample": k}
-        overwrite = may_write(path, [path.with_suffix(".json")], made_of, flags, listener)
-        if overwrite is not None:
-            yield Target(path=path, sample=k, overwrite=overwrite)
-
-
-def plan_input(
-    path: Path, task: str | None, operator: OperatorOptions, sigma: GivenSigma, listener: Listener
-) -> InputPlan:
-    """Reads the sidecar and settles task, operator and sigma_y. Raises UsageError if they stay open."""
-    sidecar, notes = read_sidecar(path)
-    for note in notes:
-        listener.note(note)
-    planned = plan_operator(path, sidecar, task, operator, sigma)
-    for note in planned.notes:
-        listener.note(note)
-    return planned
-
-
-def find_reference(reference: Path | None, path: Path, planned: InputPlan) -> Path | None:
-    """Returns the true picture of an input: the file named, or the one of that name in the folder.
-
-    Raises InputError.
+    seed: of trials with a larger sigma. built: the last operator.
     """
-    if reference is None or reference.is_file():
-        return reference
-    if not reference.exists():
-        raise InputError(f"the reference {reference} does not exist")
-    names = [planned.sidecar.source.file] if planned.sidecar else []
-    stems = [Path(name).stem for name in names] + [path.stem]
-    pictures = pictures_in(reference)
-    for stem in stems:
-        found = [picture for picture in pictures if picture.stem == stem]
-        if len(found) > 1:
-            raise InputError(f"{path}: {' and '.join(map(str, found))} could both be its reference; name one")
-        if found:
-            return found[0]
-    raise InputError(f"{path}: no reference named {' or '.join(dict.fromkeys(stems))} in {reference}")
 
+    prior: LoadedPrior
+    seed: int
+    listener: Listener
+    built: dict[object, LinearOperator] = field(default_factory=dict)
 
-def measured(
-    job: Job,
-    prior: LoadedPrior,
-    device: torch.device,
-    operators: dict[Any, LinearOperator],
-    seed: int,
-    listener: Listener,
-) -> Measured:
-    """Reads measurement and reference, builds the operator, settles the noise.
+    def measured(self, job: Job) -> Measured:
+        """Returns what a job's file holds. Raises InputError where what is read does not fit together."""
+        pixels, is_exact = self.pixels(job)
+        shape, share = self.shape(job, pixels), 1.0
+        if shape[0] == 1 and pixels.shape[1] == 3:
+            pixels, share = self.grey_value(job, pixels)
+        check_claimed(job.plan, pixels.numel(), job.path)
+        op = self.operator(job.plan, shape)
+        truth = load_truth(job, op)
+        y = self.y(job, pixels, op, is_exact=is_exact)
+        noise = noise_of(job, y, op, share, self.prior, self.seed, self.listener)
+        return Measured(job=job, y=y, op=op, noise=noise, sampling=self.sampling(job, op), truth=truth)
 
-    operators: the last one built. seed: of trials with a larger sigma. Raises InputError where what is read does not
-    fit together.
-    """
-    from dmps_cli.operators.pointwise import Mask
+    def pixels(self, job: Job) -> tuple[Tensor, bool]:
+        """Returns (what the file holds, (1, ..); whether that is y itself, rather than a picture of it)."""
+        reading = read_measurement(job.path, job.sidecar, over_white=job.plan.mask_of is None)
+        for note in reading.notes:
+            self.listener.note(note)
+        pixels, is_exact = reading.pixels.to(self.prior.device), reading.is_exact
+        if job.sidecar is None:
+            return self.undescribed(job, pixels), False
+        recorded = recorded_plan(job.path, job.sidecar)
+        if is_exact and recorded.key != job.plan.key:  # restored as another operator's
+            return as_picture(pixels, recorded, job.path, self.prior.device), False
+        return pixels, is_exact
 
-    reading = read_measurement(job.path, job.input.sidecar, over_white=job.plan.mask_of is None)
-    for note in reading.notes:
-        listener.note(note)
-    pixels, is_exact = reading.pixels.to(device), reading.is_exact
-    if is_exact and job.input.measured is not None:
-        pixels, is_exact = as_picture(pixels, job.input.measured, job.path, device), False
-    if job.input.sidecar is None and pixels.ndim == PICTURE_NDIM:
-        is_exact = False  # floats that nobody vouches for are a picture
-    if job.plan.image_shape is None and pixels.ndim != PICTURE_NDIM:
-        raise InputError(
-            f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
-        )
-    if is_grey_input(job, pixels, listener):
-        pixels, channels = pixels[:, :1], 1
-    else:
-        channels = prior.prior.channels
-    shape = planned_shape(job.plan, (pixels.shape[-2], pixels.shape[-1]), channels)
-    check_channels(job.plan.task, shape[0])
-    if prior.aligned_faces and shape[1:] != (prior.prior.least_size,) * 2:
-        listener.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {prior.prior.least_size} px alone")
-    sigma_y = job.plan.sigma_y
-    if shape[0] == 1 and pixels.shape[1] == 3:
-        pixels, share = grey_measurement(pixels, sigma_y, job.path, listener)
-        sigma_y *= share
-    check_claimed(job.plan, pixels.numel(), job.path)
-    key = (job.plan.key, shape)
-    if key not in operators:
-        operators.clear()
-        operators[key] = job.plan.build(shape, device)
-        for note in job.plan.mask_notes(operators[key]):
-            listener.note(note)
-    op = operators[key]
-    truth = load_truth(job, op)
-    y = pixels if is_exact else op.from_image(fit_channels(pixels, op, job.path, listener))
-    if tuple(y.shape[1:]) != op.out_shape:
-        raise InputError(
-            f"{job.path} holds {tuple(y.shape[1:])}, but '{job.plan.task}' of a picture of "
-            f"{shape[2]} x {shape[1]} px gives {op.out_shape}"
-        )
-    known = MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
-    noise = estimated_noise(job.path, op, y, listener) if job.plan.is_estimated else known
-    noise = raised_noise(noise, job.path, job.plan, y, op, prior, seed, listener)
-    kept = (op.to_image(y), op.keep) if noise.is_none and isinstance(op, Mask) else None
-    sampling = own_sampling(job, op, prior, listener)
-    return Measured(job=job, y=y, op=op, truth=truth, noise=noise, sampling=sampling, kept=kept)
+    def undescribed(self, job: Job, pixels: Tensor) -> Tensor:
+        """Returns a picture that nothing vouches for, its first channel where all are equal, which is said."""
+        from dmps_cli.files.images import is_grey
 
+        if pixels.ndim != PICTURE_NDIM:
+            raise InputError(
+                f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
+            )
+        if pixels.shape[1] == 1 or TASKS[job.plan.task].needs_colour or not is_grey(pixels):
+            return pixels
+        self.listener.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
+        return pixels[:, :1]
 
-def own_sampling(job: Job, op: LinearOperator, prior: LoadedPrior, listener: Listener) -> Sampling:
-    """Returns the job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
-    if op.in_shape[0] == prior.prior.channels or job.grey_sampling == job.sampling:
-        return job.sampling
-    listener.note(f"{job.path} is grey: {job.grey_sampling}")
-    return job.grey_sampling
+    def shape(self, job: Job, pixels: Tensor) -> Shape3:
+        """Returns (C, H, W) of what is restored: what the sidecar says, or what the pixels imply."""
+        plan, prior = job.plan, self.prior
+        is_grey = plan.image_shape is None and pixels.shape[1] == 1 and not TASKS[plan.task].needs_colour
+        shape = planned_shape(plan, (pixels.shape[-2], pixels.shape[-1]), 1 if is_grey else prior.channels)
+        check_channels(plan.task, shape[0])
+        side = prior.least_size
+        if prior.aligned_faces and shape[1:] != (side, side):
+            self.listener.note(f"{job.path}: '{prior.name}' was trained on aligned faces of {side} px alone")
+        return shape
 
+    def grey_value(self, job: Job, y: Tensor) -> tuple[Tensor, float]:
+        """Returns (the grey value of a measurement in colour, (1, 1, ..), the share of its noise that is left); said.
 
-def is_grey_input(job: Job, pixels: Tensor, listener: Listener) -> bool:
-    """Returns whether one value a pixel is restored: of grey files, and of colour files that are grey, which is said.
+        What every task but `colorize` does to the channels is the same for each: the grey value of the measurement is
+        the measurement of the grey value.
+        """
+        from dmps_cli.files.images import to_grey
 
-    A measurement with a sidecar is what that says.
-    """
-    from dmps_cli.files.images import is_grey
+        grey, share = to_grey(y)
+        text = f"{job.path} is in colour and the prior one of grey pictures; its grey value is restored"
+        if share < 1.0 and job.plan.sigma_y > 0.0:
+            text += f", whose noise is {both_scales(share * job.plan.sigma_y)} if that of the channels is independent"
+        self.listener.note(text)
+        return grey, share
 
-    if job.plan.image_shape is not None or pixels.ndim != PICTURE_NDIM or TASKS[job.plan.task].needs_colour:
-        return False
-    if pixels.shape[1] == 1 or job.input.sidecar is not None:
-        return pixels.shape[1] == 1
-    if is_grey(pixels):
-        listener.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
-        return True
-    return False
+    def operator(self, plan: OperatorPlan, shape: Shape3) -> LinearOperator:
+        """Returns the operator of a plan; how its mask was read is said where it is built."""
+        key = (plan.key, shape)
+        if key not in self.built:
+            self.built.clear()
+            self.built[key] = plan.build(shape, self.prior.device)
+            for note in plan.mask_notes(self.built[key]):
+                self.listener.note(note)
+        return self.built[key]
+
+    def y(self, job: Job, pixels: Tensor, op: LinearOperator, *, is_exact: bool) -> Tensor:
+        """Returns the measurement, (1, *op.out_shape), that the pixels are or show."""
+        y = pixels if is_exact else op.from_image(self.of_channels(job, pixels, op))
+        if tuple(y.shape[1:]) != op.out_shape:
+            raise InputError(
+                f"{job.path} holds {tuple(y.shape[1:])}, but '{job.plan.task}' of a picture of "
+                f"{op.in_shape[2]} x {op.in_shape[1]} px gives {op.out_shape}"
+            )
+        return y
+
+    def of_channels(self, job: Job, picture: Tensor, op: LinearOperator) -> Tensor:
+        """Returns a picture (1, 1 or 3, h, w) with the channels that the measurement has, said where they change."""
+        wanted = 1 if op.out_shape[0] == 1 else 3
+        if picture.shape[1] == 1 and wanted != 1:
+            self.listener.note(f"{job.path} is grey; its grey value is taken for red, green and blue")
+            return picture.expand(-1, 3, -1, -1)
+        if picture.shape[1] != 1 and wanted == 1:
+            self.listener.note(f"{job.path} is in colour; its grey value by the task's own weights is restored")
+        return picture
+
+    def sampling(self, job: Job, op: LinearOperator) -> Sampling:
+        """Returns the job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
+        if op.in_shape[0] == self.prior.channels or job.grey_sampling == job.sampling:
+            return job.sampling
+        self.listener.note(f"{job.path} is grey: {job.grey_sampling}")
+        return job.grey_sampling
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
@@ -239,39 +182,8 @@ def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.devi
     return op.to_image(y)
 
 
-def grey_measurement(y: Tensor, sigma_y: float, path: Path, listener: Listener) -> tuple[Tensor, float]:
-    """Returns (the grey value of a measurement in colour, (1, 1, ..), the share of its noise that is left); said.
-
-    What every task but `colorize` does to the channels is the same for each: the grey value of the measurement is the
-    measurement of the grey value.
-    """
-    from dmps_cli.files.images import to_grey
-
-    grey, share = to_grey(y)
-    left = (
-        ""
-        if share == 1.0 or sigma_y == 0.0
-        else f", whose noise is {both_scales(share * sigma_y)} if that of the channels is independent"
-    )
-    listener.note(f"{path} is in colour and the prior one of grey pictures; its grey value is restored{left}")
-    return grey, share
-
-
-def fit_channels(picture: Tensor, op: LinearOperator, path: Path, listener: Listener) -> Tensor:
-    """Returns a picture (1, 1 or 3, h, w) with the channels that the measurement has, said where they change."""
-    wanted = 1 if op.out_shape[0] == 1 else 3
-    if picture.shape[1] == 1 and wanted != 1:
-        listener.note(f"{path} is grey; its grey value is taken for red, green and blue")
-        return picture.expand(-1, 3, -1, -1)
-    if picture.shape[1] != 1 and wanted == 1:
-        listener.note(f"{path} is in colour; its grey value by the task's own weights is restored")
-    return picture
-
-
 def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
-    """Returns the reference of what is written, (1, C, H, W), cropped as the sidecar says the photograph was.
-
-    None without one.
+    """Returns the reference of what is written, (1, C, H, W), cropped as the sidecar says the photograph was, if any.
 
     Of a scene that goes on beyond the picture it may be the whole. Raises InputError if it has another size.
     """
@@ -280,7 +192,7 @@ def load_truth(job: Job, op: LinearOperator) -> Tensor | None:
     from dmps_cli.files.images import cropped, load_channels
 
     truth = load_channels(job.reference, op.in_shape[0]).pixels[None]
-    source = job.input.sidecar.source if job.input.sidecar else None
+    source = job.sidecar.source if job.sidecar else None
     if source and (truth.shape[-1], truth.shape[-2]) == (source.width, source.height):
         truth = cropped(truth, source.crop)
     if truth.shape[2:] == op.in_shape[1:]:

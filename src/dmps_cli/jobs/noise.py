@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dmps_cli.jobs.raised_sigma import Raised
+    from dmps_cli.jobs.request import Job
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.weights.loading import LoadedPrior
 
@@ -45,6 +46,22 @@ class MeasuredNoise:
         return facts | ({"noise_notes": list(self.notes)} if self.notes else {})
 
 
+def noise_of(
+    job: Job, y: Tensor, op: LinearOperator, share: float, prior: LoadedPrior, seed: int, listener: Listener
+) -> MeasuredNoise:
+    """Returns the noise of y: as the plan says it, of which y has a share, or as y shows it.
+
+    seed: of trials with the prior. Raises UsageError where it is to be estimated, and no picture shows it.
+    """
+    if not job.plan.is_estimated:
+        sigma_y = share * job.plan.sigma_y
+        return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+    noise = estimated_noise(job.path, op, y, listener)
+    if TASKS[job.plan.task].kernel is None:
+        return noise
+    return raised_noise(noise, job, y, op, prior, seed, listener)
+
+
 def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listener) -> MeasuredNoise:
     """Returns the noise of y, as the picture of it shows; said. Raises UsageError where no picture shows it."""
     from dmps_cli.jobs.noise_estimate import estimate_sigma
@@ -61,20 +78,13 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listene
 
 
 def raised_noise(
-    noise: MeasuredNoise,
-    path: Path,
-    plan: OperatorPlan,
-    y: Tensor,
-    op: LinearOperator,
-    prior: LoadedPrior,
-    seed: int,
-    listener: Listener,
+    noise: MeasuredNoise, job: Job, y: Tensor, op: LinearOperator, prior: LoadedPrior, seed: int, listener: Listener
 ) -> MeasuredNoise:
     """Returns a blur's estimated noise, raised where the kernel does not fit; what that takes and gives is said."""
-    if not plan.is_estimated or TASKS[plan.task].kernel is None:
-        return noise
     from dmps_cli.device import stopwatch
     from dmps_cli.jobs.raised_sigma import TRIAL_NFE, fitting_sigma
+
+    path, plan = job.path, job.plan
 
     def on_trial(trial: int, most: int) -> None:
         if trial == 2:  # the first is made of every picture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.measurements import Sidecar
+from dmps_cli.listener import Listener
 from dmps_cli.tasks.options import PATTERNS, OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, check_mask, short
 from dmps_cli.tasks.table import TASKS, check_told, factor, of_found_picture, resolve, resolve_recorded
@@ -27,25 +28,20 @@ class NoTaskError(UsageError):
         self.path = path
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputPlan:
-    """What an input is to be restored as; what its sidecar says it was measured as, where that is another operator."""
-
-    plan: OperatorPlan
-    sidecar: Sidecar | None = None
-    measured: OperatorPlan | None = None
-    notes: tuple[str, ...] = ()
-
-
 def plan_operator(
-    path: Path, sidecar: Sidecar | None, task: str | None, options: OperatorOptions, sigma: GivenSigma
-) -> InputPlan:
-    """Returns the plan for an input, with notes where a flag contradicts the sidecar.
+    path: Path,
+    sidecar: Sidecar | None,
+    task: str | None,
+    options: OperatorOptions,
+    sigma: GivenSigma,
+    listener: Listener,
+) -> OperatorPlan:
+    """Returns what an input is to be restored as; where the command line contradicts the sidecar, that is said.
 
     Raises UsageError if it stays open.
     """
     if sidecar is not None:
-        return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma)
+        return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma, listener)
     if task is None:
         raise NoTaskError(path)
     if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
@@ -53,8 +49,7 @@ def plan_operator(
     check_told(task, options)
     params = resolve(task, of_found_picture(task, options))
     check_mask(params)
-    plan = OperatorPlan(task=task, params=params, **_noise("auto" if sigma is None else sigma))
-    return InputPlan(plan=plan.of_picture(path))
+    return OperatorPlan(task=task, params=params, **_noise("auto" if sigma is None else sigma)).of_picture(path)
 
 
 def _noise(sigma: float | Literal["auto"]) -> dict[str, Any]:
@@ -63,13 +58,12 @@ def _noise(sigma: float | Literal["auto"]) -> dict[str, Any]:
 
 
 def _plan_from_sidecar(
-    path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: GivenSigma
-) -> InputPlan:
+    path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: GivenSigma, listener: Listener
+) -> OperatorPlan:
     measured = recorded_plan(path, sidecar)
-    notes, given = [], options.given()
-    recorded = measured.params if task == measured.task else {}
+    recorded, given = measured.params if task == measured.task else {}, options.given()
     if task != measured.task:
-        notes.append(f"{path}: --task {task} overrides the sidecar's {measured.task}")
+        listener.note(f"{path}: --task {task} overrides the sidecar's {measured.task}")
         check_told(task, options)
     params = resolve(task, OperatorOptions(**{**_open_patterns(recorded, given), **given}))
     if "mask" in given:
@@ -77,21 +71,17 @@ def _plan_from_sidecar(
     elif "invert_mask" in given:
         raise UsageError("--invert-mask belongs to a --mask; the sidecar holds the mask as it was used")
     noise = _noise(measured.sigma_y if sigma is None else sigma)
-    plan = OperatorPlan(
-        task=task, params=params, mask_png=None if "mask" in given else measured.mask_png, **noise
-    ).of_picture(path)
     if sigma is not None and sigma != measured.sigma_y:
         told = sigma if sigma == "auto" else both_scales(sigma)
-        notes.append(f"{path}: --sigma {told} overrides the sidecar's {both_scales(measured.sigma_y)}")
+        listener.note(f"{path}: --sigma {told} overrides the sidecar's {both_scales(measured.sigma_y)}")
+    mask_png = None if "mask" in given else measured.mask_png
+    plan = OperatorPlan(task=task, params=params, mask_png=mask_png, **noise).of_picture(path)
     if task == measured.task and _is_same(plan, measured):
-        plan = replace(measured, **noise)
-        return InputPlan(plan=plan, sidecar=sidecar, notes=tuple(notes))
-    notes += [
-        f"{path}: {flag(name)} {short(params[name])} overrides the sidecar's {_told(recorded, name)}"
-        for name in given
-        if name in recorded and (params[name] != recorded[name] or name == "mask")
-    ]
-    return InputPlan(plan=plan, sidecar=sidecar, measured=measured, notes=tuple(notes))
+        return replace(measured, **noise)
+    for name in given:
+        if name in recorded and (params[name] != recorded[name] or name == "mask"):
+            listener.note(f"{path}: {flag(name)} {short(params[name])} overrides the sidecar's {_told(recorded, name)}")
+    return plan
 
 
 def _told(recorded: Mapping[str, Any], name: str) -> str:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dmps_cli.errors import UsageError
+from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.atomic import sha256_file
+from dmps_cli.files.inputs import pictures_in
+from dmps_cli.files.measurements import RESTORATION_KIND, Sidecar, read_sidecar
 from dmps_cli.files.reading import MAX_PICTURE
-from dmps_cli.jobs.batch import Batch, OutputOptions, plan_outputs
-from dmps_cli.jobs.measured import Job, find_reference, plan_input, references, sample_names, unfinished
-from dmps_cli.jobs.plan import GivenSigma
+from dmps_cli.jobs.batch import Batch, OutputOptions, may_write, plan_outputs
+from dmps_cli.jobs.plan import GivenSigma, plan_operator
 from dmps_cli.listener import Listener
 from dmps_cli.methods.options import HasSampler, SamplingOptions
 from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import task as checked_task
+
+if TYPE_CHECKING:
+    from dmps_cli.methods.choice import Sampling
 
 MAX_SAMPLES = 10_000
 
@@ -51,9 +58,13 @@ class Request:
 
         check: raises what is wrong with an output's name. Raises UsageError, InputError for what is all inputs' alike.
         """
+
+        def written(target: Path) -> list[Path]:
+            return [file for name in sample_names(target, self.samples) for file in (name, name.with_suffix(".json"))]
+
         kept = [*references(self.reference), *self.operator.files()]
         operator = self.operator.with_kernel_read()
-        planned = plan_outputs(batch, paths, "_restored", self.output, self._files, kept=kept, check=check)
+        planned = plan_outputs(batch, paths, "_restored", self.output, written, kept=kept, check=check)
         jobs = []
         for path, target in planned:
             with batch.item(path):
@@ -61,21 +72,88 @@ class Request:
                     jobs.append(job)
         return jobs
 
-    def _files(self, target: Path) -> list[Path]:
-        return [file for name in sample_names(target, self.samples) for file in (name, name.with_suffix(".json"))]
-
     def _job(self, path: Path, target: Path, operator: OperatorOptions, listener: Listener) -> Job | None:
-        planned = plan_input(path, self.task, operator, self.noise, listener)
-        names, sha256 = enumerate(sample_names(target, self.samples)), sha256_file(path, limit=MAX_PICTURE)
-        targets = tuple(unfinished(names, sha256, self.output, listener))
+        sidecar, notes = read_sidecar(path)
+        for note in notes:
+            listener.note(note)
+        plan = plan_operator(path, sidecar, self.task, operator, self.noise, listener)
+        sha256 = sha256_file(path, limit=MAX_PICTURE)
+        targets = {
+            sample: name
+            for sample, name in enumerate(sample_names(target, self.samples))
+            if may_write_sample(name, sample, sha256, self.output, listener) is not None
+        }
         if not targets:
             return None
         return Job(
             path=path,
             sha256=sha256,
             targets=targets,
-            input=planned,
-            sampling=self.sampling.resolve(self.own, planned.plan.task),
-            grey_sampling=self.sampling.resolve_grey(self.own, planned.plan.task),
-            reference=find_reference(self.reference, path, planned),
+            sidecar=sidecar,
+            plan=plan,
+            sampling=self.sampling.resolve(self.own, plan.task),
+            grey_sampling=self.sampling.resolve_grey(self.own, plan.task),
+            reference=find_reference(self.reference, path, sidecar),
+            output=self.output,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One input, checked as far as that goes without torch.
+
+    targets: where each sample goes, by its number. plan: what it is restored as; the sidecar may say another.
+    grey_sampling: where the picture turns out to be grey, and the prior one of colour. output: what becomes of files
+    that are there.
+    """
+
+    path: Path
+    sha256: str
+    targets: Mapping[int, Path]
+    sidecar: Sidecar | None
+    plan: OperatorPlan
+    sampling: Sampling
+    grey_sampling: Sampling
+    reference: Path | None
+    output: OutputOptions
+
+
+def sample_names(target: Path, samples: int) -> tuple[Path, ...]:
+    """Returns out.png, or out_1.png .. out_K.png."""
+    if samples == 1:
+        return (target,)
+    return tuple(target.with_stem(f"{target.stem}_{k + 1}") for k in range(samples))
+
+
+def may_write_sample(target: Path, sample: int, sha256: str, output: OutputOptions, listener: Listener) -> bool | None:
+    """Returns what `batch.may_write` does of a sample of the input with that hash; asked before work, and after it."""
+    made_of = {"kind": RESTORATION_KIND, "input_sha256": sha256, "sample": sample}
+    return may_write(target, [target.with_suffix(".json")], made_of, output, listener)
+
+
+def references(reference: Path | None) -> list[Path]:
+    """Returns the pictures that --reference may mean: they are read, and never written."""
+    if reference is None or not os.path.isdir(reference):  # noqa: PTH112 - False for any odd name
+        return [] if reference is None else [reference]
+    return pictures_in(reference)
+
+
+def find_reference(reference: Path | None, path: Path, sidecar: Sidecar | None) -> Path | None:
+    """Returns the true picture of an input: the file named, or the one of that name in the folder.
+
+    Raises InputError.
+    """
+    if reference is None or reference.is_file():
+        return reference
+    if not reference.exists():
+        raise InputError(f"the reference {reference} does not exist")
+    names = [sidecar.source.file] if sidecar else []
+    stems = [Path(name).stem for name in names] + [path.stem]
+    pictures = pictures_in(reference)
+    for stem in stems:
+        found = [picture for picture in pictures if picture.stem == stem]
+        if len(found) > 1:
+            raise InputError(f"{path}: {' and '.join(map(str, found))} could both be its reference; name one")
+        if found:
+            return found[0]
+    raise InputError(f"{path}: no reference named {' or '.join(dict.fromkeys(stems))} in {reference}")
