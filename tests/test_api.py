@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 import subprocess
@@ -99,6 +100,10 @@ def test_every_line_of_the_page_runs(folder: Path, capsys: pytest.CaptureFixture
 def test_files_and_tensors_give_the_bits_of_the_command(dmps: Dmps, folder: Path, prior: Any) -> None:
     few = ["--nfe", "3", "--samples", "2", "--seed", "5"]
     assert not dmps("degrade", "photo.png", "--task", "deblur", "--seed", "3", "-o", "y.png").code
+    degraded = library.degrade_file(Path("photo.png"), task="deblur", seed=3, output="z.png")
+    assert degraded.path.read_bytes() == Path("y.png").read_bytes()
+    assert Path("z.npy").read_bytes() == Path("y.npy").read_bytes()
+    assert json.loads(json.dumps(degraded.facts)) == json.loads(Path("z.json").read_text())
     assert not dmps("restore", "y.png", "-o", "command.png", *few).code
     written = library.restore_file("y.png", nfe=3, samples=2, seed=5, prior=prior, output="file.png")
     assert [result.path.name for result in written] == ["file_1.png", "file_2.png"]
@@ -229,6 +234,9 @@ def wrong_calls() -> dict[str, tuple[Callable[[Any], object], type[Exception], s
         "picture": (lambda m: lib.save_image(torch.zeros(2, 3, 8, 8), "x.png"), ValueError, r"x is \(2, 3, 8, 8\)"),
         "file": (lambda m: lib.load_image("none.png"), InputError, "none.png"),
         "restored": (lambda m: lib.restore_file("none.png", task="sr4"), InputError, "none.png does not exist"),
+        "degraded": (lambda m: lib.degrade_file("none.png", task="sr4"), InputError, "none.png does not exist"),
+        "its noise": (lambda m: lib.degrade_file("n.png", task="sr4", sigma_y=-1), ValueError, "sigma_y is -1; expec"),
+        "its option": (lambda m: lib.degrade_file("n.png", task="sr4", nfe=3), TypeError, "degrade_file.. has no opt"),
         "noise": (lambda m: lib.restore_file("none.png", sigma_y="0.1"), ValueError, "sigma_y is '0.1'; expected"),
         "model": (lambda m: lib.load_prior("naturall"), UsageError, "did you mean 'natural'"),
         "channels of a file": (lambda m: lib.load_image("none.png", channels=2), ValueError, "channels is 2"),
@@ -254,6 +262,12 @@ def test_a_file_that_fails_raises_what_was_wrong(folder: Path, prior: Any) -> No
         library.restore_file("photo.png", **options)
     (again,) = library.restore_file("photo.png", overwrite=True, **options)
     assert again.facts["picture_sha256"] == first.facts["picture_sha256"]
+    with pytest.raises(ValueError, match=r"device is cuda; the prior is on cpu: load it with load_prior"):
+        library.restore_file("photo.png", overwrite=True, device="cuda", **options)
+    library.degrade_file("photo.png", task="sr2", output="made/y.png")
+    with pytest.raises(OutputError, match=r"y\.png exists"):
+        library.degrade_file("photo.png", task="sr2", output="made/y.png")
+    library.degrade_file("photo.png", task="blur", kernel=[[0.5, 0.5]], output="made/y.png", overwrite=True)
     (own,) = library.restore_file("photo.png", overwrite=True, **options | {"prior": lambda z, s: z / (1 + s**2)})
     assert (own.facts["model"], own.facts["model_sha256"]) == ("own", "")
 

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmps_cli import methods
-    from dmps_cli.api import degrade, load_image, load_prior, operator, restore, restore_file, sample, save_image
+    from dmps_cli.api import (
+        degrade,
+        degrade_file,
+        load_image,
+        load_prior,
+        operator,
+        restore,
+        restore_file,
+        sample,
+        save_image,
+    )
     from dmps_cli.errors import DmpsError
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.operators.measurement import Measurement
@@ -36,6 +46,7 @@ __all__ = [
     "Prior",
     "__version__",
     "degrade",
+    "degrade_file",
     "load_image",
     "load_prior",
     "methods",
@@ -47,7 +58,18 @@ __all__ = [
 ]
 _HOMES = {
     **dict.fromkeys(
-        ("degrade", "load_image", "load_prior", "operator", "restore", "restore_file", "sample", "save_image"), "api"
+        (
+            "degrade",
+            "degrade_file",
+            "load_image",
+            "load_prior",
+            "operator",
+            "restore",
+            "restore_file",
+            "sample",
+            "save_image",
+        ),
+        "api",
     ),
     **dict.fromkeys(("DDPMPrior", "DenoiserPrior", "FlowPrior", "Prior"), "priors"),
     "DmpsError": "errors",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.images import encode, load, load_channels
 from dmps_cli.jobs.batch import Batch, OutputOptions
+from dmps_cli.jobs.degrade import Degraded, Degrader
 from dmps_cli.jobs.request import Request
 from dmps_cli.jobs.restore import Restored, Restorer, Scores
 from dmps_cli.levels import Level
@@ -105,19 +106,24 @@ def operator(
     size = tuple(shape)
     if len(size) != 3 or not all(isinstance(side, int) and side >= 1 for side in size):
         raise ValueError(f"shape is {size}; expected (C, H, W), as x.shape[1:] gives it")
-    kernel, keep = options.get("kernel"), options.get("mask")
-    if isinstance(kernel, os.PathLike):
-        options["kernel"] = os.fspath(kernel)
-    elif kernel is not None and not isinstance(kernel, str):
-        options["kernel"] = kernels.of_array(torch.as_tensor(kernel).cpu().numpy())
+    keep = options.get("mask")
     if isinstance(keep, Tensor):
-        params = resolve(name, OperatorOptions(**options | {"mask": "a tensor"}))
+        params = resolve(name, _operator_options(options | {"mask": "a tensor"}))
         _check_mask(keep, size)
         keep = ~keep if params["invert_mask"] else keep
     else:
-        plan = make_plan(name, OperatorOptions(**options), None, 0)
+        plan = make_plan(name, _operator_options(options), None, 0)
         params, keep = dict(plan.params), plan.mask
     return build(name, params, size, dtype=dtype, device=device, mask=keep)
+
+
+def _operator_options(options: Mapping[str, Any]) -> OperatorOptions:
+    """Returns those of an operator among options, paths and arrays as the command line would give them."""
+    found = {name: value for name, value in options.items() if name in _OPERATOR_OPTIONS}
+    found = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in found.items()}
+    if not isinstance(found.get("kernel"), str | None):
+        found["kernel"] = kernels.of_array(torch.as_tensor(found["kernel"]).cpu().numpy())
+    return OperatorOptions(**found)
 
 
 def _check_mask(keep: Tensor, shape: tuple[int, int, int]) -> None:
@@ -257,6 +263,43 @@ def sample(
     return sampling.sample(posterior, levels, start, eta=eta, noise=noise, on_step=told)
 
 
+def degrade_file(
+    path: PathLike,
+    *,
+    task: str,
+    sigma_y: float | None = None,
+    seed: int = 0,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+    listener: Listener = SILENT,
+    **options: Any,
+) -> Degraded:
+    """Degrades a photograph's file, as `dmps degrade` does, to the same bits; returns what was written.
+
+    path: a photograph. task: of `dmps tasks`. sigma_y: on [-1, 1]; None: the task's. seed: of the noise, and of a
+    random pattern without an `operator_seed`. output: the picture's file, or a folder; None: beside the photograph.
+    overwrite: whether over what is there. listener: is told notes. options: those of the operator, as in `operator` but
+    for masks that are tensors; `mask="alpha"` is what is transparent in the photograph.
+
+    The result has the `path` of the picture, beside which its exact floats (.npy) and its sidecar (.json) lie, and
+    `facts`, what the sidecar says. Raises the DmpsError of what failed, TypeError for an option that there is not,
+    ValueError for a sigma_y or a seed that cannot be.
+    """
+    _check_names("degrade_file", options, _OPERATOR_OPTIONS)
+    _check_seed(seed)
+    if sigma_y is not None and not _is_sigma(sigma_y):
+        raise ValueError(f"sigma_y is {sigma_y!r}; expected {_SIGMAS}, or None")
+    given, source = _operator_options(options), _existing(path)
+    plan = make_plan(task, given, sigma_y, seed, own_alpha=True)
+    batch = Batch(listener=listener)
+    degrader = Degrader(plan=plan, seed=seed, output=_output_options(output, overwrite=overwrite), batch=batch)
+    for photograph, target in degrader.planned([source], given.files()):
+        with batch.item(photograph):
+            if degraded := degrader.degrade(photograph, target):
+                return degraded
+    raise batch.failures[0][1]
+
+
 def restore_file(
     path: PathLike,
     *,
@@ -284,7 +327,8 @@ def restore_file(
     at hand. device: None: that of a loaded prior, cpu for a prior of one's own, else the best one that is there.
     output: a file, or a folder; None: beside the input. overwrite: whether over what is there. reference: the true
     picture, by which it is scored. method, preset, nfe, sampler, samples, seed, on_step: as in `restore`. options:
-    those of the operator, as in `operator` but for tensors, and the method's knobs. listener: is told notes.
+    those of the operator, as in `operator` but for masks that are tensors, and the method's knobs. listener: is told
+    notes.
 
     Each result has its `path` and `facts`, what the sidecar beside it says: sigma_y, method, fit, scores, versions.
     Raises the DmpsError of what failed, TypeError for an option that there is not, ValueError for a sigma_y or a seed
@@ -294,19 +338,17 @@ def restore_file(
     _check_seed(seed)
     if sigma_y not in (None, "auto") and not _is_sigma(sigma_y):
         raise ValueError(f"sigma_y is {sigma_y!r}; expected {_SIGMAS}, 'auto' or None")
-    source = Path(path)
-    if not source.is_file():
-        raise InputError(f"{source} does not exist, or is no file")
+    source = _existing(path)
     loaded = _loaded(prior, device, listener)
     request = Request(
         own=loaded,
         task=task,
-        operator=OperatorOptions(**{name: options[name] for name in options if name in _OPERATOR_OPTIONS}),
+        operator=_operator_options(options),
         noise=sigma_y,
         sampling=_sampling_options(method, preset, nfe, sampler, {k: v for k, v in options.items() if k in _KNOBS}),
         samples=samples,
         reference=None if reference is None else Path(reference),
-        output=OutputOptions(output=None if output is None else os.fspath(output), overwrite=overwrite),
+        output=_output_options(output, overwrite=overwrite),
     )
     batch = Batch(listener=listener)
     jobs = request.jobs(batch, [source])
@@ -319,14 +361,34 @@ def restore_file(
     return written
 
 
+def _existing(path: PathLike) -> Path:
+    """Returns the path of a file that is there. Raises InputError otherwise."""
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{source} does not exist, or is no file")
+    return source
+
+
+def _output_options(output: PathLike | None, *, overwrite: bool) -> OutputOptions:
+    return OutputOptions(output=None if output is None else os.fspath(output), overwrite=overwrite)
+
+
 def _loaded(prior: PathLike | Prior | Denoise, device: torch.device | str | None, listener: Listener) -> LoadedPrior:
     """Returns a prior with the name that sidecars record: 'own' for one that was not loaded."""
     if isinstance(prior, str | os.PathLike):
         return load_prior(prior, device=device or "auto", listener=listener)
     if isinstance(prior, LoadedPrior):
-        return prior if device is None else replace(prior, device=torch.device(device))
+        _check_device(prior, device)
+        return prior
     own, where = _as_prior(prior, 3), torch.device(device or "cpu")
     return LoadedPrior(name="own", prior=own, sha256="", dtype="float32", device=where, sampler=own.sampler)
+
+
+def _check_device(prior: LoadedPrior, device: torch.device | str | None) -> None:
+    """Raises ValueError for another device than the one that the prior's network lies on."""
+    asked, there = prior.device if device is None else torch.device(device), prior.device
+    if (asked.type, asked.index or 0) != (there.type, there.index or 0):
+        raise ValueError(f"device is {asked}; the prior is on {there}: load it with load_prior(name, device='{asked}')")
 
 
 def _as_prior(prior: Prior | Denoise, channels: int) -> Prior:

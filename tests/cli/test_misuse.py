@@ -491,6 +491,15 @@ def test_streams_that_are_full_closed_or_empty(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr
         assert b"standard output" in done.stderr
+    for command in (["tasks"], ["tasks", "--json"], ["degrade", "p.png", "--task", "sr2", "-o", "left.png"]):
+        reader, writer = os.pipe()
+        os.close(reader)  # as `head` leaves: no fault, and nothing to say
+        done = shell(tmp_path, *command, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        assert done.returncode == 141, done.stderr
+        assert b"error" not in done.stderr
+        assert b"Broken" not in done.stderr
+    assert (tmp_path / "left.png").is_file()
     for closed in (">&-", "2>&-", "2>/dev/full"):
         target = tmp_path / "closed.png"
         program = f"{sys.executable} -c 'from dmps_cli.cli.main import main; main()'"

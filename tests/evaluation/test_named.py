@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from PIL import Image
 
 from dmps_cli.errors import InputError, OutputError, WeightsError
 from dmps_cli.evaluation import named as hub_datasets
-from dmps_cli.evaluation.named import Link, data_cards
+from dmps_cli.evaluation.named import Link, data_card, data_cards
 from dmps_cli.evaluation.pictures import list_pictures
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.downloads import cache_dir
@@ -421,8 +422,15 @@ def test_a_table_of_ones_own_adds_and_replaces(host: Host, table: Callable[[str]
 )
 def test_a_table_is_checked(host: Host, table: Callable[[str], None], lines: str, said: str) -> None:
     table(lines)
+    names = re.findall(r"\[(\w+)\]", lines) or ["small"]
     with pytest.raises(InputError, match=said):
-        data_cards()
+        data_card(names[0])
+    if said.startswith("cannot"):
+        return
+    assert names[0] not in data_cards()
+    assert "ffhq" in data_cards()
+    with pytest.raises(InputError, match="is not a folder; name one, or samples, ffhq"):  # the others go on
+        list_pictures("none")
 
 
 # The command

@@ -71,6 +71,16 @@ def test_commands_refuse_it_in_one_line(dmps: Dmps, tmp_path: Path, special: dic
         assert len([line for line in result.err.splitlines() if "error:" in line]) == 1, result.err
 
 
+def test_floats_that_are_no_file_are_called_what_they_are(dmps: Dmps, tmp_path: Path, special: dict[str, Path]) -> None:
+    photo(tmp_path / "p.png")
+    assert not dmps("degrade", "p.png", "--task", "sr2", "-o", "y.png").code
+    (tmp_path / "y.npy").unlink()
+    (tmp_path / "y.npy").symlink_to(special["pipe"])
+    result = dmps("restore", "y.png", *FAST)
+    assert result.code == 0
+    assert "y.npy cannot be read (it is a named pipe, not a regular file): the 8-bit pixels of y.png" in result.err
+
+
 def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "b.png"):
         photo(tmp_path / name, (16, 16))

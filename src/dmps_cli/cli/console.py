@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class StdoutError(Exception):
-    """Standard output takes no more: its reader has left, its disk is full."""
+    """Standard output takes no more: its disk is full, for one."""
+
+
+class ReaderLeftError(StdoutError):
+    """Its reader has left, as `head` does: nobody is waiting for more."""
 
 
 def _print(render: Callable[[TextIO], str]) -> None:
@@ -42,7 +47,8 @@ def whole_stdout() -> Iterator[None]:
                 sys.stdout.flush()
     except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails on it again as it leaves
-        raise StdoutError(exc.strerror or str(exc)) from exc
+        has_left = exc.errno == errno.EPIPE or (os.name == "nt" and exc.errno == errno.EINVAL)
+        raise (ReaderLeftError if has_left else StdoutError)(exc.strerror or str(exc)) from exc
 
 
 def _say(text: str) -> None:

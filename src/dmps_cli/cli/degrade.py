@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dmps_cli import __version__
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import typed
 from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, checked_sigma, checked_task, finish
 from dmps_cli.errors import UsageError
-from dmps_cli.files.atomic import sha256_file
-from dmps_cli.files.measurements import KIND, RESTORATION_KIND, siblings
-from dmps_cli.files.reading import MAX_PICTURE
-from dmps_cli.jobs.batch import may_write, open_batch, plan_outputs
+from dmps_cli.files.measurements import KIND, RESTORATION_KIND
+from dmps_cli.jobs.batch import open_batch
 from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
@@ -44,27 +40,16 @@ def degrade(
     plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
     console = output.console()
     batch, paths = open_batch(inputs, console, left_out=[KIND, RESTORATION_KIND])
-
-    def written(target: Path) -> list[Path]:
-        return [target, *siblings(target)]
-
-    planned = plan_outputs(batch, paths, f"_{task}", output, written, kept=operator.files(), check=console.check_path)
-    jobs = []
-    for path, target in planned:
-        with batch.item(path):
-            facts = {"task": plan.task, "operator": dict(plan.params), "sigma_y": plan.sigma_y, "seed": seed}
-            made_of = {"source_sha256": sha256_file(path, limit=MAX_PICTURE), **facts}
-            overwrite = may_write(target, siblings(target), made_of, output, console)
-            if overwrite is not None:
-                jobs.append((path, target, overwrite))
-    if jobs:
+    degrader = Degrader(plan=plan, seed=seed, output=output, batch=batch)
+    planned = degrader.planned(paths, operator.files(), console.check_path)
+    if planned:
         console.note(plan.describe())
-        degrader = Degrader(plan=plan, seed=seed, listener=console)
-        with console.progress(len(jobs), "pictures") as (advance, say):
-            for path, target, overwrite in jobs:
+        with console.progress(len(planned), "pictures") as (advance, say):
+            for path, target in planned:
                 say(path.name)
                 with batch.item(path):
-                    batch.results.append(degrader.degrade(path, target, overwrite=overwrite))
-                    console.path(target)
+                    if degraded := degrader.degrade(path, target):
+                        batch.results.append({"input": str(path), "output": str(target), **degraded.facts})
+                        console.path(target)
                 advance()
     finish(batch, console, {"version": __version__, "command": "degrade", "seed": seed})

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from dmps_cli import __version__, processes
-from dmps_cli.cli.console import Console, StdoutError, whole_stdout
+from dmps_cli.cli.console import Console, ReaderLeftError, StdoutError, whole_stdout
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
@@ -34,6 +34,8 @@ from dmps_cli.errors import DmpsError, SaidElsewhereError, UsageError, interrupt
 from dmps_cli.text import visible_bytes
 
 INTERRUPTED = 130
+READER_LEFT = 141
+"""What a shell says of a program that SIGPIPE ends: others end by it where the reader of their output leaves."""
 
 
 @contextmanager
@@ -101,14 +103,21 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 Console().error("interrupted; finished files are kept")
             raise typer.Exit(INTERRUPTED) from exc
         except StdoutError as exc:
-            Console().error(f"cannot write to standard output ({exc}); finished files are kept")
-            raise typer.Exit(DmpsError.exit_code) from exc
+            raise typer.Exit(stdout_failed(exc)) from exc
         except OSError as exc:  # of a name that the system does not take, which no command foresaw
             Console().error(f"{exc.filename or 'the system says'}: {exc.strerror or exc}")
             raise typer.Exit(DmpsError.exit_code) from exc
 
     run.__doc__ = reflowed(command.__doc__ or "")
     return run
+
+
+def stdout_failed(error: StdoutError) -> int:
+    """Returns the exit code; said is what went wrong, not that a reader has left."""
+    if isinstance(error, ReaderLeftError):
+        return READER_LEFT
+    Console().error(f"cannot write to standard output ({error}); finished files are kept")
+    return DmpsError.exit_code
 
 
 @contextmanager
@@ -182,5 +191,4 @@ def main() -> None:
         with whole_stdout():  # of help, version and completion, which Typer prints
             app()
     except StdoutError as exc:
-        Console().error(f"cannot write to standard output ({exc})")
-        sys.exit(DmpsError.exit_code)
+        sys.exit(stdout_failed(exc))

@@ -85,13 +85,25 @@ class Link:
 def data_cards() -> dict[str, DataCard]:
     """Returns every data set by name: those that dmps knows, and over them those of the file that DMPS_DATASETS names.
 
-    Raises InputError for a table that cannot be read, naming the data set and what is wrong with it.
+    Those whose table is wrong are left out (`data_card`). Raises InputError for a file that cannot be read.
     """
+    return {name: row for name, row in _rows().items() if isinstance(row, DataCard)}
+
+
+def data_card(name: str) -> DataCard | None:
+    """Returns the data set of that name, if there is one. Raises InputError, saying what is wrong with its table."""
+    row = _rows().get(name)
+    if isinstance(row, InputError):
+        raise row
+    return row
+
+
+def _rows() -> dict[str, DataCard | InputError]:
     named = os.environ.get("DMPS_DATASETS")
     return _read(_BUILTIN) | (_read(expanded(named)) if named else {})
 
 
-def _read(path: Path) -> dict[str, DataCard]:
+def _read(path: Path) -> dict[str, DataCard | InputError]:
     try:
         tables = parse_toml(read_bytes(path))
     except OSError as exc:
@@ -101,11 +113,12 @@ def _read(path: Path) -> dict[str, DataCard]:
     return {name: _card(name, table, f"{path}, [{name}]") for name, table in tables.items()}
 
 
-def _card(name: str, table: object, where: str) -> DataCard:
+def _card(name: str, table: object, where: str) -> DataCard | InputError:
+    """Returns the card of a table, or what is wrong with it."""
     try:
         return as_record({**asdict(as_record(table, DataTable)), "name": name}, DataCard)
     except RecordError as exc:
-        raise InputError(f"{where}: {exc}") from exc
+        return InputError(f"{where}: {exc}")
 
 
 # Its pictures

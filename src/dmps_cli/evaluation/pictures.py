@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli.checks import option
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.evaluation.folder import png_name
-from dmps_cli.evaluation.named import DataCard, Link, data_cards, row_origin, row_pictures
+from dmps_cli.evaluation.named import DataCard, Link, data_card, data_cards, row_origin, row_pictures
 from dmps_cli.files.atomic import name_key
 from dmps_cli.files.inputs import IMAGE_SUFFIXES, STDIN, is_picture, stdin_names
 from dmps_cli.files.measurements import is_evaluation, sidecar_kind
@@ -38,11 +38,10 @@ def list_pictures(
     set without pictures and for a name that is not in it, and as `row_pictures`.
     """
     wanted = None if listed is None else _names(listed)
-    table = {} if dataset == SAMPLES else data_cards()
-    if dataset in table:
-        found = _named(table[dataset], wanted, limit, link or Link())
+    if card := named_card(dataset):
+        found = _named(card, wanted, limit, link or Link())
     else:
-        found = _samples() if dataset == SAMPLES else _below(Path(dataset), table)
+        found = _samples() if dataset == SAMPLES else _below(Path(dataset))
     if wanted is not None:
         if missing := [name for name in wanted if name not in found]:
             raise InputError(f"{listed}: '{missing[0]}' is no picture of {dataset}; names are relative to it")
@@ -62,8 +61,13 @@ def origin(dataset: str) -> dict[str, str] | None:
 
     None for a folder or SAMPLES.
     """
-    card = None if dataset == SAMPLES else data_cards().get(dataset)
+    card = named_card(dataset)
     return None if card is None else row_origin(card)
+
+
+def named_card(dataset: str) -> DataCard | None:
+    """Returns that of the table of data sets; None for SAMPLES, and for a folder. Raises InputError for a bad one."""
+    return None if dataset == SAMPLES else data_card(dataset)
 
 
 def share(pictures: Mapping[str, Path], index: int, count: int) -> dict[str, Path]:
@@ -78,13 +82,13 @@ def _samples() -> dict[str, Path]:
     return {path.name: path for path in photo_paths()}
 
 
-def _below(root: Path, names: Iterable[str]) -> dict[str, Path]:
+def _below(root: Path) -> dict[str, Path]:
     """Returns the pictures of a folder and its subfolders, without hidden ones and results of dmps.
 
     Links are not descended.
     """
     if not root.is_dir():
-        raise InputError(f"the data set {root} is not a folder; name one, or {', '.join([SAMPLES, *names])}")
+        raise InputError(f"the data set {root} is not a folder; name one, or {', '.join([SAMPLES, *data_cards()])}")
     found: dict[str, Path] = {}
 
     def fail(exc: OSError) -> None:

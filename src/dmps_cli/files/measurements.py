@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from dmps_cli import __version__
 from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import refuse_existing, sha256_bytes, sha256_file, write_together
-from dmps_cli.files.reading import MAX_PICTURE, decoding, load_array, read_bytes
+from dmps_cli.files.reading import MAX_PICTURE, check_regular, decoding, load_array, read_bytes
 from dmps_cli.files.records import FileName, RecordError, as_builtins, as_record, parse_json
 from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 
@@ -246,11 +246,21 @@ def read_measurement(path: Path, sidecar: Sidecar | None, *, over_white: bool = 
             return _read_picture(path, note, over_white=over_white)
         if floats.is_file():
             return _read_floats(floats, sidecar)
-        note = f"{floats} is missing: the 8-bit pixels of {path} are restored"
+        note = f"{floats} {_what_is_wrong_with(floats)}: the 8-bit pixels of {path} are restored"
         return _read_picture(path, note, over_white=over_white)
     if path.suffix.lower() == ".json":
         raise InputError(f"{path} is not a measurement's sidecar; name an image or a .npy file")
     return _read_picture(path, over_white=over_white)
+
+
+def _what_is_wrong_with(floats: Path) -> str:
+    try:
+        check_regular(floats)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as exc:
+        return f"cannot be read ({exc.strerror})"
+    return "was not there"
 
 
 def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.files.atomic import sha256_file
-from dmps_cli.files.measurements import OriginalFile, pattern_hash, write_measurement
+from dmps_cli.files.measurements import OriginalFile, pattern_hash, siblings, write_measurement
 from dmps_cli.files.reading import MAX_PICTURE
-from dmps_cli.listener import SILENT, Listener
+from dmps_cli.jobs.batch import Batch, OutputOptions, may_write, plan_outputs
 from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import TASKS, crop_box
 
@@ -17,34 +18,80 @@ if TYPE_CHECKING:
     from dmps_cli.operators.base import LinearOperator
 
 
+@dataclass(frozen=True, kw_only=True)
+class Degraded:
+    """A measurement that is written: path, of its picture; facts, what the sidecar beside it says."""
+
+    path: Path
+    facts: dict[str, Any]
+
+
 @dataclass(kw_only=True)
 class Degrader:
-    """Degrades one picture after another; neighbours of one size share the operator."""
+    """Degrades one picture after another; neighbours of one size share the operator. What fails is the batch's."""
 
     plan: OperatorPlan
     seed: int
-    listener: Listener = SILENT
+    output: OutputOptions
+    batch: Batch
     built: tuple[OperatorPlan, LinearOperator] | None = None
 
-    def degrade(self, path: Path, target: Path, *, overwrite: bool) -> dict[str, Any]:
-        """Writes the measurement of a picture; what its sidecar says."""
+    def planned(
+        self,
+        paths: Sequence[Path],
+        read: Sequence[Path] = (),
+        check: Callable[[Path], object] = lambda path: None,
+    ) -> list[tuple[Path, Path]]:
+        """Returns (photograph, picture of its measurement) of all that are to be made.
+
+        read: further files, which must not be replaced. check: raises what is wrong with an output's name. Raises
+        UsageError for what is all inputs' alike.
+        """
+
+        def written(target: Path) -> list[Path]:
+            return [target, *siblings(target)]
+
+        tag = f"_{self.plan.task}"
+        pairs = plan_outputs(self.batch, paths, tag, self.output, written, kept=read, check=check)
+        planned = []
+        for path, target in pairs:
+            with self.batch.item(path):
+                if self.may_write(path, target) is not None:
+                    planned.append((path, target))
+        return planned
+
+    def may_write(self, path: Path, target: Path) -> bool | None:
+        """Returns what `batch.may_write` does of a photograph's measurement; asked before work, and after it."""
+        plan, sha256 = self.plan, sha256_file(path, limit=MAX_PICTURE)
+        made_of = {"source_sha256": sha256, "task": plan.task, "operator": dict(plan.params), "sigma_y": plan.sigma_y}
+        return may_write(target, siblings(target), made_of | {"seed": self.seed}, self.output, self.batch.listener)
+
+    def degrade(self, path: Path, target: Path) -> Degraded | None:
+        """Writes the measurement of a photograph; None where another call has written it meanwhile.
+
+        Raises the DmpsError of what fails.
+        """
         from dmps_cli.files.images import cropped, load, load_rgb
         from dmps_cli.pipeline import degrade, picture_key
 
+        note = self.batch.listener.note
         image = load_rgb(path) if TASKS[self.plan.task].needs_colour else load(path)
         height, width = image.pixels.shape[-2:]
         crop = crop_box(self.plan.params, (height, width))
-        for note in image.notes:
-            self.listener.note(note)
+        for text in image.notes:
+            note(text)
         x = cropped(image.pixels[None], crop)
         channels, h, w = x.shape[1:]
         if (w, h) != (width, height):
-            self.listener.note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
+            note(f"{path}: {w} x {h} of {width} x {height} px are used, a multiple of the scale")
         plan, op = self.operator(path, (channels, h, w))
         if op.frame is not None:
             shown = "{2} x {3} px from ({0}, {1})".format(*op.frame)
-            self.listener.note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
-        y = degrade(x, op, self.plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
+            note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
+        y = degrade(x, op, plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
+        overwrite = self.may_write(path, target)
+        if overwrite is None:
+            return None
         sidecar = write_measurement(
             target,
             y[0],
@@ -52,16 +99,16 @@ class Degrader:
             overwrite=overwrite,
             mask=plan.mask,
             pattern_sha256=pattern_hash(op.pattern),
-            task=self.plan.task,
-            operator=dict(self.plan.params),
-            sigma_y=self.plan.sigma_y,
+            task=plan.task,
+            operator=dict(plan.params),
+            sigma_y=plan.sigma_y,
             seed=self.seed,
             image_shape=(channels, h, w),
             source=OriginalFile(
                 file=path.name, sha256=sha256_file(path, limit=MAX_PICTURE), width=width, height=height, crop=crop
             ),
         )
-        return {"input": str(path), "output": str(target), **sidecar.as_dict()}
+        return Degraded(path=target, facts=sidecar.as_dict())
 
     def operator(self, path: Path, shape: tuple[int, int, int]) -> tuple[OperatorPlan, LinearOperator]:
         """Returns (plan for that picture, its operator for that shape), built anew only when one of them changes."""
@@ -71,6 +118,6 @@ class Degrader:
         if self.built is None or self.built[0].key != plan.key or self.built[1].in_shape != shape:
             op = plan.build(shape, torch.device("cpu"))
             for note in plan.mask_notes(op):
-                self.listener.note(note)
+                self.batch.listener.note(note)
             self.built = plan, op
         return self.built
