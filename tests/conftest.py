@@ -25,6 +25,7 @@ _DEVICE = "DMPS_TEST_DEVICE"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where operators, methods, samplers and networks are tested")
+    parser.addoption("--record", action="store_true", help="record what the commands give (tests/cli/test_recorded.py)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
