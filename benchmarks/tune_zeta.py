@@ -22,7 +22,7 @@ from dmps_cli.device import resolve_device, tune_allocator
 from dmps_cli.errors import DmpsError
 from dmps_cli.evaluation.outcomes import Problem, evaluate
 from dmps_cli.files.images import load_rgb
-from dmps_cli.files.inputs import IMAGE_SUFFIXES
+from dmps_cli.files.suffixes import IMAGE_SUFFIXES
 from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.metrics.table import METRICS

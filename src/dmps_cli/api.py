@@ -22,7 +22,9 @@ from dmps_cli import pipeline, sampling
 from dmps_cli.checks import MAX_SEED
 from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import atomic_write
-from dmps_cli.files.images import encode, load, load_channels
+from dmps_cli.files.encoding import Written, encode
+from dmps_cli.files.images import load, load_channels
+from dmps_cli.files.options import ReadingOptions, WritingOptions, check_white
 from dmps_cli.jobs.batch import Batch, OutputOptions
 from dmps_cli.jobs.degrade import Degraded, Degrader
 from dmps_cli.jobs.request import Request
@@ -55,34 +57,60 @@ OnStep = Callable[[int, int], object]
 Shape = Sequence[int]
 _OPERATOR_OPTIONS = tuple(field.name for field in fields(OperatorOptions))
 _KNOBS = (*KNOBS, "spacing")
+_READING = tuple(field.name for field in fields(ReadingOptions))
+_WRITING = tuple(field.name for field in fields(WritingOptions))
 _SIGMAS = f"0, or a number from {MIN_SIGMA:g} to {MAX_SIGMA:g} on [-1, 1]"
 
 
-def load_image(path: PathLike, *, channels: Literal[1, 3] | None = 3, device: torch.device | str = "cpu") -> Tensor:
+def load_image(
+    path: PathLike,
+    *,
+    channels: Literal[1, 3] | None = 3,
+    white: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Reads the picture file at a path: (1, C, H, W), float32 on [-1, 1], on the device.
 
-    channels: 3, a grey picture three times; 1, the grey value of one in colour; None, as the file has it. Orientation
-    by EXIF is applied, transparency is laid over white, a colour profile becomes sRGB. Raises InputError for a file
-    that is missing, damaged, or no picture.
+    channels: 3, a grey picture three times; 1, the grey value of one in colour; None, as the file has it. white: the
+    value that is white, 4095 of 12 bits in a file of 16; None: the largest of the file's type. Orientation by EXIF is
+    applied, transparency is laid over white, a colour profile becomes sRGB. Raises InputError for a file that is
+    missing, damaged, or no picture.
     """
     if channels not in (1, 3, None):
         raise ValueError(f"channels is {channels}; expected 1, 3 or None")
-    picture = load(Path(path)) if channels is None else load_channels(Path(path), channels)
+    check_white(white)
+    picture = load(Path(path), white=white) if channels is None else load_channels(Path(path), channels, white=white)
     return picture.pixels[None].to(device)
 
 
-def save_image(x: Tensor, path: PathLike, *, overwrite: bool = True) -> Path:
-    """Writes one picture, clipped to [-1, 1] and rounded to 8 bits; returns its path.
+def save_image(
+    x: Tensor,
+    path: PathLike,
+    *,
+    overwrite: bool = True,
+    bit_depth: Literal[8, 16] = 8,
+    quality: int | None = None,
+    alpha: Tensor | None = None,
+) -> Path:
+    """Writes one picture, clipped to [-1, 1] and rounded to 8 or 16 bits; returns its path.
 
-    x: (1, C, H, W) or (C, H, W), C = 1 or 3. path: its suffix names the format: PNG, TIFF, BMP and WebP keep the 8-bit
-    picture, JPEG does not. The file is written whole or not at all. overwrite: whether over what is there. Raises
-    ValueError for another shape, OutputError where it cannot be written, NumericsError for NaN.
+    x: (1, C, H, W) or (C, H, W), C = 1 or 3. path: its suffix names the format: PNG, TIFF, BMP and WebP keep the
+    picture, JPEG does not. bit_depth: 16 for PNG and TIFF alone. quality: 1 to 100, of JPEG (95) and WebP (None:
+    nothing is lost).
+
+    alpha: (H, W), 0 (transparent) to 1. The file is written whole or not at all. overwrite: whether over what is there.
+    Raises ValueError for another shape, UsageError for what the format does not have, OutputError where it cannot be
+    written, NumericsError for NaN.
     """
     picture = x[0] if x.ndim == 4 and len(x) == 1 else x
     if picture.ndim != 3 or picture.shape[0] not in (1, 3):
         raise ValueError(f"x is {tuple(x.shape)}; expected one picture, (1, C, H, W) or (C, H, W) with C = 1 or 3")
+    if alpha is not None and tuple(alpha.shape) != tuple(picture.shape[1:]):
+        raise ValueError(f"alpha is {tuple(alpha.shape)}; expected {tuple(picture.shape[1:])}")
     target = Path(path)
-    atomic_write(target, encode(picture, target), overwrite=overwrite)
+    WritingOptions(bit_depth=bit_depth, quality=quality).check_target(target)
+    how = Written(alpha=alpha, bits=bit_depth, quality=quality)
+    atomic_write(target, encode(picture, target, how), overwrite=overwrite)
     return target
 
 
@@ -334,7 +362,7 @@ def restore_file(
     Raises the DmpsError of what failed, TypeError for an option that there is not, ValueError for a sigma_y or a seed
     that cannot be.
     """
-    _check_names("restore_file", options, (*_OPERATOR_OPTIONS, *_KNOBS))
+    _check_names("restore_file", options, (*_OPERATOR_OPTIONS, *_KNOBS, *_READING, *_WRITING))
     _check_seed(seed)
     if sigma_y not in (None, "auto") and not _is_sigma(sigma_y):
         raise ValueError(f"sigma_y is {sigma_y!r}; expected {_SIGMAS}, 'auto' or None")
@@ -349,6 +377,8 @@ def restore_file(
         samples=samples,
         reference=None if reference is None else Path(reference),
         output=_output_options(output, overwrite=overwrite),
+        reading=ReadingOptions(**{name: options[name] for name in options if name in _READING}),
+        writing=WritingOptions(**{name: options[name] for name in options if name in _WRITING}),
     )
     batch = Batch(listener=listener)
     jobs = request.jobs(batch, [source])

@@ -391,11 +391,19 @@ def test_a_measurements_sidecar_is_not_replaced_by_a_restorations(dmps: Dmps, tm
 
 
 def test_two_inputs_for_one_output_are_refused(dmps: Dmps, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        photo(tmp_path / name / "p.png", (16, 16))
+    result = dmps("degrade", "a/p.png", "b/p.png", "--task", "denoise", "-o", "out")
+    assert result.code == 1
+    assert "would both be written" in result.err
+
+
+def test_names_that_differ_in_their_suffix_keep_it(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png", (16, 16))
     photo(tmp_path / "p.jpg", (16, 16))
     result = dmps("degrade", "p.png", "p.jpg", "--task", "denoise", "-o", "out")
-    assert result.code == 1
-    assert "would both be written" in result.err
+    assert result.out.split() == ["out/p_png_denoise.png", "out/p_jpg_denoise.png"]
 
 
 def test_json_is_one_object_on_stdout(dmps: Dmps, tmp_path: Path) -> None:

@@ -48,16 +48,16 @@ def touch(*names: str) -> None:
 
 def expanded(*arguments: str) -> list[str]:
     """The files that arguments name, none of which fails."""
-    paths, failures = expand_inputs(arguments)
-    assert failures == []
-    return [str(path) for path in paths]
+    found = expand_inputs(arguments)
+    assert found.failures == []
+    return [str(path) for path in found.paths]
 
 
 def failure(argument: str) -> str:
     """Why an argument names nothing."""
-    paths, failures = expand_inputs([argument])
-    assert paths == []
-    ((name, error),) = failures
+    found = expand_inputs([argument])
+    assert found.paths == []
+    ((name, error),) = found.failures
     assert name == argument
     assert isinstance(error, InputError)
     return str(error)
@@ -95,9 +95,9 @@ def test_a_file_of_any_suffix_is_taken_when_named() -> None:
 def test_bad_inputs_do_not_stop_the_others() -> None:
     touch("a.png", "c.png")
     Path("empty").mkdir()
-    paths, failures = expand_inputs(["a.png", "gone.png", "empty", "*.webp", "c.png"])
-    assert paths == [Path("a.png"), Path("c.png")]
-    assert [name for name, _ in failures] == ["gone.png", "empty", "*.webp"]
+    found = expand_inputs(["a.png", "gone.png", "empty", "*.webp", "c.png"])
+    assert found.paths == [Path("a.png"), Path("c.png")]
+    assert [name for name, _ in found.failures] == ["gone.png", "empty", "*.webp"]
 
 
 def test_each_failure_says_why() -> None:
@@ -128,9 +128,9 @@ def test_names_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     touch("a b.png", "c.png", odd, "-")
     content = io.BytesIO(b"a b.png\n\nc.png\r\n\xff.png\ngone.png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content, encoding="utf-8"))
-    paths, failures = expand_inputs(["-", "./-"])
-    assert paths == [Path("a b.png"), Path("c.png"), Path(odd), Path("-")]
-    assert [name for name, _ in failures] == ["gone.png"]
+    found = expand_inputs(["-", "./-"])
+    assert found.paths == [Path("a b.png"), Path("c.png"), Path(odd), Path("-")]
+    assert [name for name, _ in found.failures] == ["gone.png"]
 
 
 def test_nothing_heavy_is_imported() -> None:

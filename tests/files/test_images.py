@@ -301,14 +301,21 @@ def test_16_bit_grey_keeps_its_precision(tmp_path: Path, name: str) -> None:
     assert load(tmp_path / name).notes == ()
 
 
-@pytest.mark.parametrize("colour_type", [2, 6])
-def test_16_bit_colour_is_read_with_8_bits_and_says_so(tmp_path: Path, colour_type: int) -> None:
-    channels = 3 if colour_type == 2 else 4
+@pytest.mark.parametrize("colour_type", [2, 4, 6])
+def test_16_bit_colour_keeps_its_precision_with_an_extra(
+    tmp_path: Path, colour_type: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = {2: 3, 4: 2, 6: 4}[colour_type]
     values = np.random.default_rng(0).integers(0, 65536, (4, 5, channels))
-    values[..., 3:] = 65535
+    if channels != 3:
+        values[..., -1] = 65535
     path = png(tmp_path / "x.png", 16, colour_type, values.reshape(4, -1))
-    assert_levels(path, values[..., :3] / 257, atol=1.0)
-    assert note(path) == "has 16 bits per channel; 8 of them are read"
+    colour = values[..., 0] if channels == 2 else values[..., :3]
+    assert_levels(path, colour / 257)
+    assert (load(path).notes, load(path).bits) == ((), 16)
+    monkeypatch.setattr(images.deep, "is_there", lambda: False)
+    np.testing.assert_allclose(load(path).pixels.mean(), (colour / 65535 * 2 - 1).mean(), rtol=0, atol=0.01)
+    assert note(path) == "has 16 bits per channel; 8 of them are read (pip install 'dmps-cli[deep]' reads all)"
 
 
 def test_16_bit_ppm_says_so_too(tmp_path: Path) -> None:

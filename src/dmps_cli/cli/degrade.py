@@ -5,9 +5,10 @@ from __future__ import annotations
 from dmps_cli import __version__
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import typed
-from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, checked_sigma, checked_task, finish
+from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, White, checked_sigma, checked_task, finish
 from dmps_cli.errors import UsageError
 from dmps_cli.files.measurements import KIND, RESTORATION_KIND
+from dmps_cli.files.options import InputOptions, check_white
 from dmps_cli.jobs.batch import open_batch
 from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
@@ -18,12 +19,14 @@ from dmps_cli.weights.options import check_seed
 
 @command_options
 def degrade(
-    inputs: Inputs,
     operator: OperatorOptions,
     output: OutputFlags,
+    files: InputOptions,
+    inputs: Inputs = None,
     task: TaskName = None,
     sigma: Sigma = None,
     seed: Seed = 0,
+    white: White = None,
 ) -> None:
     """Degrade photographs: y = A x + n.
 
@@ -34,13 +37,14 @@ def degrade(
 
     Example: dmps degrade photo.jpg --task sr4 --sigma 0.05 --seed 0 -o y.png
     """
-    if checked_task(task, typed("degrade", inputs)) is None:
+    if checked_task(task, typed("degrade", inputs or [])) is None:
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
     check_seed(seed)
+    check_white(white)
     plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
     console = output.console()
-    batch, paths = open_batch(inputs, console, left_out=[KIND, RESTORATION_KIND])
-    degrader = Degrader(plan=plan, seed=seed, output=output, batch=batch)
+    batch, paths = open_batch(inputs or [], console, left_out=[KIND, RESTORATION_KIND], options=files)
+    degrader = Degrader(plan=plan, seed=seed, white=white, output=output, batch=batch)
     planned = degrader.planned(paths, operator.files(), console.check_path)
     if planned:
         console.note(plan.describe())

@@ -13,14 +13,20 @@ import typer
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.errors import UsageError
+from dmps_cli.files.options import WHITE_HELP
 from dmps_cli.jobs.batch import Batch, OutputOptions
 from dmps_cli.tasks.table import task as task_row
 from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 from dmps_cli.weights.options import DEVICE_HELP, DEVICE_NAMES, MODEL_HELP, OFFLINE_HELP, SEED_HELP, WEIGHTS_FILE_HELP
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, quoted globs, or - for names on stdin.")
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...", help="Files, folders, quoted globs, or - for names on stdin.", show_default=False
+    ),
 ]
+
+White = Annotated[float | None, typer.Option("--white", metavar="N", help=WHITE_HELP)]
 
 TaskName = Annotated[
     str | None,

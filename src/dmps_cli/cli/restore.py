@@ -24,6 +24,7 @@ from dmps_cli.cli.options import (
     finish,
 )
 from dmps_cli.files.measurements import RESTORATION_KIND
+from dmps_cli.files.options import InputOptions, ReadingOptions, WritingOptions
 from dmps_cli.jobs.batch import Batch, open_batch
 from dmps_cli.jobs.plan import NoTaskError
 from dmps_cli.jobs.request import Job, Request
@@ -36,11 +37,14 @@ from dmps_cli.weights.options import ComputeOptions
 
 @command_options
 def restore(
-    inputs: Inputs,
     operator: OperatorOptions,
     sampling: SamplingOptions,
     compute: ComputeOptions,
+    files: InputOptions,
+    reading: ReadingOptions,
     output: OutputFlags,
+    writing: WritingOptions,
+    inputs: Inputs = None,
     task: TaskName = None,
     sigma: SigmaOrAuto = None,
     samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input.")] = 1,
@@ -62,7 +66,7 @@ def restore(
     """
     console = output.console()
     entry = compute.check()
-    checked_task(task, typed("restore", inputs))
+    checked_task(task, typed("restore", inputs or []))
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
     request = Request(
         own=entry,
@@ -73,8 +77,10 @@ def restore(
         samples=samples,
         reference=reference,
         output=output,
+        reading=reading,
+        writing=writing,
     )
-    batch, paths = open_batch(inputs, console, left_out=[RESTORATION_KIND])
+    batch, paths = open_batch(inputs or [], console, left_out=[RESTORATION_KIND], options=files)
     jobs = request.jobs(batch, paths, console.check_path)
     explain_tasks(batch, console)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}

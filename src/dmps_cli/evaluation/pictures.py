@@ -13,9 +13,10 @@ from dmps_cli.errors import InputError, UsageError
 from dmps_cli.evaluation.folder import png_name
 from dmps_cli.evaluation.named import DataCard, Link, data_card, data_cards, row_origin, row_pictures
 from dmps_cli.files.atomic import name_key
-from dmps_cli.files.inputs import IMAGE_SUFFIXES, STDIN, is_picture, stdin_names
+from dmps_cli.files.inputs import STDIN, is_picture, stdin_names
 from dmps_cli.files.measurements import is_evaluation, sidecar_kind
 from dmps_cli.files.reading import read_bytes
+from dmps_cli.files.suffixes import common
 from dmps_cli.listener import Listener
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _below(root: Path) -> dict[str, Path]:
         folders[:] = [name for name in folders if not name.startswith(".") and not is_evaluation(here / name)]
         found |= {(here / name).relative_to(root).as_posix(): here / name for name in files if is_picture(here / name)}
     if not found:
-        raise InputError(f"the folder {root} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+        raise InputError(f"the folder {root} holds no pictures ({common()})")
     wanted = {name: path for name, path in found.items() if sidecar_kind(path) is None}
     if not wanted:
         raise InputError(f"{root} holds no inputs, only results and companions of pictures")

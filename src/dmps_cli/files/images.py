@@ -1,8 +1,7 @@
-"""Picture files and tensors; the only place that knows 0..255 and [-1, 1]."""
+"""Picture files to tensors, and back (files.encoding); the only place that knows 0..255 and [-1, 1]."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import warnings
@@ -11,25 +10,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from dmps_cli.errors import InputError, NumericsError, OutputError, UsageError
+from dmps_cli.errors import InputError, UsageError
+from dmps_cli.files import deep
+from dmps_cli.files.colours import deep_to_srgb, lab_to_srgb, to_srgb
+from dmps_cli.files.encoding import NO_METADATA, Metadata, encode, over_white, png_bytes, to_levels
 from dmps_cli.files.reading import decoding, open_regular
+from dmps_cli.files.suffixes import READ
 
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-"""Pictures with more pixels are refused as decompression bombs (Pillow's own limit); DMPS_MAX_PIXELS says otherwise."""
+__all__ = ["Metadata", "Picture", "encode", "load", "over_white", "png_bytes"]
+
+MAX_PIXELS = 2**28
+"""Pictures with more pixels are refused as decompression bombs; DMPS_MAX_PIXELS says otherwise."""
 
 _MAX_PIXELS_VARIABLE = "DMPS_MAX_PIXELS"
 _DIGITS = 15  # more pixels than any memory holds
-_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-"""Not all that Pillow opens: its EPS reader, for one, starts another program."""
-
+_READ_FORMATS = tuple(name for name in READ if name != "MPO")  # its JPEG reader opens them
 _ORIENTATION = 0x0112  # EXIF tag
+_OF_THE_PICTURE = {0x010E, 0x010F, 0x0110, 0x0112, 0x0131, 0x0132, 0x013B, 0x8298}
+"""EXIF tags: description, maker, model, orientation, software, time, artist, copyright."""
+
+_SUB_TABLES = (0x8769, 0x8825)  # of the shot, and of its place
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,54 +48,52 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_PROFILE_TOLERANCE = 2
-"""Grey levels of 255 by which a profile may differ from sRGB and still be called sRGB: its makers round differently."""
+_UPRIGHT_ARRAYS = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""The same for arrays (H, W, ..)."""
 
 _TRANSPARENT = "is transparent in places; laid over white"
-
-
-class _WriteFormat(NamedTuple):
-    name: str
-    options: dict[str, object]
-    max_side: int
-
-
-_WRITE_FORMATS = {
-    ".png": _WriteFormat("PNG", {"compress_level": 6}, 2**31 - 1),
-    ".jpg": _WriteFormat("JPEG", {"quality": 95, "subsampling": 0}, 65500),
-    ".jpeg": _WriteFormat("JPEG", {"quality": 95, "subsampling": 0}, 65500),
-    ".webp": _WriteFormat("WEBP", {"lossless": True}, 16383),
-    ".tif": _WriteFormat("TIFF", {"compression": "tiff_deflate"}, 2**31 - 1),
-    ".tiff": _WriteFormat("TIFF", {"compression": "tiff_deflate"}, 2**31 - 1),
-    ".bmp": _WriteFormat("BMP", {}, 2**31 - 1),
-}
+_WHITE_OF_BITS = {8: 255.0, 16: 65535.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """pixels: (1 or 3, H, W), float32 on [-1, 1]; notes: what was done to the file's own pixels, for the user."""
+    """pixels: (1 or 3, H, W), float32 on [-1, 1]; notes: what was done to the file's own pixels, for the user.
+
+    alpha: (H, W), float32, 0 (transparent) to 1, where it is not opaque and was not laid over white. bits: of a
+    channel, 8 or 16. metadata: what the file says beside, the colour profile only where the pixels still have it.
+    """
 
     pixels: Tensor
     notes: tuple[str, ...] = ()
+    alpha: Tensor | None = None
+    bits: int = 8
+    metadata: Metadata = NO_METADATA
 
 
-def load(path: Path, *, over_white: bool = True) -> Picture:
+def load(path: Path, *, with_alpha: bool = False, white: float | None = None, own_colours: bool = False) -> Picture:
     """Returns a picture file as grey (1 channel) or RGB (3 channels), upright.
 
     Orientation by EXIF is applied; of an animation or multi-page file the first frame is taken; palettes, CMYK and Lab
-    become RGB; an embedded colour profile other than sRGB is converted; transparent parts are laid over white, or keep
-    the colour that is stored (over_white = False). Each of these is said in the notes.
+    become RGB; an embedded colour profile other than sRGB is converted, unless the picture keeps its own colours;
+    transparent parts are laid over white, or keep the colour that is stored (with_alpha). Each of these is said in the
+    notes.
 
-    Scale: 8 bits 0..255; integers of more bits 0..65535 (16-bit grey keeps its precision, 16-bit colour is read with 8
-    bits); floats 0..1. Numbers outside are refused, for their scale would be a guess.
+    Scale: integers 0..255 or 0..65535 by their bits, floats 0..1; white: the value that is white instead. Colour of 16
+    bits needs an extra (files.deep), or is read with 8. A largest value that fewer bits hold is said. Numbers outside
+    are refused where no white is named, for their scale would be a guess.
 
     Raises InputError for a file that is missing, empty, damaged, no picture, or larger than MAX_PIXELS; the environment
     variable DMPS_MAX_PIXELS sets another limit.
     """
-    plain = _plain(path)
-    if not over_white and plain.alpha is not None:
-        plain = plain._replace(alpha=None, notes=tuple(note for note in plain.notes if note != _TRANSPARENT))
-    return _picture(plain, path)
+    return _picture(_plain(path, own_colours=own_colours), path, with_alpha=with_alpha, white=white)
 
 
 def is_grey(x: Tensor) -> bool:
@@ -96,9 +101,9 @@ def is_grey(x: Tensor) -> bool:
     return torch.equal(x, x[:, :1].expand_as(x))
 
 
-def load_rgb(path: Path) -> Picture:
+def load_rgb(path: Path, *, white: float | None = None) -> Picture:
     """Reads as `load`, always three channels; a grey picture is said in the notes."""
-    return load_channels(path, 3)
+    return load_channels(path, 3, white=white)
 
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -120,9 +125,9 @@ def to_grey(x: Tensor) -> tuple[Tensor, float]:
     return torch.tensordot(x, weights, dims=([1], [0])).unsqueeze(1), math.hypot(*GREY_WEIGHTS)
 
 
-def load_channels(path: Path, channels: int) -> Picture:
+def load_channels(path: Path, channels: int, *, white: float | None = None) -> Picture:
     """Reads as `load`, with 1 or 3 channels, whatever the file has; a change is said in the notes."""
-    return _with_channels(load(path), channels, path)
+    return _with_channels(load(path, white=white), channels, path)
 
 
 def load_up_to(path: Path, channels: int) -> Picture:
@@ -139,8 +144,9 @@ def load_uint8(path: Path, channels: int) -> np.ndarray:
     For training on many photographs: floats on the way take six times as long, and many times the memory.
     """
     plain = _plain(path)
-    if plain.alpha is None and (plain.colour.mode, channels) in (("RGB", 3), ("L", 1)):
-        array = np.array(plain.colour)
+    values = plain.values
+    if plain.alpha is None and values.dtype == np.uint8 and (values.ndim == 3) == (channels == 3):
+        array = np.array(values)
     else:
         array = to_uint8(_with_channels(_picture(plain, path), channels, path).pixels)
     return array if array.ndim == 3 else array[:, :, None]
@@ -160,8 +166,7 @@ def opacity(path: Path) -> Tensor | None:
 
     None if it is opaque everywhere. Raises InputError.
     """
-    alpha = _plain(path).alpha
-    return None if alpha is None else torch.from_numpy(alpha / 255.0).to(torch.float32)
+    return load(path, with_alpha=True).alpha
 
 
 def from_uint8(values: np.ndarray) -> Tensor:
@@ -178,39 +183,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
     Raises NumericsError for NaN.
     """
-    if x.isnan().any():
-        raise NumericsError("the picture holds NaN and cannot be written; try --dtype float32 if another was named")
-    levels = ((x.detach().to("cpu", torch.float32).clamp(-1.0, 1.0) + 1.0) * 127.5 + 0.5).floor().to(torch.uint8)
-    array = levels.permute(1, 2, 0).numpy()
-    return array[:, :, 0] if array.shape[2] == 1 else array
-
-
-def encode(x: Tensor, target: Path) -> bytes:
-    """Returns the bytes of a picture file in the format that the target's suffix names. x: (1 or 3, H, W) on [-1, 1].
-
-    PNG, TIFF, BMP and WebP (lossless) keep the 8-bit picture exactly; JPEG has quality 95 and full colour resolution.
-    Raises OutputError for another suffix or a picture too large for the format.
-    """
-    suffix = target.suffix.lower()
-    if suffix not in _WRITE_FORMATS:
-        raise OutputError(f"{target} has no suffix of a picture; choose one of {', '.join(_WRITE_FORMATS)}")
-    name, _, max_side = _WRITE_FORMATS[suffix]
-    if max(x.shape[-2:]) > max_side:
-        size = f"{x.shape[-1]} x {x.shape[-2]} px"
-        raise OutputError(f"cannot write {target}: {name} holds at most {max_side} px a side, not {size}; use .png")
-    return _file_bytes(Image.fromarray(to_uint8(x)), suffix)
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """Returns the bytes of a PNG file."""
-    return _file_bytes(image, ".png")
-
-
-def _file_bytes(image: Image.Image, suffix: str) -> bytes:
-    name, options, _ = _WRITE_FORMATS[suffix]
-    buffer = io.BytesIO()
-    image.save(buffer, format=name, **options)
-    return buffer.getvalue()
+    return to_levels(x)
 
 
 def cropped(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
@@ -225,15 +198,40 @@ def photo_paths() -> list[Path]:
 
 
 # Files to upright images
-def _decoded(path: Path) -> tuple[Image.Image, list[str]]:
-    """Returns (the first frame with its pixels, upright; notes). Raises InputError, saying what is wrong with it."""
+class _Plain(NamedTuple):
+    """A picture's values, (H, W) or (H, W, 3), and what is white; opacity (H, W) of 0..1 if not opaque everywhere.
+
+    notes: what was done to the file's own pixels.
+    """
+
+    values: np.ndarray
+    white: float
+    alpha: np.ndarray | None
+    notes: tuple[str, ...]
+    metadata: Metadata
+
+
+def _plain(path: Path, *, own_colours: bool = False) -> _Plain:
     with decoding(path), open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:
             raise InputError(f"{path} is empty")
-        with opened(file, path) as image:
-            if image.format == "PNG":
+        with opened(file, path) as found:
+            if found.format == "PNG":
                 _check_png(path)
-            return _first_frame(image)
+            is_deep = _has_16_bits(found)
+            values = _deep(file, found) if is_deep else None
+            orientation = _orientation(found)  # reading EXIF may load the pixels; then a TIFF file is upright already
+            kept = _metadata(found)
+            if values is None:
+                image, notes = _first_frame(found, orientation, is_deep=is_deep)
+    if values is not None:
+        return _deep_plain(values, orientation, kept, own_colours=own_colours)
+    image, alpha, of_alpha = _without_alpha(image)
+    image, of_mode, is_own = _to_plain_mode(image, own_colours=own_colours)
+    white = 65535.0 if image.mode.startswith("I") else 1.0 if image.mode == "F" else 255.0
+    kept = kept if is_own else Metadata(exif=kept.exif, dpi=kept.dpi)
+    shares = None if alpha is None else (alpha / 255.0).astype(np.float32)
+    return _Plain(np.asarray(image), white, shares, (*notes, *of_alpha, *of_mode), kept)
 
 
 @contextmanager
@@ -242,7 +240,7 @@ def opened(file: IO[bytes], what: object, formats: tuple[str, ...] = _READ_FORMA
 
     Raises InputError, on opening or as it is decoded: no picture, damaged, more pixels than the limit.
     """
-    limit = _pixel_limit()
+    limit = pixel_limit()
     with decoding(what):
         try:
             with _pillow_limit(limit), Image.open(file, formats=formats) as image:
@@ -255,7 +253,11 @@ def opened(file: IO[bytes], what: object, formats: tuple[str, ...] = _READ_FORMA
                 "genuine"
             ) from exc
         except UnidentifiedImageError as exc:
-            raise InputError(f"{what} is not a picture in a known format ({', '.join(formats)}), or damaged") from exc
+            raise InputError(f"{what} is not a picture in a known format ({_some(formats)}), or damaged") from exc
+
+
+def _some(formats: tuple[str, ...]) -> str:
+    return ", ".join(formats if len(formats) <= 10 else (*formats[:10], "others that Pillow reads"))
 
 
 def _check_png(path: Path) -> None:
@@ -264,16 +266,40 @@ def _check_png(path: Path) -> None:
         image.verify()
 
 
-def _first_frame(image: Image.Image) -> tuple[Image.Image, list[str]]:
+def _deep(file: BinaryIO, image: Image.Image) -> np.ndarray | None:
+    """Returns colour of 16 bits, (H, W, 2 to 4), by other decoders; None where they are not there."""
+    if image.format not in deep.FORMATS or not deep.is_there() or getattr(image, "n_frames", 1) > 1:
+        return None
+    values = deep.read(file, image.format)
+    return values if values.dtype == np.uint16 and values.ndim == 3 and values.shape[2] in (2, 3, 4) else None
+
+
+def _deep_plain(values: np.ndarray, orientation: int, kept: Metadata, *, own_colours: bool) -> _Plain:
+    notes, alpha = [], None
+    if orientation in _UPRIGHT:
+        values = _UPRIGHT_ARRAYS[orientation](values)
+        notes.append("is turned as its EXIF orientation says")
+    if values.shape[2] in (2, 4):
+        values, alpha = values[:, :, :-1], (values[:, :, -1] / 65535.0).astype(np.float32)
+        alpha = None if alpha.min() == 1.0 else alpha
+    if values.shape[2] == 3 and kept.icc and not own_colours:
+        values, converted = deep_to_srgb(np.ascontiguousarray(values), kept.icc)
+        notes += converted
+        kept = Metadata(exif=kept.exif, dpi=kept.dpi)
+    values = values[:, :, 0] if values.shape[2] == 1 else values
+    return _Plain(np.ascontiguousarray(values), 65535.0, alpha, tuple(notes), kept)
+
+
+def _first_frame(image: Image.Image, orientation: int, *, is_deep: bool) -> tuple[Image.Image, list[str]]:
     notes = []
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1:
         notes.append(f"has {num_frames} frames; the first is taken")
-    if image.mode in ("RGB", "RGBA", "LA") and _has_16_bits(image):
-        notes.append("has 16 bits per channel; 8 of them are read")
-    is_turned = _orientation(image) in _UPRIGHT  # before load(): of a TIFF file that already applies it
+    if is_deep:
+        way = f" ({deep.INSTALL} reads all)" if image.format in deep.FORMATS and not deep.is_there() else ""
+        notes.append(f"has 16 bits per channel; 8 of them are read{way}")
     image.load()
-    if is_turned:
+    if orientation in _UPRIGHT:
         notes.append("is turned as its EXIF orientation says")
     method = _UPRIGHT.get(_orientation(image))
     return (image if method is None else image.transpose(method)), notes
@@ -284,10 +310,40 @@ def _has_16_bits(image: Image.Image) -> bool:
 
     Ask before load().
     """
+    if image.mode not in ("RGB", "RGBA", "LA"):
+        return False
     tiles = getattr(image, "tile", [])
     arguments = tiles[0].args if tiles else None
     raw_mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
     return (isinstance(raw_mode, str) and ";16" in raw_mode) or (image.format == "PPM" and rest[:1] > [255])
+
+
+def _metadata(image: Image.Image) -> Metadata:
+    """Returns what the file says beside its pixels; damaged EXIF is none."""
+    dpi: Any = image.info.get("dpi")
+    known = isinstance(dpi, tuple) and len(dpi) == 2 and all(0.0 < float(value) < 1e6 for value in dpi)
+    return Metadata(
+        exif=_exif(image),
+        icc=image.info.get("icc_profile") or None,
+        dpi=(float(dpi[0]), float(dpi[1])) if known else None,
+    )
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    """Returns the EXIF; of a TIFF file, whose other tags say how its pixels lie, what is of the picture."""
+    try:
+        found = image.getexif()
+        if image.format == "TIFF":
+            own = Image.Exif()
+            for tag in _OF_THE_PICTURE & found.keys():
+                own[tag] = found[tag]
+            for tag in _SUB_TABLES:
+                if table := found.get_ifd(tag):
+                    own.get_ifd(tag).update(table)
+            found = own
+        return found.tobytes() if found else None
+    except Exception:  # noqa: BLE001 - whatever Pillow's reader raises
+        return None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -298,7 +354,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _pixel_limit() -> int:
+def pixel_limit() -> int:
+    """Returns the most pixels that are read of one picture. Raises UsageError where the environment says no number."""
     text = os.environ.get(_MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) > 0):
         raise UsageError(f"{_MAX_PIXELS_VARIABLE} is '{text}'; it must be a number of pixels, such as {MAX_PIXELS}")
@@ -319,26 +376,21 @@ def _pillow_limit(limit: int) -> Iterator[None]:
 
 
 # Images to grey or RGB
-class _Plain(NamedTuple):
-    """An image in mode L, RGB, I or F; its opacity (H, W) of 0..255 if not opaque everywhere; what was done to it."""
-
-    colour: Image.Image
-    alpha: np.ndarray | None
-    notes: tuple[str, ...]
-
-
-def _plain(path: Path) -> _Plain:
-    image, notes = _decoded(path)
-    image, alpha, of_alpha = _without_alpha(image)
-    image, of_mode = _to_plain_mode(image)
-    return _Plain(image, alpha, (*notes, *of_alpha, *of_mode))
-
-
-def _picture(plain: _Plain, path: Path) -> Picture:
-    pixels = _to_tensor(plain.colour, path)
-    if plain.alpha is not None:
-        pixels = _over_white(pixels, plain.alpha)
-    return Picture(pixels=pixels, notes=tuple(f"{path} {note}" for note in plain.notes))
+def _picture(plain: _Plain, path: Path, *, with_alpha: bool = False, white: float | None = None) -> Picture:
+    pixels, notes = _to_tensor(plain, path, white), list(plain.notes)
+    alpha = None if plain.alpha is None else torch.from_numpy(plain.alpha)
+    if alpha is not None and not with_alpha:
+        pixels, alpha = over_white(pixels, alpha), None
+        notes.append(_TRANSPARENT)
+    if white is None and (remark := _range_remark(plain)):
+        notes.append(remark)
+    return Picture(
+        pixels=pixels,
+        notes=tuple(f"{path} {note}" for note in notes),
+        alpha=alpha,
+        bits=8 if plain.white == _WHITE_OF_BITS[8] else 16,
+        metadata=plain.metadata,
+    )
 
 
 def _with_channels(picture: Picture, channels: int, path: Path) -> Picture:
@@ -350,7 +402,7 @@ def _with_channels(picture: Picture, channels: int, path: Path) -> Picture:
     else:
         pixels = to_grey(picture.pixels[None])[0][0]
         note = f"{path} is in colour; its grey value is taken"
-    return Picture(pixels=pixels, notes=(*picture.notes, note))
+    return Picture(pixels=pixels, notes=(*picture.notes, note), bits=picture.bits, metadata=picture.metadata)
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, list[str]]:
@@ -367,92 +419,52 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, 
         return image, None, notes
     alpha = np.asarray(image.getchannel("A"))
     colour = image.convert(image.mode.removesuffix("A"))
-    if alpha.min() == 255:
-        return colour, None, notes
-    return colour, alpha, [*notes, _TRANSPARENT]
+    return colour, None if alpha.min() == 255 else alpha, notes
 
 
-def _over_white(pixels: Tensor, alpha: np.ndarray) -> Tensor:
-    """Returns pixels + (1 - alpha) (1 - pixels): white is 1; an opaque pixel stays as it is, to the bit."""
-    return pixels + torch.from_numpy(1.0 - alpha / 255.0).to(torch.float32) * (1.0 - pixels)
-
-
-def _to_plain_mode(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Returns the image in mode L, RGB, I or F, and what was done to it."""
+def _to_plain_mode(image: Image.Image, *, own_colours: bool) -> tuple[Image.Image, list[str], bool]:
+    """Returns the image in mode L, RGB, I or F, what was done to it, and whether its colour profile still holds."""
     notes: list[str] = []
     if image.mode == "1":
         image = image.convert("L")
     if image.mode == "LAB":
-        return _lab_to_srgb(image), ["is Lab; converted to sRGB"]
-    if image.info.get("icc_profile"):
-        image, notes = _to_srgb(image, image.info["icc_profile"])
+        return lab_to_srgb(image), ["is Lab; converted to sRGB"], False
+    is_own = own_colours and image.mode in ("L", "RGB")
+    if image.info.get("icc_profile") and not is_own:
+        image, notes = to_srgb(image, image.info["icc_profile"])
     if image.mode not in ("L", "RGB", "F") and not image.mode.startswith("I"):
         notes.append(f"is {image.mode}; converted to RGB")
         image = image.convert("RGB")
-    return image, notes
-
-
-def _lab_to_srgb(image: Image.Image) -> Image.Image:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return _transformed(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
-
-
-def _to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, list[str]]:
-    """Returns the image by its colour profile in sRGB, and what was done.
-
-    One that is sRGB in effect stays untouched.
-    """
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        name = ImageCms.getProfileDescription(profile).strip() or "of no name"
-        through = {("RGB ", "RGB"): "RGB", ("RGB ", "L"): "RGB", ("GRAY", "L"): "L", ("CMYK", "CMYK"): "CMYK"}
-        mode = through.get((profile.profile.xcolor_space, image.mode))
-        if mode is None:
-            return image, [f"has the colour profile {name}, which does not fit its mode {image.mode}; ignored"]
-        # lcms's short cut for greys is 9 levels off in the dark
-        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
-        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
-    except (ImageCms.PyCMSError, OSError, UnicodeDecodeError):
-        return image, ["has a damaged colour profile; ignored"]
-    if mode != "CMYK" and _is_identity(transform, mode):
-        return image, []
-    converted = _transformed(image.convert(mode), transform)
-    if image.mode == "L":
-        converted = converted.convert("L")
-    return converted, [f"has the colour profile {name}; converted to sRGB"]
-
-
-def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Returns whether the transform leaves a cube of colours (mode RGB), or all greys (L), as they are, rounded."""
-    ramp = np.linspace(0, 255, 9).round().astype(np.uint8)
-    cube = np.stack(np.meshgrid(ramp, ramp, ramp), axis=-1).reshape(27, 27, 3)
-    probe = cube if mode == "RGB" else np.arange(256, dtype=np.uint8)[None]
-    result = np.asarray(_transformed(Image.fromarray(probe), transform)).astype(int)
-    expected = probe if mode == "RGB" else probe[:, :, None]
-    return int(abs(result - expected).max()) <= _PROFILE_TOLERANCE
-
-
-def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    result = ImageCms.applyTransform(image, transform)
-    assert result is not None  # None is for inPlace alone
-    return result
+    return image, notes, is_own
 
 
 # Images to tensors
-def _to_tensor(image: Image.Image, path: Path) -> Tensor:
-    array = np.asarray(image)
-    if image.mode.startswith("I"):
-        return _scaled(array, 65535.0, path)
-    if image.mode == "F":
-        return _scaled(array, 1.0, path)
-    return from_uint8(array)
-
-
-def _scaled(array: np.ndarray, white: float, path: Path) -> Tensor:
-    """Puts grey values 0 .. white on [-1, 1]. Raises InputError outside that range."""
-    if not np.isfinite(array).all():
+def _to_tensor(plain: _Plain, path: Path, white: float | None) -> Tensor:
+    """Puts values 0 .. white on [-1, 1]. Raises InputError outside that range, where no white is named."""
+    values = plain.values
+    if values.dtype == np.uint8 and white is None:
+        return from_uint8(values)
+    if not np.isfinite(values).all():
         raise InputError(f"{path} holds NaN or infinity; repair it")
-    low, high = float(array.min()), float(array.max())
-    if not 0.0 <= low <= high <= white:
-        raise InputError(f"{path} holds values from {low:g} to {high:g}; expected 0 to {white:g}: rescale it")
-    return torch.from_numpy(array.astype(np.float64) / white * 2.0 - 1.0).to(torch.float32)[None]
+    low, high = float(values.min()), float(values.max())
+    if white is None and not 0.0 <= low <= high <= plain.white:
+        raise InputError(
+            f"{path} holds values from {low:g} to {high:g}; expected 0 to {plain.white:g}: --white {high:g} if that is "
+            "its white, or rescale it"
+        )
+    scaled = torch.from_numpy(values.astype(np.float64) / (white or plain.white) * 2.0 - 1.0).to(torch.float32)
+    return scaled[None] if values.ndim == 2 else scaled.permute(2, 0, 1).contiguous()
+
+
+def _range_remark(plain: _Plain) -> str | None:
+    """Returns what to say of integers whose largest value fewer bits hold: 12 bits in 16, for one."""
+    if plain.white != _WHITE_OF_BITS[16] or not plain.values.size:
+        return None
+    low, high = int(plain.values.min()), int(plain.values.max())
+    if high.bit_length() > 15 or high <= 1:  # 0 and 1 are a mask
+        return None
+    most = 2 ** high.bit_length() - 1
+    return (
+        f"holds values from {low} to {high} of 65535, as {high.bit_length()} bits do; --white {most} if that is its "
+        "white"
+    )

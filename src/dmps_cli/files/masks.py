@@ -69,7 +69,7 @@ def _by_colour(pixels: Tensor, path: Path) -> Tensor:
 
 
 def _by_opacity(path: Path, opaque: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    pixels = load(path, over_white=False).pixels
+    pixels = load(path, with_alpha=True).pixels
     painted = pixels[:, opaque]
     if not painted.shape[1] or float(painted.std(1, correction=0).max()) <= ONE_COLOUR:
         return ~opaque, (f"{path} is painted on transparent ground: what is painted is removed",)

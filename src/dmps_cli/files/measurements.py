@@ -7,6 +7,7 @@ so that whatever an interruption leaves is known for ours; the picture last, so 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import platform
 from collections.abc import Mapping
@@ -20,14 +21,17 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from dmps_cli import __version__
-from dmps_cli.errors import InputError
+from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.atomic import refuse_existing, sha256_bytes, sha256_file, write_together
+from dmps_cli.files.options import ReadingOptions
 from dmps_cli.files.reading import MAX_PICTURE, check_regular, decoding, load_array, read_bytes
 from dmps_cli.files.records import FileName, RecordError, as_builtins, as_record, parse_json
 from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from dmps_cli.files.images import Metadata
 
 
 KIND = "dmps measurement"
@@ -39,9 +43,6 @@ Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Offset = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
 MOST_VALUE = 1e12
 """Of exact floats: the squares of a hundred million such numbers have a sum that float32 holds."""
-
-FAR_OFF_SCALE = 10.0
-"""Values beyond it are said where nothing vouches for the scale: such floats are more likely on 0..255."""
 
 
 def versions() -> dict[str, str]:
@@ -222,35 +223,69 @@ def _parse(content: dict[str, Any], path: Path) -> Sidecar:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What an input file holds: exact floats of y (1, *out_shape), or a degraded picture (1, C, h, w)."""
+    """What an input file holds: exact floats of y (1, *out_shape), or a degraded picture (1, C, h, w).
+
+    alpha, bits, metadata: of a picture, as `images.Picture` has them; alpha only where its colours are kept.
+    """
 
     pixels: Tensor
     is_exact: bool
     notes: tuple[str, ...]
+    alpha: Tensor | None = None
+    bits: int = 8
+    metadata: Metadata | None = None
 
 
-def read_measurement(path: Path, sidecar: Sidecar | None, *, over_white: bool = True) -> Reading:
-    """Returns the exact floats if the sidecar vouches for them, else the picture's pixels (over_white: `images.load`).
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """How pixels are taken. is_picture: whether floats that nothing vouches for must be a picture's.
+
+    options: as they are asked for; own_colours: whether a colour profile is not converted to sRGB.
+    """
+
+    is_picture: bool = True
+    options: ReadingOptions = dataclasses.field(default_factory=ReadingOptions)
+    own_colours: bool = False
+
+    def picture(self, path: Path, *notes: str) -> Reading:
+        """Reads a picture file."""
+        from dmps_cli.files.images import load
+
+        with_alpha, white = self.options.alpha == "keep", self.options.white
+        image = load(path, with_alpha=with_alpha, white=white, own_colours=self.own_colours)
+        return Reading(
+            pixels=image.pixels[None],
+            is_exact=False,
+            notes=(*notes, *image.notes),
+            alpha=image.alpha,
+            bits=image.bits,
+            metadata=image.metadata,
+        )
+
+
+def read_measurement(path: Path, sidecar: Sidecar | None, taken: Taken | None = None) -> Reading:
+    """Returns the exact floats if the sidecar vouches for them, else the picture's pixels, by default over white.
 
     An edited picture or measurement (its hash differs from the sidecar's) is said in the notes: an edited picture is
     taken as it now is; edited floats too. Raises InputError if nothing can be read.
     """
+    taken = taken or Taken(options=ReadingOptions(alpha="white"))
     if path.suffix.lower() == ".npy":
-        return _read_floats(path, sidecar)
+        return _read_floats(path, sidecar, taken)
     if sidecar is not None:
         floats = path.with_name(sidecar.measurement)
         if path.suffix.lower() == ".json":
-            return _read_floats(floats, sidecar)
+            return _read_floats(floats, sidecar, taken)
         if sha256_file(path, limit=MAX_PICTURE) != sidecar.picture_sha256:
             note = f"{path} was changed since its measurement was written: its 8-bit pixels are restored, not {floats}"
-            return _read_picture(path, note, over_white=over_white)
+            return taken.picture(path, note)
         if floats.is_file():
-            return _read_floats(floats, sidecar)
+            return _read_floats(floats, sidecar, taken)
         note = f"{floats} {_what_is_wrong_with(floats)}: the 8-bit pixels of {path} are restored"
-        return _read_picture(path, note, over_white=over_white)
+        return taken.picture(path, note)
     if path.suffix.lower() == ".json":
         raise InputError(f"{path} is not a measurement's sidecar; name an image or a .npy file")
-    return _read_picture(path, over_white=over_white)
+    return taken.picture(path)
 
 
 def _what_is_wrong_with(floats: Path) -> str:
@@ -263,14 +298,19 @@ def _what_is_wrong_with(floats: Path) -> str:
     return "was not there"
 
 
-def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
+def _read_floats(path: Path, sidecar: Sidecar | None, taken: Taken) -> Reading:
     import numpy as np
     import torch
 
-    array = load_array(path)
-    if array.dtype.kind != "f" or not array.size:
+    from dmps_cli.files.arrays import as_picture
+
+    array, ends = load_array(path), taken.options.ends
+    if sidecar is not None and ends is not None:
+        raise UsageError(f"{path}: its sidecar says what its values mean; leave --range out")
+    if array.dtype.kind not in ("f" if ends is None else "fiu") or not array.size:
         held = f"{array.dtype} of shape {array.shape}"
-        raise InputError(f"{path} holds {held}; it must be one array of floats on [-1, 1]: v / 127.5 - 1 for 0..255")
+        whole = "--range 0,255 for whole numbers of 8 bits" if array.dtype.kind in "iu" else "v / 127.5 - 1 for 0..255"
+        raise InputError(f"{path} holds {held}; it must be one array of floats on [-1, 1]: {whole}")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinity; repair it or take a measurement without")
     if float(abs(array).max()) > MOST_VALUE:
@@ -278,16 +318,9 @@ def _read_floats(path: Path, sidecar: Sidecar | None) -> Reading:
     notes: tuple[str, ...] = ()
     if sidecar is not None and sha256_file(path, limit=MAX_PICTURE) != sidecar.measurement_sha256:
         notes = (f"{path} was changed since it was written (its hash differs from the sidecar's)",)
-    if sidecar is None and float(abs(array).max()) > FAR_OFF_SCALE:
-        notes = (f"{path} holds values up to {abs(array).max():g}; they are taken on the [-1, 1] scale as they are",)
+    if sidecar is None and taken.is_picture:
+        array = as_picture(array, ends, path)
     return Reading(pixels=torch.from_numpy(array.astype(np.float32))[None], is_exact=True, notes=notes)
-
-
-def _read_picture(path: Path, *notes: str, over_white: bool) -> Reading:
-    from dmps_cli.files.images import load
-
-    image = load(path, over_white=over_white)
-    return Reading(pixels=image.pixels[None], is_exact=False, notes=(*notes, *image.notes))
 
 
 def _encode_mask(mask: Tensor) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from dmps_cli.checks import option
 from dmps_cli.errors import DmpsError, InputError, OutputError, UsageError, memory_errors
 from dmps_cli.files.atomic import check_name, check_writable, refuse_existing, remove_left_overs
-from dmps_cli.files.inputs import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, expand_inputs
+from dmps_cli.files.inputs import expand_inputs
 from dmps_cli.files.measurements import KIND, is_of, siblings, sidecar_kind
+from dmps_cli.files.options import InputOptions
+from dmps_cli.files.suffixes import IMAGE_SUFFIXES, OUTPUT_SUFFIXES
 from dmps_cli.listener import SILENT, Listener
 
 FAILURES_LISTED = 5
@@ -42,11 +45,19 @@ class OutputOptions:
 
 @dataclass(kw_only=True)
 class Batch:
-    """What came of each input so far."""
+    """What came of each input so far. places: the folder that -o keeps of an input, where it has one."""
 
     listener: Listener = SILENT
     results: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[str, DmpsError]] = field(default_factory=list)
+    places: Mapping[Path, PurePath] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+
+    def note_once(self, kind: str, text: str) -> None:
+        """Says a thing of its kind for the first input that it is true of, and for no other."""
+        if kind not in self.said:
+            self.said.add(kind)
+            self.listener.note(text)
 
     @contextmanager
     def item(self, name: str | Path) -> Iterator[None]:
@@ -91,7 +102,9 @@ def failure_list(failed: Sequence[str], total: int) -> str:
     return f"{len(failed)} of {total} failed: {', '.join(failed[:FAILURES_LISTED])}{more}"
 
 
-def open_batch(arguments: Sequence[str], listener: Listener, left_out: Sequence[str]) -> tuple[Batch, list[Path]]:
+def open_batch(
+    arguments: Sequence[str], listener: Listener, left_out: Sequence[str], options: InputOptions | None = None
+) -> tuple[Batch, list[Path]]:
     """Returns (the batch, its input files); what is missing among the arguments has failed already.
 
     left_out: kinds of results that a folder or glob does not bring in: a second run over it must not take the results
@@ -106,9 +119,14 @@ def open_batch(arguments: Sequence[str], listener: Listener, left_out: Sequence[
             return False
         return path.suffix.lower() in (*IMAGE_SUFFIXES, ".npy")
 
-    paths, failures = expand_inputs(arguments, is_input)
-    for name, error in failures:
+    if not arguments and (options is None or options.listed is None):
+        raise UsageError("name an INPUT: a file, a folder or a glob; or --list FILE")
+    found = expand_inputs(arguments, is_input, options)
+    paths, batch.places = found.paths, found.places
+    for name, error in found.failures:
         batch.fail(name, error)
+    if skipped := found.skipped_note():
+        listener.note(skipped)
     if results:
         count = "1 result" if len(results) == 1 else f"{len(results)} results, {results[0]} for one,"
         listener.note(f"left out of the inputs: {count} of dmps; name such a file to take it")
@@ -127,7 +145,7 @@ def is_companion(path: Path, picture: Path | None) -> bool:
 def plan_outputs(
     batch: Batch,
     inputs: Sequence[Path],
-    tag: str,
+    name: Callable[[PurePath], str],
     flags: OutputOptions,
     written: Callable[[Path], Sequence[Path]],
     *,
@@ -136,9 +154,11 @@ def plan_outputs(
 ) -> list[tuple[Path, Path]]:
     """Pairs (input, output); inputs whose output would take the place of an input, or of another output, are failed.
 
-    tag: what is added to the input's stem. written: all files that an output's name stands for. kept: further files
-    that are read and must not be replaced; check: raises what else is wrong with an output's name. Raises UsageError
-    where -o cannot be what it should.
+    name: that of an input's output. Inputs of one folder whose names differ in their suffix alone keep it in their
+    outputs' names, for companions have none of it: a_jpg_restored.png, a_png_restored.png.
+
+    written: all files that an output's name stands for. kept: further files that are read and must not be replaced;
+    check: raises what else is wrong with an output's name. Raises UsageError where -o cannot be what it should.
     """
     several = len(inputs) + len(batch.failures) > 1
     folder = _is_folder(flags.output, several=several)
@@ -146,21 +166,25 @@ def plan_outputs(
         os.path.realpath(file): file for path in inputs for file in (path, *filter(os.path.exists, siblings(path)))
     }
     guarded |= {os.path.realpath(file): file for file in kept}
+    own_name = _names(inputs, name, batch.places, flags.output)
     claimed: dict[str, Path] = {}
     planned: list[tuple[Path, Path]] = []
     for path in inputs:
         with batch.item(path):
-            target = _target(path, f"{path.stem}{tag}.png", flags.output, is_folder=folder)
+            target = _target(path, own_name[path], flags.output, batch.places.get(path), is_folder=folder)
             names = written(target)
-            files = [os.path.realpath(name) for name in names]
+            files = [os.path.realpath(file) for file in names]
             if taken := [guarded[file] for file in files if file in guarded]:
                 raise UsageError(f"{path}: the output {target} would replace the input {taken[0]}; choose another -o")
             if others := [claimed[file] for file in files if file in claimed]:
-                raise OutputError(f"{path} and {others[0]} would both be written to {target}; rename one of them")
+                raise OutputError(
+                    f"{path} and {others[0]} would both be written to {target}; rename one of them, or keep their "
+                    "folders with --recursive"
+                )
             check_writable(target.parent)
             check(target)
-            for name in names:
-                check_name(name)
+            for file in names:
+                check_name(file)
             claimed |= dict.fromkeys(files, path)
             planned.append((path, target))
     remove_left_overs(file for _, target in planned for file in written(target))
@@ -213,7 +237,25 @@ def _is_folder(output: str | None, *, several: bool) -> bool:
     return False
 
 
-def _target(path: Path, name: str, output: str | None, *, is_folder: bool) -> Path:
+def _target(path: Path, name: str, output: str | None, place: PurePath | None, *, is_folder: bool) -> Path:
     if output is None:
         return path.with_name(name)
-    return Path(output) / name if is_folder else Path(output)
+    return Path(output) / (place or "") / name if is_folder else Path(output)
+
+
+def _names(
+    inputs: Sequence[Path], name: Callable[[PurePath], str], places: Mapping[Path, PurePath], output: str | None
+) -> dict[Path, str]:
+    """Returns the name of each input's output; two of one folder whose stems are equal keep their suffixes in them."""
+
+    def stem(path: Path) -> tuple[PurePath, str]:
+        folder = path.parent if output is None else places.get(path, PurePath())
+        return folder, PurePath(name(path)).stem.casefold()
+
+    count = Counter(map(stem, inputs))
+
+    def told(path: Path) -> PurePath:
+        return path.with_stem(f"{path.stem}_{path.suffix[1:]}") if path.suffix and count[stem(path)] > 1 else path
+
+    suffixes = Counter((*stem(path), path.suffix.lower()) for path in inputs)
+    return {path: name(told(path) if suffixes[(*stem(path), path.suffix.lower())] == 1 else path) for path in inputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.files.atomic import sha256_file
@@ -28,12 +28,16 @@ class Degraded:
 
 @dataclass(kw_only=True)
 class Degrader:
-    """Degrades one picture after another; neighbours of one size share the operator. What fails is the batch's."""
+    """Degrades one picture after another; neighbours of one size share the operator. What fails is the batch's.
+
+    white: as in `images.load`.
+    """
 
     plan: OperatorPlan
     seed: int
     output: OutputOptions
     batch: Batch
+    white: float | None = None
     built: tuple[OperatorPlan, LinearOperator] | None = None
 
     def planned(
@@ -51,8 +55,10 @@ class Degrader:
         def written(target: Path) -> list[Path]:
             return [target, *siblings(target)]
 
-        tag = f"_{self.plan.task}"
-        pairs = plan_outputs(self.batch, paths, tag, self.output, written, kept=read, check=check)
+        def named(path: PurePath) -> str:
+            return f"{path.stem}_{self.plan.task}.png"
+
+        pairs = plan_outputs(self.batch, paths, named, self.output, written, kept=read, check=check)
         planned = []
         for path, target in pairs:
             with self.batch.item(path):
@@ -75,7 +81,8 @@ class Degrader:
         from dmps_cli.pipeline import degrade, picture_key
 
         note = self.batch.listener.note
-        image = load_rgb(path) if TASKS[self.plan.task].needs_colour else load(path)
+        read = load_rgb if TASKS[self.plan.task].needs_colour else load
+        image = read(path, white=self.white)
         height, width = image.pixels.shape[-2:]
         crop = crop_box(self.plan.params, (height, width))
         for text in image.notes:

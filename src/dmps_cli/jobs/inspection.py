@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from dmps_cli.files.images import is_grey, opacity, to_grey
-from dmps_cli.files.measurements import read_measurement
+from dmps_cli.files.measurements import Taken, read_measurement
+from dmps_cli.files.options import ReadingOptions
 from dmps_cli.jobs.noise_estimate import estimate_sigma
 from dmps_cli.units import GREY_LEVELS
 
@@ -57,7 +58,7 @@ class Look:
 
 def look(path: Path) -> Look | None:
     """Reads a file and describes the picture in it; None for floats that are none. Raises InputError."""
-    pixels = read_measurement(path, None).pixels
+    pixels = read_measurement(path, None, Taken(is_picture=False, options=ReadingOptions(alpha="white"))).pixels
     if pixels.ndim != PICTURE_NDIM or pixels.shape[1] not in (1, 3):
         return None
     alpha = None if path.suffix.lower() == ".npy" else opacity(path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmps_cli.errors import InputError
-from dmps_cli.files.measurements import read_measurement
+from dmps_cli.files.measurements import Reading, Taken, read_measurement
 from dmps_cli.jobs.noise import MeasuredNoise, noise_of
 from dmps_cli.jobs.plan import check_claimed, recorded_plan
 from dmps_cli.jobs.request import Job
@@ -32,7 +32,7 @@ class Measured:
     """A job with its measurement read.
 
     y: (1, *op.out_shape). noise: of y; less than the plan's where y is the grey value of a measurement in colour.
-    truth: the reference, if there is one, (1, C, H, W) as `op.picture` gives a result.
+    truth: the reference, if there is one, (1, C, H, W) as `op.picture` gives a result. read: what the file held.
     """
 
     job: Job
@@ -41,6 +41,7 @@ class Measured:
     noise: MeasuredNoise
     sampling: Sampling
     truth: Tensor | None
+    read: Reading
 
     @property
     def kind(self) -> object:
@@ -71,7 +72,8 @@ class Reader:
 
     def measured(self, job: Job) -> Measured:
         """Returns what a job's file holds. Raises InputError where what is read does not fit together."""
-        pixels, is_exact = self.pixels(job)
+        read = self.read(job)
+        pixels, is_exact = self.pixels(job, read)
         shape, share = self.shape(job, pixels), 1.0
         if shape[0] == 1 and pixels.shape[1] == 3:
             pixels, share = self.grey_value(job, pixels)
@@ -80,14 +82,23 @@ class Reader:
         truth = load_truth(job, op)
         y = self.y(job, pixels, op, is_exact=is_exact)
         noise = noise_of(job, y, op, share, self.prior, self.seed, self.listener)
-        return Measured(job=job, y=y, op=op, noise=noise, sampling=self.sampling(job, op), truth=truth)
+        return Measured(job=job, y=y, op=op, noise=noise, sampling=self.sampling(job, op), truth=truth, read=read)
 
-    def pixels(self, job: Job) -> tuple[Tensor, bool]:
-        """Returns (what the file holds, (1, ..); whether that is y itself, rather than a picture of it)."""
-        reading = read_measurement(job.path, job.sidecar, over_white=job.plan.mask_of is None)
-        for note in reading.notes:
+    def read(self, job: Job) -> Reading:
+        """Returns what a job's file holds; said. Opacity that is the mask is not carried."""
+        taken = Taken(
+            is_picture=TASKS[job.plan.task].is_picture,
+            options=job.reading if job.plan.mask_of is None else replace(job.reading, alpha="keep"),
+            own_colours=job.writing.keeps_metadata,
+        )
+        read = read_measurement(job.path, job.sidecar, taken)
+        for note in read.notes:
             self.listener.note(note)
-        pixels, is_exact = reading.pixels.to(self.prior.device), reading.is_exact
+        return read if job.plan.mask_of is None else replace(read, alpha=None)
+
+    def pixels(self, job: Job, read: Reading) -> tuple[Tensor, bool]:
+        """Returns (what the file holds, (1, ..); whether that is y itself, rather than a picture of it)."""
+        pixels, is_exact = read.pixels.to(self.prior.device), read.is_exact
         if job.sidecar is None:
             return self.undescribed(job, pixels), False
         recorded = recorded_plan(job.path, job.sidecar)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.inputs import pictures_in
 from dmps_cli.files.measurements import RESTORATION_KIND, Sidecar, read_sidecar
+from dmps_cli.files.options import ReadingOptions, WritingOptions
 from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import Batch, OutputOptions, may_write, plan_outputs
 from dmps_cli.jobs.plan import GivenSigma, plan_operator
@@ -42,6 +43,8 @@ class Request:
     samples: int = 1
     reference: Path | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    writing: WritingOptions = field(default_factory=WritingOptions)
 
     def __post_init__(self) -> None:
         """Raises UsageError for what can be refused before any input is looked at."""
@@ -64,7 +67,18 @@ class Request:
 
         kept = [*references(self.reference), *self.operator.files()]
         operator = self.operator.with_kernel_read()
-        planned = plan_outputs(batch, paths, "_restored", self.output, written, kept=kept, check=check)
+
+        def named(path: PurePath) -> str:
+            name, note = self.writing.name(path)
+            if note is not None:
+                batch.note_once(f"format {path.suffix}", note)
+            return name
+
+        def checked(target: Path) -> None:
+            self.writing.check_target(target)
+            check(target)
+
+        planned = plan_outputs(batch, paths, named, self.output, written, kept=kept, check=checked)
         jobs = []
         for path, target in planned:
             with batch.item(path):
@@ -95,6 +109,8 @@ class Request:
             grey_sampling=self.sampling.resolve_grey(self.own, plan.task),
             reference=find_reference(self.reference, path, sidecar),
             output=self.output,
+            reading=self.reading,
+            writing=self.writing,
         )
 
 
@@ -104,7 +120,7 @@ class Job:
 
     targets: where each sample goes, by its number. plan: what it is restored as; the sidecar may say another.
     grey_sampling: where the picture turns out to be grey, and the prior one of colour. output: what becomes of files
-    that are there.
+    that are there; reading, writing: how the input's values are meant, and the result's file is made.
     """
 
     path: Path
@@ -116,6 +132,8 @@ class Job:
     grey_sampling: Sampling
     reference: Path | None
     output: OutputOptions
+    reading: ReadingOptions
+    writing: WritingOptions
 
 
 def sample_names(target: Path, samples: int) -> tuple[Path, ...]:

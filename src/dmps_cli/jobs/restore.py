@@ -159,14 +159,17 @@ class Restorer:
 
     def _written(self, sample: Restored, metrics: dict[str, float]) -> Restored | None:
         """Returns what is written; None where another call has written that sample meanwhile."""
-        from dmps_cli.files.images import encode
+        from dmps_cli.files.encoding import encode
+        from dmps_cli.jobs.written import how_written
 
         job, path = sample.of.job, sample.path
         overwrite = may_write_sample(path, sample.sample, job.sha256, job.output, self.batch.listener)
         if overwrite is None:
             return None
-        encoded = encode(sample.image, path)
-        facts = sample.facts | {"picture": path.name, "picture_sha256": sha256_bytes(encoded)} | metrics
+        how = how_written(sample.of, path, self.batch)
+        encoded = encode(sample.image, path, how)
+        facts = sample.facts | {"picture": path.name, "picture_sha256": sha256_bytes(encoded), "bits": how.bits}
+        facts |= metrics
         write_together({path.with_suffix(".json"): json_bytes(facts), path: encoded}, overwrite=overwrite)
         return replace(sample, facts=facts)
 

@@ -22,8 +22,8 @@ from dmps_cli import processes
 from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import name_key, sha256_file
 from dmps_cli.files.images import load_uint8, size_of
-from dmps_cli.files.inputs import IMAGE_SUFFIXES
 from dmps_cli.files.reading import MAX_PICTURE
+from dmps_cli.files.suffixes import IMAGE_SUFFIXES, common
 from dmps_cli.training.noise_levels import NoiseLevels
 
 CACHE_BYTES = 3 * 2**29
@@ -202,7 +202,7 @@ class Collection:
 
     def _nothing(self, num_files: int) -> str:
         if not num_files:
-            return f"the folders hold no photographs ({', '.join(IMAGE_SUFFIXES)})"
+            return f"the folders hold no photographs ({common()})"
         return (
             f"no usable photographs: of {num_files} files, {self.small} are smaller than the crop of "
             f"{self.least_side} px and {len(self.damaged)} damaged"
