@@ -246,7 +246,8 @@ def main() -> None:
     if arguments.group:
         print(json.dumps((GROUPS | PARTS)[arguments.group]()))
         return
-    from dmps_cli.cli.tables import console_table, console_text
+    from dmps_cli.cli.columns import console_table
+    from dmps_cli.cli.tables import console_text
 
     print(f"{os.cpu_count()} cores; seconds and milliseconds are medians")
     for name in arguments.groups:

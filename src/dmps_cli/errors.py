@@ -1,7 +1,7 @@
 """Errors that a person at the terminal can do something about.
 
 Each carries one sentence (what is wrong, with the value, and what to do next) and the exit code of
-the command. `cli/main.py` alone turns them into a line on stderr; everything else is a bug of ours
+the command. `cli/guard.py` alone turns them into a line on stderr; everything else is a bug of ours
 and keeps its traceback.
 """
 

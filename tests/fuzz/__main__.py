@@ -70,7 +70,7 @@ def _import_most() -> None:
     torch.set_num_threads(1)
     Image.init()
     import_all(
-        ("dmps_cli.cli.main", "dmps_cli.pipeline", "dmps_cli.jobs.restoring", "dmps_cli.report", "typer.rich_utils")
+        ("dmps_cli.cli.main", "dmps_cli.pipeline", "dmps_cli.jobs.restore", "dmps_cli.report", "typer.rich_utils")
     )
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from dmps_cli.cli.tables import console_report, console_table, console_text, fitted_table
+from dmps_cli.cli.columns import console_table
+from dmps_cli.cli.tables import console_report, console_text, fitted_table
 from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.latex import latex
 from dmps_cli.report.paper import beside_paper, paper_notes, paper_rows, paper_seconds, paper_seconds_notes

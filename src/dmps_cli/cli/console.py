@@ -6,14 +6,14 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dmps_cli import processes
 from dmps_cli.errors import OutputError
-from dmps_cli.listener import Advance
+from dmps_cli.listener import Advance, Told
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
@@ -70,10 +70,6 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _on_terminal() -> bool:
-    return _is_terminal(sys.stderr) and not processes.rank()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Console:
     """quiet drops notes and progress, never results or errors; as_json leaves stdout to one object."""
@@ -124,63 +120,33 @@ class Console:
         if self.as_json:
             _print(lambda stream: json_text(content))
 
-    @contextmanager
-    def transfer(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+    def transfer(self, name: str) -> AbstractContextManager[Told]:
         """Shows a bar of bytes on stderr, only on a terminal, from the first byte on; it is told (done, in all)."""
-        if self.quiet or not _on_terminal():
-            yield lambda done, total: None
-            return
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as SpeedColumn
+        if not self.shows_bars:
+            return nullcontext(lambda done, total: None)
+        from dmps_cli.cli import bars
 
-        columns = (
-            TextColumn(visible_bytes(name), markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            SpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
-            handle = bar.add_task(name, total=None, visible=False)
-            yield lambda done, total: bar.update(handle, completed=done, total=total, visible=True)
+        return bars.transfer(name)
 
-    @contextmanager
-    def gauge(self, total: float) -> Iterator[Callable[[float, str], None]]:
+    def gauge(self, total: float) -> AbstractContextManager[Callable[[float, str], None]]:
         """Shows a bar on stderr, only on a terminal; it is told (how far of the total, what to read beside it)."""
-        if self.quiet or not _on_terminal():
-            yield lambda done, text: None
-            return
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, TextColumn
+        if not self.shows_bars:
+            return nullcontext(lambda done, text: None)
+        from dmps_cli.cli import bars
 
-        columns = (BarColumn(20), TextColumn("{task.description}", markup=False))
-        on_one_terminal = sys.stdout is not None and sys.stdout.isatty()
-        with Progress(
-            *columns, console=RichConsole(stderr=True), transient=True, redirect_stdout=on_one_terminal
-        ) as bar:
-            handle = bar.add_task("", total=total)
-            yield lambda done, text: bar.update(handle, completed=done, description=visible_bytes(text))
+        return bars.gauge(total)
 
-    @contextmanager
-    def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
+    def progress(
+        self, total: int, unit: str = "steps"
+    ) -> AbstractContextManager[tuple[Advance, Callable[[str], None]]]:
         """Shows a bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
-        if self.quiet or not _on_terminal():
-            yield (lambda: None), (lambda text: None)
-            return
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        if not self.shows_bars:
+            return nullcontext(((lambda: None), (lambda text: None)))
+        from dmps_cli.cli import bars
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeRemainingColumn(),
-        )
-        # rich would send what is printed on stdout to the bar's console, out of a pipe or a file
-        on_one_terminal = sys.stdout is not None and sys.stdout.isatty()
-        bar_console = RichConsole(stderr=True)
-        with Progress(*columns, console=bar_console, transient=True, redirect_stdout=on_one_terminal) as bar:
-            handle = bar.add_task("", total=total)
-            yield (lambda: bar.advance(handle)), (lambda text: bar.update(handle, description=visible_bytes(text)))
+        return bars.progress(total, unit)
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether somebody watches."""
+        return not self.quiet and _is_terminal(sys.stderr) and not processes.rank()

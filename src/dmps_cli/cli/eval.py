@@ -8,35 +8,23 @@ from typing import Annotated
 
 import typer
 
-from dmps_cli import processes
 from dmps_cli.checks import checked, numbers, split
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
-from dmps_cli.cli.options import (
-    LpipsNet,
-    Methods,
-    Quiet,
-    Samplers,
-    Sigmas,
-    checked_sigma,
-    given_options,
-)
+from dmps_cli.cli.options import LpipsNet, Methods, Quiet, Samplers, Sigmas, checked_sigma, given_options
 from dmps_cli.errors import DmpsError, UsageError
-from dmps_cli.evaluation.folder import FolderOptions, check_folder
-from dmps_cli.evaluation.pictures import PictureOptions, origin
+from dmps_cli.evaluation.folder import FolderOptions
+from dmps_cli.evaluation.pictures import PictureOptions
+from dmps_cli.evaluation.request import EvaluationRequest, shared_options
 from dmps_cli.evaluation.results import Results
-from dmps_cli.evaluation.worker import Worker, as_problem, check_inputs, configuration, merge_folders, shared_options
-from dmps_cli.jobs.batch import Batch
-from dmps_cli.listener import note_missing
+from dmps_cli.evaluation.worker import merge_folders
 from dmps_cli.methods.options import SweepOptions
 from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET, LPIPS_NETS
 from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
-from dmps_cli.tasks.table import check_channels
 from dmps_cli.weights.options import ComputeOptions
 
-MAX_SAMPLES = 10_000
 DEFAULT_TASKS = "sr4"
 MERGE_OPTIONS = ("--merge", "--out", "--overwrite", "--no-images", "--compare", "--offline", "--json", "--quiet")
 """Those that mean something to --merge, which reads no photographs, computes and fetches nothing."""
@@ -94,59 +82,22 @@ def evaluate(
     entry = compute.check()
     noises = numbers("--sigma", sigma, checked_sigma)
     checked("network of LPIPS", lpips_net, LPIPS_NETS)
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise UsageError(f"--samples is {samples}; it must be from 1 to {MAX_SAMPLES}")
-    fit, part = source.fitted(), source.share()
-    samplings = {name: sampling.compared(entry, methods, samplers, name) for name in split(tasks)}
-    plans = [
-        make_plan(name, shared_options(name, tasks, operator), noise, compute.seed)
-        for name in split(tasks)
-        for noise in noises
-    ]
-    if not plans:
-        raise UsageError("--tasks names no task")
-    if target.out is not None:
-        check_folder(target.out, overwrite=target.overwrite)
-    pictures = source.pictures(console, offline=compute.offline)
-    check_inputs(pictures, target)
-
-    device = processes.own_device(compute.start())
-    from dmps_cli.evaluation.outcomes import Plan
-    from dmps_cli.metrics.scorer import Scorer
-
-    with processes.group():
-        prior = compute.load(device, console)
-        for plan in plans:
-            check_channels(plan.task, prior.prior.channels)
-        scorer = Scorer(lpips_net=lpips_net)
-        note_missing(console, scorer.missing)
-        for plan in plans:
-            for choice in samplings[plan.task]:
-                console.note(f"{plan.describe()}; {choice}{f'; {choice.caution}' if choice.caution else ''}")
-        config = configuration(plans, samplings, pictures, fit, samples, compute, prior, scorer, device)
-        facts = {"dataset": source.dataset, "dataset_origin": origin(str(source.dataset)), **compute.facts()}
-        worker = Worker(
-            pictures=pictures,
-            part=part,
-            fit=fit,
-            plan=Plan(
-                problems=[as_problem(plan, samplings[plan.task], device) for plan in plans],
-                seed=compute.seed,
-                num_samples=samples,
-                facts={"seed": compute.seed, "model_sha256": prior.sha256},
-            ),
-            prior=prior,
-            scorer=scorer,
-            device=device,
-            target=target,
-            config=config,
-            facts=facts,
-            compare=with_paper,
-            batch=Batch(listener=console),
-            show=lambda results: show(results, console),
-        )
-        if worker.run():
-            raise typer.Exit(DmpsError.exit_code)
+    request = EvaluationRequest(
+        plans=[
+            make_plan(name, shared_options(name, tasks, operator), noise, compute.seed)
+            for name in split(tasks)
+            for noise in noises
+        ],
+        samplings={name: sampling.compared(entry, methods, samplers, name) for name in split(tasks)},
+        source=source,
+        target=target,
+        compute=compute,
+        samples=samples,
+        lpips_net=lpips_net,
+        with_paper=with_paper,
+    )
+    if request.run(console, lambda results: show(results, console)):
+        raise typer.Exit(DmpsError.exit_code)
 
 
 def show(results: Results, console: Console) -> None:

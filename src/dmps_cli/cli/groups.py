@@ -32,6 +32,7 @@ PANELS = {
     "WritingOptions": "Output",
     "PictureOptions": "Photographs",
     "FolderOptions": "Output",
+    "TrainingOptions": "Options",
     "ScoringOptions": "What is compared",
 }
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from msgspec.structs import asdict
 
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.cli.options import Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError
 from dmps_cli.files.downloads import cache_dir
-from dmps_cli.weights.cards import CARD_TEXTS, Card, bad_cards, card, cards, metadata_of
-from dmps_cli.weights.store import NOT_HERE, copy_is_enough, copy_of, fetch_card, not_here, places, state, verify_card
-
-MEGABYTE = 1_000_000
+from dmps_cli.weights.cards import CARD_TEXTS, bad_cards, card, cards
+from dmps_cli.weights.inventory import described, facts, files
+from dmps_cli.weights.store import NOT_HERE, copy_is_enough, fetch_card, not_here, state, verify_card
 
 Name = Annotated[
     str,
@@ -43,47 +40,18 @@ def list_models(weights_file: WeightsFile = None, as_json: AsJson = False) -> No
         console.table([{key: row[key] for key in shown} for row in rows])
 
 
-def files(entry: Card) -> list[Path]:
-    """Returns what is here of a checkpoint: its files, or the mapped copy that serves without them."""
-    if entry.is_local:
-        return [entry.location] if entry.location.exists() else []
-    found = [path for path in places(entry) if path is not None]
-    return found or [path for path in (copy_of(entry),) if path.is_file()]
-
-
-def facts(entry: Card) -> dict[str, Any]:
-    """Returns a checkpoint's row."""
-    size = entry.size or sum(path.stat().st_size for path in files(entry)) or None
-    return {
-        "name": entry.name,
-        "state": state(entry),
-        "MB": round(size / MEGABYTE) if size else entry.megabytes,
-        "sampler": entry.sampler,
-        "px": entry.image_size or "any",
-        "about": entry.about,
-        "licence": entry.licence,
-    }
-
-
 def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) -> None:
     """Show what is known of a checkpoint, what its file says of itself, and its model card if it has one.
 
     Example: dmps models show natural
     """
     entry = card(name, weights_file)
-    entry_metadata = metadata_of(entry)
-    content = {
-        **{key: value for key, value in asdict(entry).items() if value not in (None, "", (), {})},
-        "sources": [str(source) for source in entry.sources],
-        "state": state(entry),
-        "location": str(entry.location),
-        "metadata": entry_metadata,
-    }
+    content = described(entry)
     console = Console(as_json=as_json)
     console.object(content)
     for key, value in content.items():
         if key == "metadata":
-            for field, said in entry_metadata.items():
+            for field, said in value.items():
                 if said != content.get(field):
                     console.result(f"{field} (its file): {said}")
         elif value not in ([], {}) and key not in ("path", "bundled"):  # those say where, as location does

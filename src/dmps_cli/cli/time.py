@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dmps_cli import __version__
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
-from dmps_cli.cli.options import (
-    Methods,
-    Quiet,
-    Samplers,
-    Sigma,
-    checked_sigma,
-)
+from dmps_cli.cli.options import Methods, Quiet, Samplers, Sigma, checked_sigma
 from dmps_cli.errors import UsageError
-from dmps_cli.evaluation.bench import PARTS, Bench, parse_size, timing_rows, versions, with_baselines
+from dmps_cli.evaluation.bench import Bench, parse_size, shares, timing_rows, versions, with_baselines
 from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.options import OperatorOptions
@@ -27,7 +21,6 @@ from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     from dmps_cli.evaluation.timing import Trial
-    from dmps_cli.report.tables import TableRow
 
 
 @command_options
@@ -80,6 +73,7 @@ def time(
     bench = Bench(compute, plan, parse_size(image_size, plan.params), random_weights)
 
     device = compute.start()
+    about = versions(device)
     from dmps_cli.device import describe, peak_mib
     from dmps_cli.evaluation.timing import memory_of, time_trials
     from dmps_cli.report.paper import paper_seconds, paper_seconds_notes
@@ -117,7 +111,7 @@ def time(
         "model_sha256": prior.sha256 or None,
         "random_weights": random_weights,
         "device_name": describe(device),
-        **versions(device),
+        **about,
         "task": task,
         "operator": dict(plan.params),
         "sigma_y": plan.sigma_y,
@@ -128,7 +122,6 @@ def time(
     runs = [[run.seconds for run in timing.runs] for timing in timings]
     full = [{**row, "runs": seconds} for row, seconds in zip(rows, runs, strict=True)]
     console.object({**facts, "rows": full} | ({"paper": paper, "notes": notes} if with_paper else {}))
-    about = versions(device)
     where = {"dmps": __version__, "dtype": compute.dtype, "batch": compute.batch_size, "device_name": describe(device)}
     if as_csv:
         everything = [*({**row, **where, **about} for row in rows), *paper]
@@ -136,21 +129,10 @@ def time(
         for note in notes:
             console.note(note)
     elif not as_json:
-        console.table([*map(shown, rows), *paper])
+        console.table([*map(shares, rows), *paper])
         console.result(
             f"{describe(device)}, {compute.dtype}, batch {compute.batch_size}; median of {repeats}; "
             f"dmps {__version__}, torch {about['torch']}, python {about['python']}"
         )
         for note in notes:
             console.result(note)
-
-
-def shown(row: TableRow) -> dict[str, Any]:
-    """Returns the columns for people: parts as shares of the time; knobs, which the notes and --json have, left out."""
-    seconds = row["seconds"]
-    assert isinstance(seconds, float)
-    shares = {f"{part} %": 100 * value / seconds for part in PARTS if isinstance(value := row[part], float)}
-    texts = {name: f"{share:.1f}" for name, share in shares.items()}
-    first = {name: row[name] for name in ("method", "sampler", "nfe", "size", "seconds", "spread", "ratio")}
-    memory = {"peak MiB": row["peak_mib"]} if "peak_mib" in row else {}
-    return {**first, **{name: float(text) for name, text in texts.items()}, "calls": row["calls"], **memory}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dmps_cli.evaluation.timing import Timing, Trial
+    from dmps_cli.report.tables import TableRow
     from dmps_cli.tasks.plan import OperatorPlan
     from dmps_cli.weights.loading import LoadedPrior
 
@@ -165,3 +166,14 @@ def parse_size(text: str, params: Params) -> tuple[int, int]:
     if height % factor(params) or width % factor(params):
         raise UsageError(f"--image-size is '{text}'; height and width must be multiples of the scale {factor(params)}")
     return height, width
+
+
+def shares(row: TableRow) -> dict[str, Any]:
+    """Returns a row's columns for people: parts as shares of the time; knobs, which notes and --json have, left out."""
+    seconds = row["seconds"]
+    assert isinstance(seconds, float)
+    shares = {f"{part} %": 100 * value / seconds for part in PARTS if isinstance(value := row[part], float)}
+    texts = {name: f"{share:.1f}" for name, share in shares.items()}
+    first = {name: row[name] for name in ("method", "sampler", "nfe", "size", "seconds", "spread", "ratio")}
+    memory = {"peak MiB": row["peak_mib"]} if "peak_mib" in row else {}
+    return {**first, **{name: float(text) for name, text in texts.items()}, "calls": row["calls"], **memory}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli import __version__, processes
-from dmps_cli.checks import split
+from dmps_cli import processes
 from dmps_cli.errors import UsageError
 from dmps_cli.evaluation.folder import (
     FolderOptions,
@@ -18,7 +16,6 @@ from dmps_cli.evaluation.folder import (
     RowLog,
     check_folder,
     copy_pictures,
-    evaluation_around,
     mean_file,
     measurement_file,
     open_run,
@@ -35,96 +32,18 @@ from dmps_cli.evaluation.folder import (
 )
 from dmps_cli.evaluation.pictures import Framing, share
 from dmps_cli.evaluation.results import Results
-from dmps_cli.files.atomic import atomic_write, sha256_file
-from dmps_cli.files.reading import MAX_PICTURE, inside
+from dmps_cli.files.atomic import atomic_write
+from dmps_cli.files.reading import inside
 from dmps_cli.jobs.batch import Batch, failure_list
 from dmps_cli.listener import Listener
-from dmps_cli.metrics.protocol import list_hash
 from dmps_cli.report.paper import PAPER
-from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import crop_box, task
-from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     import torch
 
     from dmps_cli.evaluation.outcomes import Outcome, Plan, Problem
-    from dmps_cli.methods.choice import Sampling
     from dmps_cli.metrics.scorer import Scorer
-    from dmps_cli.tasks.plan import OperatorPlan
     from dmps_cli.weights.loading import LoadedPrior
-
-
-def check_inputs(pictures: Mapping[str, Path], target: FolderOptions) -> None:
-    """Raises UsageError if --overwrite would remove a picture that is to be read."""
-    if target.out is None or not target.overwrite:
-        return
-    for path in pictures.values():
-        if (whose := evaluation_around(path)) and whose.resolve() == target.out.resolve():
-            raise UsageError(f"{path} is a picture of {target.out}, which --overwrite would empty")
-
-
-def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:
-    """Returns those of the options that the task takes. Raises UsageError for one that none of the tasks takes."""
-    takers = {option: [other for other in split(tasks) if option in task(other).params] for option in options.given()}
-    orphans = [option for option, names in takers.items() if not names]
-    if orphans:
-        raise UsageError(f"none of the tasks {tasks} takes --{orphans[0].replace('_', '-')}")
-    return OperatorOptions(**{option: value for option, value in options.given().items() if name in takers[option]})
-
-
-def configuration(
-    plans: Sequence[OperatorPlan],
-    samplings: Mapping[str, Sequence[Sampling]],
-    pictures: Mapping[str, Path],
-    fit: Framing,
-    samples: int,
-    compute: ComputeOptions,
-    prior: LoadedPrior,
-    scorer: Scorer,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Returns all that a number of the tables depends on, as JSON has it; files by what they hold."""
-
-    def problem(plan: OperatorPlan) -> dict[str, Any]:
-        operator = dict(plan.params)
-        if operator.get("mask") is not None:
-            operator["mask"] = sha256_file(Path(operator["mask"]), limit=MAX_PICTURE)
-        chosen = [choice.as_dict() for choice in samplings[plan.task]]
-        return {"task": plan.task, "operator": operator, "sigma_y": plan.sigma_y, "samplings": chosen}
-
-    config = {
-        "version": __version__,
-        "num_images": len(pictures),
-        "images_sha256": list_hash(pictures),
-        **fit.as_dict(),
-        "prepared": fit.describe(),
-        "model_sha256": prior.sha256,
-        "channels": prior.prior.channels,
-        "dtype": compute.dtype,
-        "tile": compute.tile,
-        "device": device.type,
-        "seed": compute.seed,
-        "samples": samples,
-        "metrics": list(scorer.names),
-        "lpips_net": scorer.lpips_net,
-        "problems": [problem(plan) for plan in plans],
-    }
-    return dict(json.loads(json.dumps(config)))  # lists for tuples, as read back
-
-
-def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.device) -> Problem:
-    """Returns the plan as the evaluation sees it."""
-    from dmps_cli.evaluation.outcomes import Problem
-
-    return Problem(
-        task=plan.task,
-        sigma_y=plan.sigma_y,
-        samplings=samplings,
-        crop=lambda size: crop_box(plan.params, size),
-        needs_colour=task(plan.task).needs_colour,
-        build=lambda shape: plan.build(shape, device),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

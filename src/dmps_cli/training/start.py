@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from dmps_cli.errors import InputError, OutputError, UsageError
 from dmps_cli.files.atomic import check_name, check_writable
 from dmps_cli.files.measurements import sidecar_kind
 from dmps_cli.listener import Listener
+from dmps_cli.training.options import SUFFIX, TrainingRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,34 +28,7 @@ if TYPE_CHECKING:
 
 
 COLOURS = {3: "colour", 1: "grey"}
-SUFFIX = ".safetensors"
 MOST_REASONS = 5  # why photographs are skipped, in words
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRequest:
-    """The command line, what is left open None."""
-
-    folders: tuple[Path, ...]
-    output: Path
-    resume: Path | None
-    init: str | None
-    channels: int | None
-    size: str | None
-    recipe: dict[str, Any]
-    overwrite: bool
-    may_begin: bool
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether it goes on, rather than begins."""
-        return self.resume is not None and not (self.may_begin and not _exists(self.resume))
-
-    @property
-    def of_recipe(self) -> dict[str, Any]:
-        """What is given of a recipe; of minutes and steps the one takes the place of the other."""
-        other = {"minutes": "steps", "steps": "minutes"}
-        return {other[name]: None for name in other if name in self.recipe} | self.recipe
 
 
 def describe_start(start: Start, trainer: Trainer) -> str:
@@ -107,10 +80,6 @@ def train_on(
     finish(run, num_damaged, listener)
     since = {"validation_since": int(run.facts["validation_since"])}
     return {"photographs": {**run.facts, **since, **run.counts}, "wait_share": run.wait_share}
-
-
-def _exists(prior: Path) -> bool:
-    return any(os.path.lexists(f"{prior}{suffix}") for suffix in ("", ".state"))
 
 
 def check_outputs(request: TrainingRequest, files: Files) -> None:
