@@ -51,7 +51,8 @@ def likelihood(size: int) -> list[dict[str, Any]]:
     from dmps_cli.operators.measurement import Measurement
     from dmps_cli.priors import DenoiserPrior
     from dmps_cli.tasks.options import OperatorOptions
-    from dmps_cli.tasks.table import TASKS, build, resolve
+    from dmps_cli.tasks.rows import TASKS
+    from dmps_cli.tasks.table import build, resolve
     from dmps_cli.weights.loading import load_prior
 
     tune_allocator()

@@ -28,9 +28,10 @@ from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, restore
 from dmps_cli.sampling import Noise
+from dmps_cli.tasks.geometry import scene_shape
 from dmps_cli.tasks.kernels import build as build_kernel
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import build, resolve, scene_shape
+from dmps_cli.tasks.table import build, resolve
 from dmps_cli.training.photographs import find_photos
 from dmps_cli.weights.loading import load_prior
 

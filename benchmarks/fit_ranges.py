@@ -26,8 +26,9 @@ from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, degrade, picture_key, restore
+from dmps_cli.tasks.geometry import scene_shape
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import build, resolve, scene_shape
+from dmps_cli.tasks.table import build, resolve
 from dmps_cli.units import GREY_LEVELS
 from dmps_cli.weights.loading import load_prior
 

@@ -240,7 +240,7 @@ def agreement(settings: Settings, findings: Findings) -> None:
 
     from dmps_cli.methods.choice import resolve_sampling
     from dmps_cli.methods.defaults import DEFAULTS
-    from dmps_cli.tasks.table import TASKS
+    from dmps_cli.tasks.rows import TASKS
 
     device, cpu, side = start(settings), torch.device("cpu"), settings.pick(128, 32)
     x = pictures(1, side)

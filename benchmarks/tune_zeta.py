@@ -27,8 +27,9 @@ from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.priors import Prior
+from dmps_cli.tasks.geometry import crop_box
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import build, crop_box, resolve, task
+from dmps_cli.tasks.table import build, resolve, task
 from dmps_cli.weights.loading import load_prior
 
 FACTORS = (4.0, 2.0, math.sqrt(2.0))
@@ -74,7 +75,7 @@ def scorer_of(
             task=name,
             sigma_y=task(name).sigma_y,
             samplings=[sampling],
-            crop=lambda size: crop_box(params, size),
+            crop=lambda size: crop_box(name, params, size),
             build=lambda shape: build(name, params, shape, dtype=torch.float32, device=device),
         )
         rows = [*evaluate(pictures, [problem], prior, scorer, seed=0, device=device, load=middle, on_failure=failed)]

@@ -23,7 +23,8 @@ from dmps_cli.operators.inside import Inside
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import build, resolve
 from dmps_cli.windows import WindowedPrior
 from tests.conftest import golden_json
 

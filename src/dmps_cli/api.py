@@ -41,7 +41,7 @@ from dmps_cli.sampling import Denoiser, Noise
 from dmps_cli.tasks import kernels
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
-from dmps_cli.tasks.table import build, resolve
+from dmps_cli.tasks.table import build, files_of, resolve
 from dmps_cli.units import MAX_SIGMA, MIN_SIGMA
 from dmps_cli.weights.cards import DEFAULT_MODEL
 from dmps_cli.weights.loading import LoadedPrior
@@ -124,11 +124,11 @@ def operator(
 ) -> LinearOperator:
     """Builds the operator A of a task for images of one shape, (C, H, W), which computes in a dtype on a device.
 
-    name: a task of `dmps tasks`, sr4 for one. options: as the command line calls them, with underscores
-    (`blur_std=2.0`, `boundary="reflect"`, `fraction=0.7`); a mask may be a file or a tensor (H, W) of bool, True =
-    kept, a kernel a formula ("gauss:3"), a file or an array (kh, kw). Raises UsageError for an unknown task or an
-    option that it does not take, InputError for a size that it cannot have or a file that cannot be read, TypeError
-    for no option at all, ValueError for a shape of no image.
+    name: a task of `dmps tasks`, sr4 for one, or several with bars between, "blur(gauss:1.6) | sr2". options: as the
+    command line calls them, with underscores (`blur_std=2.0`, `boundary="reflect"`, `fraction=0.7`); a mask may be a
+    file or a tensor (H, W) of bool, True = kept, a kernel a formula ("gauss:3"), a file or an array (kh, kw). Raises
+    UsageError for an unknown task or an option that it does not take, InputError for a size that it cannot have or a
+    file that cannot be read, TypeError for no option at all, ValueError for a shape of no image.
     """
     _check_names("operator", options, _OPERATOR_OPTIONS)
     size = tuple(shape)
@@ -141,7 +141,7 @@ def operator(
         keep = ~keep if params["invert_mask"] else keep
     else:
         plan = make_plan(name, _operator_options(options), None, 0)
-        params, keep = dict(plan.params), plan.mask
+        name, params, keep = plan.task, dict(plan.params), plan.mask
     return build(name, params, size, dtype=dtype, device=device, mask=keep)
 
 
@@ -321,7 +321,7 @@ def degrade_file(
     plan = make_plan(task, given, sigma_y, seed, own_alpha=True)
     batch = Batch(listener=listener)
     degrader = Degrader(plan=plan, seed=seed, output=_output_options(output, overwrite=overwrite), batch=batch)
-    for photograph, target in degrader.planned([source], given.files()):
+    for photograph, target in degrader.planned([source], files_of(plan.task, given)):
         with batch.item(photograph):
             if degraded := degrader.degrade(photograph, target):
                 return degraded

@@ -15,7 +15,8 @@ from PIL import Image
 from dmps_cli.errors import UsageError
 from dmps_cli.jobs.inspection import edge_width, look
 from dmps_cli.tasks.purposes import OF_A_PICTURE, PURPOSES, meant_by
-from dmps_cli.tasks.table import TASKS, task
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import task
 from tests.shell import Dmps, photo
 
 

@@ -20,8 +20,9 @@ from dmps_cli.methods.choice import resolve_sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.convolution import ValidConvolution
 from dmps_cli.operators.pointwise import Identity
+from dmps_cli.tasks.geometry import source_shape
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import build, resolve, source_shape
+from dmps_cli.tasks.table import build, resolve
 from dmps_cli.weights.loading import load_prior
 from tests.conftest import randn
 from tests.shell import Dmps, pixels

@@ -37,7 +37,8 @@ from dmps_cli.pipeline import restore
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, GaussianPrior, Prior
 from dmps_cli.sampling import Noise, reverse_step, sample
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import build, resolve
 from dmps_cli.weights.loading import load_prior
 from dmps_cli.windows import WindowedPrior
 from tests.conftest import golden_json, randn, same, where

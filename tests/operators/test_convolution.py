@@ -27,8 +27,9 @@ from dmps_cli.operators.convolution import BorderedConvolution, ValidConvolution
 from dmps_cli.operators.kernels import Kernel, disc, factored, line
 from dmps_cli.operators.separable import Separable
 from dmps_cli.tasks import kernels
+from dmps_cli.tasks.geometry import scene_shape, source_shape
 from dmps_cli.tasks.options import BOUNDARIES, OperatorOptions
-from dmps_cli.tasks.table import build, resolve, scene_shape, source_shape
+from dmps_cli.tasks.table import build, resolve
 from tests.conftest import randn
 
 FORMULAS = ("gauss:0.7,5", "uniform:3", "uniform:4", "aniso:2,0.6,5", "motion:4,30", "motion:5,0", "defocus:1.9")

@@ -14,7 +14,8 @@ from torch import Tensor
 from dmps_cli.operators.grey import OfGreyValue
 from dmps_cli.operators.pointwise import ChannelMean, Identity
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import build, resolve
 from tests.shell import Dmps
 
 SHAPE = (1, 8, 12)

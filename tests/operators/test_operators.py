@@ -22,7 +22,8 @@ from dmps_cli.operators.kernels import gaussian_taps, line, uniform_taps
 from dmps_cli.operators.pointwise import ChannelMean, Mask
 from dmps_cli.operators.separable import average_pooling, bicubic_decimation, bicubic_taps, separable_blur
 from dmps_cli.tasks.options import BOUNDARIES, OperatorOptions
-from dmps_cli.tasks.table import TASKS, build, resolve
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import build, resolve
 from tests.conftest import Iterated, golden, randn, rel, same, where
 
 H, W = 8, 16

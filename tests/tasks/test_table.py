@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from dmps_cli.errors import InputError, UsageError
+from dmps_cli.tasks.geometry import crop_box, source_shape
 from dmps_cli.tasks.options import CHECKS, OperatorOptions
-from dmps_cli.tasks.table import TASKS, build, crop_box, resolve, source_shape
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import build, resolve
 
 
 def test_every_option_is_checked_and_belongs_to_a_task() -> None:
@@ -79,11 +81,11 @@ def test_a_size_that_the_scale_does_not_divide() -> None:
     params = resolve("sr4", OperatorOptions())
     with pytest.raises(InputError, match="30 x 16 px, not a multiple of the scale 4"):
         build("sr4", params, (3, 16, 30), dtype=torch.float32)
-    left, top, width, height = crop_box(params, (17, 31))
+    left, top, width, height = crop_box("sr4", params, (17, 31))
     assert (width, height) == (28, 16)
     assert (left, top) == (1, 0)
     with pytest.raises(InputError, match="smaller than the scale 4"):
-        crop_box(params, (3, 31))
+        crop_box("sr4", params, (3, 31))
 
 
 @pytest.mark.parametrize("name", [name for name, row in TASKS.items() if row.is_picture])
@@ -127,7 +129,7 @@ def test_the_table_needs_no_torch() -> None:
     code = (
         "import sys\n"
         "from dmps_cli.tasks.options import OperatorOptions\n"
-        "from dmps_cli.tasks.table import TASKS, resolve\n"
+        "from dmps_cli.tasks.rows import TASKS\nfrom dmps_cli.tasks.table import resolve\n"
         "[resolve(name, OperatorOptions()) for name in TASKS]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

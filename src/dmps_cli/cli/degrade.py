@@ -13,7 +13,8 @@ from dmps_cli.jobs.batch import open_batch
 from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
-from dmps_cli.tasks.table import TASKS
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import files_of
 from dmps_cli.weights.options import check_seed
 
 
@@ -45,7 +46,7 @@ def degrade(
     console = output.console()
     batch, paths = open_batch(inputs or [], console, left_out=[KIND, RESTORATION_KIND], options=files)
     degrader = Degrader(plan=plan, seed=seed, white=white, output=output, batch=batch)
-    planned = degrader.planned(paths, operator.files(), console.check_path)
+    planned = degrader.planned(paths, files_of(plan.task, operator), console.check_path)
     if planned:
         console.note(plan.describe())
         with console.progress(len(planned), "pictures") as (advance, say):

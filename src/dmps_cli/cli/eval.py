@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dmps_cli.checks import checked, numbers, split
+from dmps_cli.checks import checked, numbers
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import LpipsNet, Methods, Quiet, Samplers, Sigmas, checked_sigma, given_options
@@ -21,6 +21,7 @@ from dmps_cli.evaluation.worker import merge_folders
 from dmps_cli.methods.options import SweepOptions
 from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET, LPIPS_NETS
 from dmps_cli.report.paper import PAPER, is_compared
+from dmps_cli.tasks.chain import split_tasks
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.weights.options import ComputeOptions
@@ -85,10 +86,10 @@ def evaluate(
     request = EvaluationRequest(
         plans=[
             make_plan(name, shared_options(name, tasks, operator), noise, compute.seed)
-            for name in split(tasks)
+            for name in split_tasks(tasks)
             for noise in noises
         ],
-        samplings={name: sampling.compared(entry, methods, samplers, name) for name in split(tasks)},
+        samplings={name: sampling.compared(entry, methods, samplers, name) for name in split_tasks(tasks)},
         source=source,
         target=target,
         compute=compute,

@@ -18,7 +18,7 @@ from dmps_cli.methods.defaults import PRESETS
 from dmps_cli.methods.table import METHODS
 from dmps_cli.tasks.kernels import FORMS
 from dmps_cli.tasks.options import BOUNDARIES
-from dmps_cli.tasks.table import TASKS
+from dmps_cli.tasks.rows import TASKS
 from dmps_cli.weights.cards import cards
 
 PANELS = {

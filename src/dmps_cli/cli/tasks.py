@@ -8,7 +8,7 @@ import typer
 
 from dmps_cli.checks import flag
 from dmps_cli.cli.console import Console
-from dmps_cli.tasks.table import TASKS
+from dmps_cli.tasks.rows import TASKS
 from dmps_cli.units import GREY_LEVELS
 
 

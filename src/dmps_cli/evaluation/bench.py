@@ -11,7 +11,8 @@ from dmps_cli.files import measurements
 from dmps_cli.listener import SILENT, Listener
 from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.methods.defaults import DEFAULT_METHOD
-from dmps_cli.tasks.table import Params, factor, scene_shape
+from dmps_cli.tasks.geometry import factor, scene_shape
+from dmps_cli.tasks.rows import Params
 from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from dmps_cli.files.atomic import (
 )
 from dmps_cli.files.measurements import EVALUATION_KIND, Side, is_evaluation, json_bytes, versions
 from dmps_cli.files.reading import MAX_LOG, check_regular, inside, read_bytes
-from dmps_cli.files.records import Label, RecordError, RelativePath, as_builtins, as_record, one_of, parse_json
+from dmps_cli.files.records import Label, RecordError, RelativePath, as_builtins, as_record, form, one_of, parse_json
 from dmps_cli.levels import SAMPLERS, SPACINGS
 from dmps_cli.methods.choice import as_typed
 from dmps_cli.methods.knobs import KNOBS
@@ -41,7 +41,9 @@ from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.writers import REPORTS, RESULTS, TABLES
-from dmps_cli.tasks.table import TASKS, resolve_recorded
+from dmps_cli.tasks.chain import slug
+from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.table import resolve_recorded
 from dmps_cli.units import MAX_SIGMA
 
 Row = dict[str, Any]
@@ -53,7 +55,12 @@ MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
 MAX_SAMPLES = 10_000
-KnownTask = Annotated[str, one_of(TASKS)]
+KnownTask = Annotated[
+    str,
+    form(
+        f"one of {', '.join(TASKS)}, or several with bars between", rf"{'|'.join(TASKS)}|[^\x00-\x1f]*[(|][^\x00-\x1f]*"
+    ),
+]
 SigmaY = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -434,14 +441,14 @@ def _picture_files(rows: Iterable[Row]) -> Iterator[Path]:
 
 def _report_files(folder: Path, config: Mapping[str, Any]) -> Iterator[Path]:
     """Yields the sheets and plots of the configuration's tasks that are there, relative to the folder."""
-    tasks, number = "|".join(map(re.escape, {problem["task"] for problem in config["problems"]})), r"\d[\d.e-]*"
+    tasks, number = "|".join(map(re.escape, {slug(problem["task"]) for problem in config["problems"]})), r"\d[\d.e-]*"
     against = "|".join(["nfe", "seconds", "sigma_y", *(re.escape(knob.label) for knob in KNOBS.values())])
     forms = {
         "sheets": rf"({tasks})(_{number})?\.png",
         "plots": rf"({tasks})(_{number})?_({'|'.join(METRICS)})_({against})\.svg",
     }
-    for name, form in forms.items():
-        yield from (Path(name, path.name) for path in (folder / name).glob("*") if re.fullmatch(form, path.name))
+    for name, pattern in forms.items():
+        yield from (Path(name, path.name) for path in (folder / name).glob("*") if re.fullmatch(pattern, path.name))
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[RunFile, list[Row], list[str]]:
@@ -503,7 +510,7 @@ def copy_pictures(folders: Sequence[Path], rows: Sequence[Row], target: Path) ->
 # --- Pictures
 def truth_file(row: Row) -> Path:
     """Returns where the part of a row's photograph that was used is, relative to the folder."""
-    return Path("truth") / str(row["task"]) / png_name(row["image"])
+    return Path("truth") / slug(row["task"]) / png_name(row["image"])
 
 
 def measurement_file(row: Row) -> Path:
@@ -534,7 +541,7 @@ def png_name(image: str) -> str:
 
 
 def _problem(row: Row) -> str:
-    return f"{row['task']}_sigma{row['sigma_y']}"
+    return f"{slug(row['task'])}_sigma{row['sigma_y']}"
 
 
 def _method(row: Row) -> str:

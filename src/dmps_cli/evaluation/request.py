@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__, processes
-from dmps_cli.checks import split
 from dmps_cli.errors import UsageError
 from dmps_cli.evaluation.folder import FolderOptions, check_folder, evaluation_around
 from dmps_cli.evaluation.pictures import Framing, PictureOptions, origin
@@ -20,9 +19,11 @@ from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import Batch
 from dmps_cli.listener import Listener, note_missing
 from dmps_cli.metrics.protocol import list_hash
+from dmps_cli.tasks.chain import split_tasks
+from dmps_cli.tasks.geometry import crop_box
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan
-from dmps_cli.tasks.table import check_channels, crop_box, task
+from dmps_cli.tasks.table import check_channels, task
 from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ class EvaluationRequest:
 
 def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:
     """Returns those of the options that the task takes. Raises UsageError for one that none of the tasks takes."""
-    takers = {option: [other for other in split(tasks) if option in task(other).params] for option in options.given()}
+    takers = {
+        option: [other for other in split_tasks(tasks) if option in task(other).params] for option in options.given()
+    }
     orphans = [option for option, names in takers.items() if not names]
     if orphans:
         raise UsageError(f"none of the tasks {tasks} takes --{orphans[0].replace('_', '-')}")
@@ -162,7 +165,7 @@ def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.devi
         task=plan.task,
         sigma_y=plan.sigma_y,
         samplings=samplings,
-        crop=lambda size: crop_box(plan.params, size),
+        crop=lambda size: crop_box(plan.task, plan.params, size),
         needs_colour=task(plan.task).needs_colour,
         build=lambda shape: plan.build(shape, device),
     )

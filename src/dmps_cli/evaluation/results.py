@@ -24,7 +24,7 @@ from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.metrics.protocol import OF_SAMPLES, Protocol, coverage_notes, measured, size_notes
 from dmps_cli.metrics.table import HOTTEST
 from dmps_cli.report.writers import PAGE
-from dmps_cli.tasks.table import shown_size
+from dmps_cli.tasks.geometry import shown_size
 
 if TYPE_CHECKING:
     from dmps_cli.listener import Listener

@@ -124,7 +124,7 @@ def write_measurement(
         picture_sha256=sha256_bytes(shown),
         measurement=floats.name,
         measurement_sha256=sha256_bytes(buffer.getvalue()),
-        mask=None if mask is None else _encode_mask(mask),
+        mask=None if mask is None else encode_mask(mask),
         **facts,
     )
     contents = {sidecar_path: json_bytes(sidecar.as_dict()), floats: buffer.getvalue(), picture: shown}
@@ -323,7 +323,8 @@ def _read_floats(path: Path, sidecar: Sidecar | None, taken: Taken) -> Reading:
     return Reading(pixels=torch.from_numpy(array.astype(np.float32))[None], is_exact=True, notes=notes)
 
 
-def _encode_mask(mask: Tensor) -> str:
+def encode_mask(mask: Tensor) -> str:
+    """Returns a mask (H, W) of bool as a PNG in base64."""
     from PIL import Image
 
     buffer = BytesIO()

@@ -11,8 +11,10 @@ from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import OriginalFile, pattern_hash, siblings, write_measurement
 from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import Batch, OutputOptions, may_write, plan_outputs
+from dmps_cli.tasks.chain import slug
+from dmps_cli.tasks.geometry import crop_box
 from dmps_cli.tasks.plan import OperatorPlan
-from dmps_cli.tasks.table import TASKS, crop_box
+from dmps_cli.tasks.table import task
 
 if TYPE_CHECKING:
     from dmps_cli.operators.base import LinearOperator
@@ -56,7 +58,7 @@ class Degrader:
             return [target, *siblings(target)]
 
         def named(path: PurePath) -> str:
-            return f"{path.stem}_{self.plan.task}.png"
+            return f"{path.stem}_{slug(self.plan.task)}.png"
 
         pairs = plan_outputs(self.batch, paths, named, self.output, written, kept=read, check=check)
         planned = []
@@ -81,10 +83,10 @@ class Degrader:
         from dmps_cli.pipeline import degrade, picture_key
 
         note = self.batch.listener.note
-        read = load_rgb if TASKS[self.plan.task].needs_colour else load
+        read = load_rgb if task(self.plan.task).needs_colour else load
         image = read(path, white=self.white)
         height, width = image.pixels.shape[-2:]
-        crop = crop_box(self.plan.params, (height, width))
+        crop = crop_box(self.plan.task, self.plan.params, (height, width))
         for text in image.notes:
             note(text)
         x = cropped(image.pixels[None], crop)

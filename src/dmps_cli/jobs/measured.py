@@ -13,7 +13,8 @@ from dmps_cli.jobs.plan import check_claimed, recorded_plan
 from dmps_cli.jobs.request import Job
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.plan import OperatorPlan, planned_shape
-from dmps_cli.tasks.table import TASKS, Shape3, check_channels
+from dmps_cli.tasks.rows import Shape3
+from dmps_cli.tasks.table import check_channels, task
 from dmps_cli.units import both_scales
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Reader:
     def read(self, job: Job) -> Reading:
         """Returns what a job's file holds; said. Opacity that is the mask is not carried."""
         taken = Taken(
-            is_picture=TASKS[job.plan.task].is_picture,
+            is_picture=task(job.plan.task).is_picture,
             options=job.reading if job.plan.mask_of is None else replace(job.reading, alpha="keep"),
             own_colours=job.writing.keeps_metadata,
         )
@@ -114,7 +115,7 @@ class Reader:
             raise InputError(
                 f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
             )
-        if pixels.shape[1] == 1 or TASKS[job.plan.task].needs_colour or not is_grey(pixels):
+        if pixels.shape[1] == 1 or task(job.plan.task).needs_colour or not is_grey(pixels):
             return pixels
         self.listener.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
         return pixels[:, :1]
@@ -122,7 +123,7 @@ class Reader:
     def shape(self, job: Job, pixels: Tensor) -> Shape3:
         """Returns (C, H, W) of what is restored: what the sidecar says, or what the pixels imply."""
         plan, prior = job.plan, self.prior
-        is_grey = plan.image_shape is None and pixels.shape[1] == 1 and not TASKS[plan.task].needs_colour
+        is_grey = plan.image_shape is None and pixels.shape[1] == 1 and not task(plan.task).needs_colour
         shape = planned_shape(plan, (pixels.shape[-2], pixels.shape[-1]), 1 if is_grey else prior.channels)
         check_channels(plan.task, shape[0])
         side = prior.least_size
@@ -185,7 +186,7 @@ class Reader:
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
     """Returns the exact floats of one operator as the picture that another one takes them from. Raises InputError."""
-    if not TASKS[measured.task].is_picture or measured.image_shape is None:
+    if not task(measured.task).is_picture or measured.image_shape is None:
         raise InputError(f"{path} is a '{measured.task}' measurement; no other operator can take it")
     op = measured.build(measured.image_shape, device)
     if tuple(y.shape[1:]) != op.out_shape:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import UsageError
 from dmps_cli.listener import Listener
+from dmps_cli.tasks.geometry import scene_shape
 from dmps_cli.tasks.plan import OperatorPlan
-from dmps_cli.tasks.table import TASKS, scene_shape
+from dmps_cli.tasks.table import task
 from dmps_cli.units import GREY_LEVELS, both_scales
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def noise_of(
         sigma_y = share * job.plan.sigma_y
         return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
     noise = estimated_noise(job.path, op, y, listener)
-    if TASKS[job.plan.task].kernel is None:
+    if task(job.plan.task).kernel is None:
         return noise
     return raised_noise(noise, job, y, op, prior, seed, listener)
 

@@ -11,9 +11,12 @@ from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.measurements import Sidecar
 from dmps_cli.listener import Listener
+from dmps_cli.tasks.chain import is_chain, normal
+from dmps_cli.tasks.geometry import share_measured
 from dmps_cli.tasks.options import PATTERNS, OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, check_mask, short
-from dmps_cli.tasks.table import TASKS, check_told, factor, of_found_picture, resolve, resolve_recorded
+from dmps_cli.tasks.table import check_told, of_found_picture, resolve, resolve_recorded
+from dmps_cli.tasks.table import task as task_row
 from dmps_cli.units import both_scales
 
 GivenSigma = float | Literal["auto"] | None
@@ -40,11 +43,12 @@ def plan_operator(
 
     Raises UsageError if it stays open.
     """
+    task = None if task is None else normal(task)
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma, listener)
     if task is None:
         raise NoTaskError(path)
-    if not TASKS[task].is_picture and path.suffix.lower() != ".npy":
+    if not task_row(task).is_picture and path.suffix.lower() != ".npy":
         raise InputError(f"{path}: a picture cannot hold a '{task}' measurement; name the .npy that degrade wrote")
     check_told(task, options)
     params = resolve(task, of_found_picture(task, options))
@@ -65,7 +69,7 @@ def _plan_from_sidecar(
     if task != measured.task:
         listener.note(f"{path}: --task {task} overrides the sidecar's {measured.task}")
         check_told(task, options)
-    params = resolve(task, OperatorOptions(**{**_open_patterns(recorded, given), **given}))
+    params = _params(task, measured, options)
     if "mask" in given:
         check_mask(params)
     elif "invert_mask" in given:
@@ -84,6 +88,18 @@ def _plan_from_sidecar(
     return plan
 
 
+def _params(task: str, measured: OperatorPlan, options: OperatorOptions) -> dict[str, Any]:
+    """Returns the recorded parameters under the options given; of a task that is not the recorded one, its own."""
+    given = options.given()
+    if task != measured.task:
+        return resolve(task, options)
+    if not given:
+        return dict(measured.params)
+    if is_chain(task):  # a file that a sidecar's text names is not opened
+        raise UsageError(f"{flag(next(iter(given)))} beside '{task}' of a sidecar: name the whole --task")
+    return resolve(task, OperatorOptions(**{**_open_patterns(measured.params, given), **given}))
+
+
 def _told(recorded: Mapping[str, Any], name: str) -> str:
     """Returns a recorded parameter for a note; the pattern of missing pixels that stands for another kind of it."""
     if recorded[name] is None and name in PATTERNS:
@@ -96,8 +112,8 @@ def check_claimed(plan: OperatorPlan, numbers: int, path: Path) -> None:
     if plan.image_shape is None:
         return
     _, height, width = plan.image_shape
-    share = (1.0 - (plan.params.get("fraction") or 0.0)) / plan.params.get("ratio", 1) / factor(plan.params) ** 2
-    if height * width * share > 16 * numbers + 2**22:  # a canvas at a valid boundary is larger than what it shows
+    most = 16 * numbers + 2**22  # a canvas at a valid boundary is larger than what it shows
+    if height * width * share_measured(plan.params) > most:
         raise InputError(
             f"the sidecar of {path} claims a picture of {width} x {height} px, {path} has {numbers} numbers"
         )

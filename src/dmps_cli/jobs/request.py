@@ -20,6 +20,7 @@ from dmps_cli.listener import Listener
 from dmps_cli.methods.options import HasSampler, SamplingOptions
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan
+from dmps_cli.tasks.table import files_of
 from dmps_cli.tasks.table import task as checked_task
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Request:
         def written(target: Path) -> list[Path]:
             return [file for name in sample_names(target, self.samples) for file in (name, name.with_suffix(".json"))]
 
-        kept = [*references(self.reference), *self.operator.files()]
+        kept = [*references(self.reference), *files_of(self.task, self.operator)]
         operator = self.operator.with_kernel_read()
 
         def named(path: PurePath) -> str:

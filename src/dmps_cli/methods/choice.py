@@ -25,6 +25,7 @@ from dmps_cli.methods.defaults import (
 )
 from dmps_cli.methods.knobs import KNOBS, one_of
 from dmps_cli.methods.table import METHODS, takers
+from dmps_cli.tasks.table import like
 
 if TYPE_CHECKING:
     from dmps_cli.methods.posterior import Posterior
@@ -87,6 +88,7 @@ def resolve_sampling(
     own_sampler: the prior's, taken where `sampler` is open and the method has it. knobs: by their names in KNOBS; a cap
     may be 'none'. Raises UsageError for unknown names, values out of range and knobs that the method does not have.
     """
+    task = like(task)
     method, preset = method or DEFAULT_METHOD, preset or DEFAULT_PRESET
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)

@@ -125,6 +125,12 @@ class LinearOperator(ABC):
         """Whether `solve` is the iterated one below, for want of a closed form."""
         return type(self).solve is LinearOperator.solve
 
+    def __or__(self, then: LinearOperator) -> LinearOperator:
+        """Returns the composition x -> then.A(self.A(x)), in closed form where there is one (operators.composed)."""
+        from dmps_cli.operators.composed import compose
+
+        return compose(self, then)
+
     def gram(self, r: Tensor) -> Tensor:
         """Returns A A^T r. r: (B, *out_shape); result: like r."""
         return self.A(self.At(r))
@@ -137,6 +143,10 @@ class LinearOperator(ABC):
         r: (B, *out_shape); result: like r. For iterations that solve with that matrix.
         """
         return r
+
+    def near_solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
+        """Returns `solve` where it has a closed form, else `precondition`: for the iterations of what contains A."""
+        return (self.precondition if self.is_iterated else self.solve)(r, noise_var, scale)
 
     def solve(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
         """Returns (noise_var I + scale A A^T)^-1 r, by conjugate gradients unless a subclass knows better.

@@ -21,9 +21,15 @@ class CircularConvolution(LinearOperator):
     def __init__(self, in_shape: Shape, kernel: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
         super().__init__(in_shape, in_shape, dtype, device)
         self.grid = (in_shape[1], in_shape[2])
-        spectrum = kernel_spectrum(kernel.double(), self.grid)
+        self.kernel = kernel.double()
+        spectrum = self.exact_spectrum
         self.spectrum = spectrum.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
         self.power = (spectrum.abs() ** 2).to(device, dtype)
+
+    @property
+    def exact_spectrum(self) -> Tensor:
+        """K in complex128, where the kernel lies."""
+        return kernel_spectrum(self.kernel, self.grid)
 
     @property
     def modes(self) -> Modes:

@@ -20,7 +20,10 @@ REMOVED = -1.0
 
 
 class FlatOperator(SpectralOperator):
-    """A = s U V^T: one singular value for all modes."""
+    """A = s V^T, V^T V = I: one singular value for all modes, and each number of y is one of them (U = I)."""
+
+    is_selection = False
+    """Whether y is some of the numbers of x as they are."""
 
     def __init__(
         self, in_shape: Shape, out_shape: Shape, s: float, dtype: torch.dtype, device: torch.device | str
@@ -110,6 +113,8 @@ class Mask(FlatOperator):
     in_shape: (C, H, W); keep: (H, W) of bool. y: (C, K), the K kept pixels in row-major order. A white pixel of a mask
     picture is kept. Raises InputError if no pixel is kept or the mask has another size.
     """
+
+    is_selection = True
 
     def __init__(self, in_shape: Shape, keep: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
         channels, H, W = in_shape

@@ -43,14 +43,14 @@ class Separable(SpectralOperator):
             are_one = rows is cols
             rows = _without_small(rows, svd_cutoff)
             cols = rows if are_one else _without_small(cols, svd_cutoff)
-        self._exact = rows, cols
+        self.exact = rows, cols
         self.K1 = rows.to(device, dtype)
         self.K2 = self.K1 if rows is cols else cols.to(device, dtype)
 
     @cached_property
     def _decompositions(self) -> tuple[MatrixSVD, MatrixSVD]:
         """Those of K1 and K2, float64 on the CPU."""
-        rows, cols = self._exact
+        rows, cols = self.exact
         first = matrix_svd(rows)
         return first, first if rows is cols else matrix_svd(cols)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.tables import CI, SOURCE, STD, TableRow, Value, cell_text, column_names, grouped
+from dmps_cli.tasks.chain import slug
 
 _KEY = ("task", "sigma_y", "method", "sampler", "nfe")
 _NO_SETTING = {*_KEY, SOURCE, "image", "sample", "n", "seed", "model_sha256", "seconds", *METRICS, *OF_SAMPLES}
@@ -90,7 +91,8 @@ def problem_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:
 
 def file_stem(problem: str) -> str:
     """Returns a name of `problem_name` as files have it: 'sr4_0.05'."""
-    return problem.replace(", sigma_y ", "_")
+    task, _, noise = problem.partition(", sigma_y ")
+    return "_".join(filter(None, (slug(task), noise)))
 
 
 def method_name(rows: Sequence[TableRow]) -> Callable[[TableRow], str]:

@@ -13,8 +13,12 @@ from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError, memory_errors
 from dmps_cli.files.measurements import decode_mask, pattern_hash
 from dmps_cli.tasks import kernels
+from dmps_cli.tasks.chain import normal
+from dmps_cli.tasks.geometry import source_shape
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.tasks.table import ALPHA_MASK, TASKS, Shape3, build, resolve, source_shape
+from dmps_cli.tasks.rows import ALPHA_MASK, Shape3
+from dmps_cli.tasks.table import LINKS, build, given_parts, resolve
+from dmps_cli.tasks.table import task as task_row
 from dmps_cli.units import both_scales
 
 if TYPE_CHECKING:
@@ -32,13 +36,15 @@ def make_plan(
     own_alpha: whether each picture may bring its mask. Raises UsageError for a wrong option, InputError for a missing
     mask.
     """
+    task = normal(task)
     params = resolve(task, options)
-    if params.get("operator_seed") is not None and options.operator_seed is None:
-        params["operator_seed"] = seed
+    for link, (_, given) in zip(params.get(LINKS, [params]), given_parts(task, options), strict=True):
+        if link.get("operator_seed") is not None and given.operator_seed is None:
+            link["operator_seed"] = seed
     check_mask(params)
     if params.get("mask") == ALPHA_MASK and not own_alpha:
         raise UsageError(f"--mask {ALPHA_MASK} is each picture's own; name a mask's file here")
-    return OperatorPlan(task=task, params=params, sigma_y=TASKS[task].sigma_y if sigma is None else sigma)
+    return OperatorPlan(task=task, params=params, sigma_y=task_row(task).sigma_y if sigma is None else sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,8 @@ class OperatorPlan:
 
     def describe(self) -> str:
         """Says for notes the task, its parameters but those that change nothing, sigma_y on both scales."""
-        params = ", ".join(f"{name} {short(value)}" for name, value in self.params.items() if value not in (None, 0.0))
+        told = {name: value for name, value in self.params.items() if name != LINKS}  # a chain says it all itself
+        params = ", ".join(f"{name} {short(value)}" for name, value in told.items() if value not in (None, 0.0))
         noise = "estimated" if self.is_estimated else both_scales(self.sigma_y)
         return f"{self.task}{f' ({params})' if params else ''}, sigma_y {noise}"
 

@@ -1,20 +1,26 @@
-"""The table of tasks: names, defaults, options, and how each builds its operator. No torch until one is built.
+"""Tasks by name: what options resolve to, and the operator that they build. No torch until one is built.
 
-To add a task: a row of TASKS (and a class in `operators/`). Options that are new get a field of `OperatorOptions`.
+A chain, "blur(gauss:1.6) | decimate(2)", is a task too (`tasks.chain`): its parameters are those of its links, each
+with the name of its task.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError, unknown_name
+from dmps_cli.files.measurements import decode_mask, encode_mask
 from dmps_cli.tasks import kernels
+from dmps_cli.tasks.chain import is_chain, parsed
 from dmps_cli.tasks.options import CHECKS, PATTERNS, OperatorOptions
 from dmps_cli.tasks.purposes import Purpose, meant_by
+from dmps_cli.tasks.rows import ALPHA_MASK, TASKS, Params, Shape3, Site, Task
 
 if TYPE_CHECKING:
     import torch
@@ -23,196 +29,24 @@ if TYPE_CHECKING:
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.operators.kernels import Kernel
 
-    Build = Callable[["Site"], LinearOperator]
 
+LINKS = "links"
+"""The one parameter of a chain: those of its links, each with its `task`."""
 
-Shape3 = tuple[int, int, int]
-Params = Mapping[str, Any]
-ALPHA_MASK = "alpha"
-"""What `--mask` says where the transparent parts of the picture itself are missing; a file of that name is ./alpha."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """Where an operator is built: image shape (C, H, W), complete parameters, the mask or the kernel that it has."""
-
-    in_shape: Shape3
-    params: Params
-    dtype: torch.dtype
-    device: torch.device | str
-    mask: Tensor | None = None
-    kernel: Kernel | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A row of TASKS. params: its options with their defaults; fixed: those that its name already says.
-
-    told: options of which one must be given for a picture that was not degraded here: a default would be an invention.
-    kernel: of a blur, the value of its kernel (`kernels.read`) by its parameters.
-    """
-
-    help: str
-    sigma_y: float
-    params: Params
-    build: Build
-    fixed: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
-    kernel: Callable[[Params], Any] | None = None
-    is_picture: bool = True  # whether a picture file can hold the measurement
-    needs_colour: bool = False  # whether x cannot be grey
-
-
-def _bicubic(site: Site) -> LinearOperator:
-    from dmps_cli.operators.separable import bicubic_decimation
-
-    return bicubic_decimation(
-        site.in_shape, site.params["scale"], svd_cutoff=site.params["svd_cutoff"], dtype=site.dtype, device=site.device
-    )
-
-
-def _average(site: Site) -> LinearOperator:
-    from dmps_cli.operators.separable import average_pooling
-
-    return average_pooling(site.in_shape, site.params["scale"], dtype=site.dtype, device=site.device)
-
-
-def _blurred(site: Site) -> LinearOperator:
-    from dmps_cli.operators.convolution import convolution
-
-    assert site.kernel is not None
-    return convolution(
-        site.in_shape,
-        site.kernel,
-        site.params["boundary"],
-        svd_cutoff=site.params.get("svd_cutoff", 0.0),
-        dtype=site.dtype,
-        device=site.device,
-    )
-
-
-def _blur(help: str, kernel: Callable[[Params], Any], params: Params, told: tuple[str, ...] = ()) -> Task:
-    """Returns a row for a blur: the convolution with its kernel."""
-    return Task(help=help, sigma_y=0.05, params=params, build=_blurred, told=told, kernel=kernel)
-
-
-def _identity(site: Site) -> LinearOperator:
-    from dmps_cli.operators.pointwise import Identity
-
-    return Identity(site.in_shape, dtype=site.dtype, device=site.device)
-
-
-def _channel_mean(site: Site) -> LinearOperator:
-    from dmps_cli.operators.pointwise import ChannelMean
-
-    return ChannelMean(site.in_shape, site.params["weights"], dtype=site.dtype, device=site.device)
-
-
-def _mask(site: Site) -> LinearOperator:
-    from dmps_cli.operators.pointwise import Mask, outside_box, random_keep
-
-    size, params = site.in_shape[1:], site.params
-    if site.mask is not None:
-        keep = site.mask
-    elif params["box"] is not None:
-        keep = outside_box(size, params["box"])
-    else:
-        keep = random_keep(size, params["fraction"], params["operator_seed"])
-        if bool(keep.all()):
-            raise InputError(f"--fraction {params['fraction']:g} of {size[1]} x {size[0]} px removes nothing")
-    return Mask(site.in_shape, keep, dtype=site.dtype, device=site.device)
-
-
-def _hadamard(site: Site) -> LinearOperator:
-    from dmps_cli.operators.hadamard import hadamard_rows
-
-    return hadamard_rows(
-        site.in_shape, site.params["ratio"], seed=site.params["operator_seed"], dtype=site.dtype, device=site.device
-    )
-
-
-def _super_resolution(scale: int, fixed: tuple[str, ...] = ("scale",)) -> Task:
-    return Task(
-        help=f"{scale}x super-resolution: bicubic anti-aliased decimation"
-        if fixed
-        else "super-resolution by --scale: bicubic anti-aliased decimation",
-        sigma_y=0.05,
-        params={"scale": scale, "svd_cutoff": 0.0},
-        build=_bicubic,
-        fixed=fixed,
-    )
-
-
-TASKS: dict[str, Task] = {
-    "sr2": _super_resolution(2),
-    "sr4": _super_resolution(4),
-    "sr8": _super_resolution(8),
-    "sr": _super_resolution(4, fixed=()),
-    "sr4-avg": Task(
-        help="4x super-resolution: average pooling of 4 x 4 pixels",
-        sigma_y=0.05,
-        params={"scale": 4},
-        build=_average,
-        fixed=("scale",),
-    ),
-    "deblur": _blur(
-        "uniform blur, 9 x 9 (the paper's DDPM rows)",
-        lambda params: f"uniform:{params['width']}",
-        {"width": 9, "boundary": "zero", "svd_cutoff": 0.0},
-    ),
-    "deblur-gauss": _blur(
-        "Gaussian blur, std 3 px (the paper's flow rows)",
-        lambda params: f"gauss:{params['blur_std']},{params['taps']}",
-        {"blur_std": 3.0, "taps": None, "boundary": "zero", "svd_cutoff": 0.0},
-    ),
-    "deblur-aniso": _blur(
-        "anisotropic Gaussian blur, std 20 px horizontally and 1 px vertically, 9 taps",
-        lambda params: f"aniso:{params['blur_std_x']},{params['blur_std_y']},{params['taps']}",
-        {"blur_std_x": 20.0, "blur_std_y": 1.0, "taps": 9, "boundary": "zero", "svd_cutoff": 0.0},
-    ),
-    "motion": _blur(
-        "motion blur along a line",
-        lambda params: f"motion:{params['length']},{params['angle']}",
-        {"length": 15.0, "angle": 45.0, "boundary": "circular"},
-    ),
-    "blur": _blur(
-        "blur by any kernel: a file, or gauss:3, uniform:9, aniso:20,1, motion:15,30, defocus:4.5",
-        lambda params: params["kernel"],
-        {"kernel": "defocus:4.5", "kernel_as_is": False, "boundary": "circular"},
-        told=("kernel",),
-    ),
-    "denoise": Task(help="noise alone", sigma_y=0.5, params={}, build=_identity),
-    "colorize": Task(
-        help="colour from grey, the mean of red, green and blue",
-        sigma_y=0.05,
-        params={"weights": [1 / 3, 1 / 3, 1 / 3]},
-        build=_channel_mean,
-        needs_colour=True,
-    ),
-    "inpaint": Task(
-        help="missing pixels: a mask, a box, or a random half",
-        sigma_y=0.05,
-        params={"mask": None, "invert_mask": False, "box": None, "fraction": 0.5, "operator_seed": 0},
-        build=_mask,
-        told=PATTERNS,
-    ),
-    "cs": Task(
-        help="compressed sensing: random Walsh-Hadamard rows",
-        sigma_y=0.05,
-        params={"ratio": 2, "operator_seed": 0},
-        build=_hadamard,
-        is_picture=False,
-    ),
-}
+IN_CHAINS = {"mask": "inpaint"}
+"""Other names that links may have."""
 
 
 def task(name: str, command: str | None = None) -> Task:
     """Returns the row of that name. Raises UsageError otherwise, with what such a name stands for.
 
-    command: as it was typed, without the task; then the error says what to type.
+    command: as it was typed, without the task; then the error says what to type. Of a chain the row is made of those
+    of its links; --boundary is the one option that it takes, for those that have none of their own.
     """
     if name in TASKS:
         return TASKS[name]
+    if is_chain(name):
+        return _row_of([task(link) for link, _ in links_of(name)])
     purposes = meant_by(name, TASKS)
     if not purposes:
         raise unknown_name("task", name, TASKS)
@@ -221,6 +55,68 @@ def task(name: str, command: str | None = None) -> Task:
         for one in dict.fromkeys(each.task for each in purposes)
     )
     raise UsageError(f"unknown task '{name}'; did you mean {likely}?")
+
+
+def _row_of(rows: Sequence[Task]) -> Task:
+    """Returns what is true of tasks one after another. It is built link by link (`build`)."""
+    boundaries = [row.params["boundary"] for row in rows if "boundary" in row.params]
+    return Task(
+        help="several tasks, one after another",
+        sigma_y=min(row.sigma_y for row in rows),
+        params={"boundary": boundaries[0]} if boundaries else {},
+        build=rows[-1].build,
+        is_picture=rows[-1].is_picture,
+        needs_colour=any(row.needs_colour for row in rows),
+    )
+
+
+def links_of(name: str) -> list[tuple[str, OperatorOptions]]:
+    """Returns (task, its options as typed) of each link of a chain. Raises UsageError for one that cannot be."""
+    links = []
+    known = {field.name for field in fields(OperatorOptions)}
+    for link in parsed(name):
+        row = task(of := IN_CHAINS.get(link.name, link.name))
+        if unknown := [option for option in link.options if option not in known]:
+            raise UsageError(f"'{link.name}' in '{name}' takes no {unknown[0]}; it takes {', '.join(row.params)}")
+        if link.main is not None and (row.main is None or row.main in link.options):
+            raise UsageError(
+                f"'{link.name}' in '{name}' takes no bare value, and '{link.main}' is one; it takes "
+                f"{', '.join(f'{option}=..' for option in row.params) or 'nothing'}"
+            )
+        given = link.options | ({} if link.main is None else {row.main or "": link.main})
+        values: dict[str, Any] = {option: _of_text(value) for option, value in given.items()}
+        links.append((of, OperatorOptions(**values)))
+    return links
+
+
+def _of_text(value: str) -> str | bool:
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def parts(name: str, params: Params) -> list[tuple[str, Params]]:
+    """Returns (task, its parameters) of each link of a chain; of any other task itself alone."""
+    links = params.get(LINKS)
+    return [(name, params)] if links is None else [(link["task"], link) for link in links]
+
+
+def given_parts(name: str, options: OperatorOptions) -> list[tuple[str, OperatorOptions]]:
+    """Returns (task, what it is given) of each link of a chain; of any other task itself alone, with the options."""
+    return links_of(name) if is_chain(name) else [(name, options)]
+
+
+def like(name: str | None) -> str | None:
+    """Returns the plain task whose defaults a task has: of a chain its first blur, or else what is no mere noise."""
+    if name is None or not is_chain(name):
+        return name
+    names = [link for link, _ in links_of(name)]
+    blurs = [link for link in names if TASKS[link].kernel is not None]
+    return next(iter([*blurs, *(link for link in names if link != "denoise")]), names[0])
+
+
+def files_of(name: str | None, options: OperatorOptions) -> list[Path]:
+    """Returns the files that a task's options name, those of a chain's links among them."""
+    links = links_of(name) if name is not None and is_chain(name) else []
+    return [file for given in (options, *(link for _, link in links)) for file in given.files()]
 
 
 def _explained(purposes: Sequence[Purpose], command: str | None) -> str:
@@ -233,9 +129,35 @@ def _explained(purposes: Sequence[Purpose], command: str | None) -> str:
 def resolve(name: str, options: OperatorOptions) -> dict[str, Any]:
     """Returns the complete parameters of a task, JSON-able: its defaults, with the options given.
 
-    A kernel's file is read. Raises UsageError for an unknown task, an option that it does not take or that its name
-    contradicts, and a value out of range; InputError for a kernel that cannot be one.
+    A kernel's file is read, of a chain a mask's too. Raises UsageError for an unknown task, an option that it does not
+    take or that its name contradicts, and a value out of range; InputError for a kernel that cannot be one.
     """
+    if not is_chain(name):
+        return _resolved(name, options)
+    row, shared = task(name), options.given()
+    if foreign := [option for option in shared if option not in row.params]:
+        raise UsageError(f"{flag(foreign[0])} beside '{name}': what a task of several is given stands in parentheses")
+    links = []
+    for link, given in links_of(name):
+        open_ones = {key: value for key, value in shared.items() if key in task(link).params}
+        links.append({"task": link, **_with_mask_read(_resolved(link, OperatorOptions(**open_ones | given.given())))})
+    return {LINKS: links}
+
+
+def _with_mask_read(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns parameters with a mask's pixels in place of its file, so that a sidecar needs no other place for them."""
+    if not isinstance(params.get("mask"), str):
+        return params
+    from dmps_cli.files.masks import load_mask
+
+    if params["mask"] == ALPHA_MASK:
+        raise UsageError(f"mask({ALPHA_MASK}) is each picture's own; in a chain a mask is a file")
+    keep, _ = load_mask(Path(params["mask"]), invert=params["invert_mask"])
+    return params | {"mask": {"size": list(keep.shape), "png": encode_mask(keep)}, "invert_mask": False}
+
+
+def _resolved(name: str, options: OperatorOptions) -> dict[str, Any]:
+    """Returns the parameters of one task."""
     row, given = task(name), options.given()
     params = dict(row.params)
     for option, value in given.items():
@@ -262,6 +184,27 @@ def resolve_recorded(name: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
     Such files hold the numbers of a kernel, not where they were. Raises as `resolve`, InputError for a kernel's file,
     TypeError for an option that there is not.
     """
+    if not is_chain(name):
+        return _resolved_recorded(name, recorded)
+    names = [link for link, _ in links_of(name)]
+    links = recorded.get(LINKS)
+    if not isinstance(links, list) or [isinstance(link, dict) and link.get("task") for link in links] != names:
+        raise InputError(f"its parameters are not those of '{name}'")
+    return {LINKS: [{"task": link["task"], **_resolved_link(link)} for link in links]}
+
+
+def _resolved_link(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters of a link as a file has them: its mask by its pixels."""
+    mask = recorded.get("mask")
+    if mask is None:
+        return _resolved_recorded(recorded["task"], {k: v for k, v in recorded.items() if k != "task"})
+    if not (isinstance(mask, dict) and isinstance(mask.get("png"), str) and isinstance(mask.get("size"), list)):
+        raise InputError("the mask of a link is no picture of its pixels")
+    return dict(TASKS[recorded["task"]].params) | {"fraction": None, "operator_seed": None, "mask": mask}
+
+
+def _resolved_recorded(name: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters of one task as a file has them."""
     given = {option: value for option, value in recorded.items() if value is not None}
     kernel = given.get("kernel")
     if isinstance(kernel, str) and not kernels.is_formula(kernel):
@@ -287,9 +230,10 @@ def _one_pattern(params: dict[str, Any], given: Params) -> dict[str, Any]:
 
 def check_told(name: str, options: OperatorOptions) -> None:
     """Raises UsageError if nothing says what a picture that was not degraded here went through (`Task.told`)."""
-    told = task(name).told
-    if told and not set(told) & options.given().keys():
-        raise UsageError(f"task '{name}': say what was done to the picture with {' or '.join(map(flag, told))}")
+    for part, given in given_parts(name, options):
+        told = task(part).told
+        if told and not set(told) & given.given().keys():
+            raise UsageError(f"task '{part}': say what was done to the picture with {' or '.join(map(flag, told))}")
 
 
 def of_found_picture(name: str, options: OperatorOptions) -> OperatorOptions:
@@ -316,11 +260,53 @@ def build(
     params: as `resolve` gives them; mask: (H, W) of bool, True = kept, where params name a mask file. Raises InputError
     for a size or a number of channels that the operator cannot have, ValueError if the mask is missing.
     """
+    check_channels(name, in_shape[0])
+    op: LinearOperator | None = None
+    shape = in_shape
+    chain = parts(name, params)
+    for place, (part, values) in enumerate(chain):
+        with _named(part, name):
+            made = _built(part, values, shape, dtype=dtype, device=device, mask=mask)
+            shape = _after(made, is_last=place == len(chain) - 1)
+        op = made if op is None else op | made
+    assert op is not None
+    op.task = name
+    return op
+
+
+@contextmanager
+def _named(part: str, name: str) -> Iterator[None]:
+    """What cannot be of a link's operator is said with its name."""
+    try:
+        yield
+    except InputError as exc:
+        if part == name:
+            raise
+        raise InputError(f"'{part}' in '{name}': {exc}") from exc
+
+
+def _after(op: LinearOperator, *, is_last: bool) -> Shape3:
+    """Returns the shape of what the next link takes. Raises InputError where that is no picture."""
+    from dmps_cli.operators.pointwise import Mask
+
+    shape = op.in_shape if isinstance(op, Mask) else op.out_shape
+    if len(shape) != 3 and not is_last:
+        raise InputError("it gives no picture, so it can only be the last")
+    return shape  # type: ignore[return-value] # of the last one nobody asks
+
+
+def _built(
+    name: str, params: Params, in_shape: Shape3, *, dtype: torch.dtype, device: torch.device | str, mask: Tensor | None
+) -> LinearOperator:
+    """Returns the operator of one task."""
+    if isinstance(params.get("mask"), Mapping):
+        mask = decode_mask(params["mask"]["png"])
     if params.get("mask") is not None and mask is None:
         raise ValueError(f"task '{name}' was resolved with the mask {params['mask']}, which was not given")
-    check_channels(name, in_shape[0])
+    if task(name).needs_colour and in_shape[0] == 1:
+        raise InputError("it takes a picture in colour, and gets one of one channel")
     check_kernel(name, params, in_shape[1:])
-    scale = factor(params)
+    scale = params.get("scale", 1)
     if in_shape[1] % scale or in_shape[2] % scale:
         raise InputError(
             f"the picture is {in_shape[2]} x {in_shape[1]} px, not a multiple of the scale {scale}; crop it first"
@@ -337,65 +323,13 @@ def check_channels(name: str, channels: int) -> None:
         raise InputError(f"task '{name}' restores colour, and the prior is of grey pictures; choose one of colour")
 
 
-def factor(params: Params) -> int:
-    """Returns the pixels of x per pixel of y along each axis: the scale of super-resolution, 1 elsewhere."""
-    return int(params.get("scale", 1))
-
-
 def kernel_of(name: str, params: Params) -> Kernel | None:
     """Returns what a blur convolves with; None for other tasks. Raises InputError for numbers that make no kernel."""
     value = task(name).kernel
     return None if value is None else kernels.build(value(params), as_is=params.get("kernel_as_is", False))
 
 
-def margin(name: str, params: Params) -> tuple[int, int]:
-    """Returns (rows, columns) px by which x, a scene that goes on, is larger than the picture that is restored."""
-    kernel = kernel_of(name, params)
-    if kernel is None or params["boundary"] != "valid":
-        return 0, 0
-    kh, kw = kernel.size
-    return kh - 1, kw - 1
-
-
 def check_kernel(name: str, params: Params, size: tuple[int, int]) -> None:
     """Raises InputError if a picture of (h, w) is smaller than the kernel that was given for it."""
     if "kernel" in params and (kernel := kernel_of(name, params)):
         kernel.check_fits(size)
-
-
-def source_shape(name: str, params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
-    """Returns (channels, H, W) of x that a degraded picture of (h, w) implies.
-
-    Raises InputError if the kernel is larger.
-    """
-    check_kernel(name, params, picture_size)
-    h, w = picture_size
-    return scene_shape(name, params, (h * factor(params), w * factor(params)), channels)
-
-
-def scene_shape(name: str, params: Params, picture_size: tuple[int, int], channels: int = 3) -> Shape3:
-    """Returns (channels, H, W) of x of which a restored picture of (h, w) is all, or the part within the frame."""
-    (h, w), (rows, cols) = picture_size, margin(name, params)
-    return channels, h + rows, w + cols
-
-
-def crop_box(params: Params, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Returns (left, top, width, height) px: the central part of an image of (H, W) that the task can take.
-
-    The whole image, but for super-resolution, whose H and W are multiples of the scale. Raises InputError if nothing
-    is left.
-    """
-    scale = factor(params)
-    height, width = (side - side % scale for side in size)
-    if not height or not width:
-        raise InputError(f"the picture is {size[1]} x {size[0]} px, smaller than the scale {scale}")
-    return (size[1] - width) // 2, (size[0] - height) // 2, width, height
-
-
-def shown_size(name: str, params: Params, size: tuple[int, int]) -> tuple[int, int]:
-    """Returns (H, W) px that are restored of an image of (H, W).
-
-    Less than `crop_box` where x is a scene around them.
-    """
-    (_, _, width, height), (rows, cols) = crop_box(params, size), margin(name, params)
-    return height - rows, width - cols
