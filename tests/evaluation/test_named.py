@@ -25,7 +25,7 @@ from dmps_cli.evaluation import named as hub_datasets
 from dmps_cli.evaluation.named import Link, data_card, data_cards
 from dmps_cli.evaluation.pictures import list_pictures
 from dmps_cli.files.atomic import atomic_write
-from dmps_cli.files.downloads import cache_dir
+from dmps_cli.files.cache import cache_dir
 from tests.shell import Dmps, Heard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -77,14 +77,14 @@ def _import_most() -> None:
 def _hasten() -> None:
     """In the process of a command: a download gives up early, and LPIPS, which reads nothing of others, is left out."""
     from dmps_cli.errors import WeightsError
-    from dmps_cli.files import downloads
+    from dmps_cli.files.downloads import fetch
     from dmps_cli.metrics import lpips
 
     def left_out(name: str) -> None:
         raise WeightsError(f"{name} is left out to save time")
 
     quick = {"tries": 2, "first_wait": 0.01, "longest_wait": 0.05, "read": 0.3, "window": 0.5, "connect": 0.3}
-    downloads.Patience = functools.partial(downloads.Patience, **quick, unreachable=0.5)  # type: ignore[misc,assignment]
+    fetch.Patience = functools.partial(fetch.Patience, **quick, unreachable=0.5)  # type: ignore[misc,assignment]
     lpips._lpips_network = left_out  # type: ignore[assignment]
 
 

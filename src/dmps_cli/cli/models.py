@@ -11,10 +11,10 @@ from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.cli.options import Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError
-from dmps_cli.files.downloads import cache_dir
+from dmps_cli.files.cache import cache_dir
 from dmps_cli.weights.cards import CARD_TEXTS, bad_cards, card, cards
 from dmps_cli.weights.inventory import described, facts, files
-from dmps_cli.weights.store import NOT_HERE, copy_is_enough, fetch_card, not_here, state, verify_card
+from dmps_cli.weights.store import NOT_HERE, fetch_card, not_here, state, verify_card
 
 Name = Annotated[
     str,
@@ -82,7 +82,7 @@ def fetch(
     console = Console(quiet=quiet)
     entries = [card(name, weights_file) for name in names]
     for entry in entries:
-        fetched = [] if copy_is_enough(entry) else fetch_card(entry, offline=offline, listener=console)
+        fetched = fetch_card(entry, offline=offline, listener=console)
         for file in fetched:
             console.note(f"{file.path.name}: sha256 {file.sha256}{f', from {file.source}' if file.source else ''}")
             console.path(file.path)

@@ -24,7 +24,9 @@ from msgspec.structs import asdict
 
 from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import atomic_write, remove_left_overs_below
-from dmps_cli.files.downloads import HubData, HubListing, cache_dir, fetch, is_offline, locked
+from dmps_cli.files.cache import cache_dir, locked
+from dmps_cli.files.downloads.fetch import fetch, is_offline
+from dmps_cli.files.downloads.sources import HubData, HubListing
 from dmps_cli.files.formats import JSON, PARQUET
 from dmps_cli.files.reading import open_regular, read_bytes
 from dmps_cli.files.records import RecordError, Sha256, as_record, expanded, form, is_relative, parse_json, parse_toml

@@ -126,35 +126,11 @@ def try_lock(file: BinaryIO) -> bool | None:
     None where files have no locks.
     """
     try:
-        _lock(file)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
+        from filelock import lock_descriptor
+
+        return lock_descriptor(file.fileno(), blocking=False)
+    except (ImportError, OSError):  # an older filelock, beside a torch to which nothing was added
         return None
-    return True
-
-
-if sys.platform == "win32":
-
-    def _lock(file: BinaryIO) -> None:
-        """Locks one byte far beyond the content, as nobody else may read what is locked. BlockingIOError if it is."""
-        import msvcrt
-
-        place = file.tell()
-        file.seek(2**30)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as exc:
-            raise BlockingIOError("another process holds the file") from exc
-        finally:
-            file.seek(place)
-
-else:
-
-    def _lock(file: BinaryIO) -> None:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_left_overs(targets: Iterable[Path]) -> None:

@@ -44,12 +44,12 @@ def write_safetensors(
     def write(file: BinaryIO) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for value in state.values():
-            file.write(tensor_bytes(value))
+            file.write(_bytes_of(value))
 
     atomic_write(target, write, overwrite=overwrite)
 
 
-def tensor_bytes(value: Tensor) -> memoryview:
+def _bytes_of(value: Tensor) -> memoryview:
     """Returns the bytes of a tensor of the CPU, in the order of its indices."""
     held = value.detach().contiguous()
     buffer = (ctypes.c_char * (held.numel() * held.element_size())).from_address(held.data_ptr())

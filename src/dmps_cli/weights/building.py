@@ -17,7 +17,7 @@ from dmps_cli.nets.natural import NaturalConfig
 from dmps_cli.nets.natural_state import natural_from_state
 from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
-from dmps_cli.weights.reading import read_checkpoint
+from dmps_cli.weights.reading import MismatchError, kind_of, read_checkpoint, safetensors_of
 
 
 # Building
@@ -92,6 +92,26 @@ def random_state(architecture: str, config: Mapping[str, object], where: str) ->
 
     state = on_meta(architecture, config, where).state_dict()
     return {name: draw(name, value.shape) for name, value in state.items()}
+
+
+def read_weights(path: Path, architecture: str, config: Mapping[str, object]) -> dict[str, Tensor]:
+    """Returns the tensors that the architecture reads of a file, mapped where it can be. Raises WeightsError."""
+    return used(architecture, read_checkpoint(path, lambda: trainable_names(architecture, config, str(path))))
+
+
+def fits(path: Path, architecture: str, config: Mapping[str, object]) -> bool:
+    """Returns whether a file holds the weights of that network: all of its tensors, of its shapes, and no others.
+
+    Raises WeightsError for a file that is no checkpoint at all, or must not be read.
+    """
+    if architecture == "natural":
+        return kind_of(path) == "safetensors" and "inp.weight" in safetensors_of(path)[0]
+    shapes = {name: value.shape for name, value in on_meta(architecture, config, str(path)).state_dict().items()}
+    try:
+        state = read_weights(path, architecture, config)
+    except MismatchError:
+        return False
+    return {name: value.shape for name, value in state.items()} == shapes
 
 
 def used(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
 from dmps_cli.errors import InputError, OptionsError, UsageError, WeightsError, unknown_name
-from dmps_cli.files.downloads import Source, cache_dir, parse_source
+from dmps_cli.files.cache import cache_dir
+from dmps_cli.files.downloads.sources import Source, parse_source
 from dmps_cli.files.reading import read_bytes
 from dmps_cli.files.records import (
     FileName,
@@ -232,8 +233,7 @@ def _card_of_path(path: Path, table: Mapping[str, Card]) -> Card:
 
     Raises WeightsError if it is neither.
     """
-    from dmps_cli.weights.building import folder_size
-    from dmps_cli.weights.conversion import fits
+    from dmps_cli.weights.building import fits, folder_size
 
     own: dict[str, Any] = {"name": path.stem, "about": "a checkpoint of yours", "path": str(path), "licence": "yours"}
     if path.is_dir():

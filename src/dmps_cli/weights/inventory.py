@@ -8,17 +8,16 @@ from typing import Any
 from msgspec.structs import asdict
 
 from dmps_cli.weights.cards import Card, metadata_of
-from dmps_cli.weights.store import copy_of, places, state
+from dmps_cli.weights.store import places, state
 
 MEGABYTE = 1_000_000
 
 
 def files(entry: Card) -> list[Path]:
-    """Returns what is here of a checkpoint: its files, or the mapped copy that serves without them."""
+    """Returns what is here of a checkpoint."""
     if entry.is_local:
         return [entry.location] if entry.location.exists() else []
-    found = [path for path in places(entry) if path is not None]
-    return found or [path for path in (copy_of(entry),) if path.is_file()]
+    return [path for path in places(entry) if path is not None]
 
 
 def facts(entry: Card) -> dict[str, Any]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmps_cli.errors import UsageError, WeightsError
-from dmps_cli.files.atomic import sha256_file
-from dmps_cli.files.downloads import downloaded_sha256
+from dmps_cli.files.hashes import known_sha256
 from dmps_cli.levels import Level
 from dmps_cli.listener import SILENT, Listener
 from dmps_cli.priors import Prior
 from dmps_cli.weights.cards import DIFFUSERS, Card, card
-from dmps_cli.weights.store import copy_is_enough, copy_of, fetch_card, roots
-
-if TYPE_CHECKING:
-    from dmps_cli.weights.conversion import Weights
+from dmps_cli.weights.reading import read_metadata
+from dmps_cli.weights.store import fetch_card, roots
 
 
 # Loading
@@ -85,21 +81,21 @@ def load_prior(
         folder, sha256 = _folder(entry, offline=offline, listener=listener)
         prior = building.load_diffusers(folder, device=device, dtype=DTYPES[dtype])
     else:
-        weights = _mapped(entry, offline=offline, listener=listener)
-        sha256 = weights.sha256
+        file, sha256 = _file(entry, offline=offline, listener=listener)
+        tensors = building.read_weights(file, entry.architecture, entry.config)
         prior = building.build_prior(
             entry.architecture,
             entry.config,
-            weights.tensors,
-            where=weights.where,
+            tensors,
+            where=str(file),
             device=device,
             dtype=DTYPES[dtype],
             clip_denoised=entry.clip_denoised,
             schedule=entry.schedule,
-            metadata=weights.metadata,
+            metadata=read_metadata(file),
         )
         if entry.architecture == "natural":
-            prior.bytes_per_pixel = peak_bytes_per_pixel(weights.tensors, dtype)
+            prior.bytes_per_pixel = peak_bytes_per_pixel(tensors, dtype)
     if entry.image_size is not None and entry.image_size % prior.multiple:
         raise WeightsError(f"'{name}': image_size {entry.image_size} is no multiple of its network's {prior.multiple}")
     if entry.image_size is not None:
@@ -157,21 +153,15 @@ def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
 
     fetched = fetch_card(entry, **fetching)
     folder = roots(entry, fetched).pop() if fetched else entry.location
-    return folder, sha256_file(weights_path(folder))
+    return folder, known_sha256(weights_path(folder))
 
 
-def _mapped(entry: Card, **fetching: Any) -> Weights:
-    """Returns the tensors of a file, mapped. A pickle's copy serves without the pickle."""
-    from dmps_cli.weights.conversion import load_converted, load_weights
-
-    copy = copy_of(entry)
-    if copy_is_enough(entry):
-        with contextlib.suppress(WeightsError):  # stale or damaged: fetched and made again below
-            known = entry.sha256 or downloaded_sha256(entry.location)
-            return load_converted(copy, architecture=entry.architecture, sha256=known)
+def _file(entry: Card, **fetching: Any) -> tuple[Path, str]:
+    """Returns (the file, its sha256). Raises WeightsError if a file of the user's is another than its table says."""
     fetched = fetch_card(entry, **fetching)
-    source, sha256 = (fetched[0].path, fetched[0].sha256) if fetched else (entry.location, "")
-    loaded = load_weights(source, copy, architecture=entry.architecture, config=entry.config, sha256=sha256)
-    if entry.is_local and entry.sha256 not in (None, loaded.sha256):
-        raise WeightsError(f"{source}: the file's sha256 is {loaded.sha256}, {entry.sha256} is due by its table")
-    return loaded
+    if fetched:
+        return fetched[0].path, fetched[0].sha256
+    sha256 = known_sha256(entry.location)
+    if entry.sha256 not in (None, sha256):
+        raise WeightsError(f"{entry.location}: the file's sha256 is {sha256}, {entry.sha256} is due by its table")
+    return entry.location, sha256

@@ -1,4 +1,4 @@
-"""From a published checkpoint file to a prior: reading it safely, keeping a mapped copy, building the network.
+"""Published checkpoint files, read safely and mapped into memory.
 
 A file is data, never a program: pickles are read with `weights_only` and a list of allowed globals that holds what
 tensors need and numpy scalars, nothing else.
@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ class MismatchError(WeightsError):
 
 
 # Reading
-def read_checkpoint(path: Path, trainable: Sequence[str] = ()) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, trainable: Callable[[], Sequence[str]] = list) -> dict[str, Tensor]:
     """Returns the weights of a published file, name -> tensor, mapped into memory where the format allows.
 
-    Safetensors files as they are. Of a pickle (torch.save), the averaged weights where there are any:
+    trainable: the names of the parameters that training changes, asked for where they are needed. Safetensors files as
+    they are. Of a pickle (torch.save), the averaged weights where there are any:
 
     1. an entry `ema`, `ema_state_dict`, `ema_model`, `model_ema` that holds names -> tensors, what it lacks (buffers)
        taken from 3;
@@ -136,7 +137,9 @@ def safetensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise WeightsError(f"{path} is damaged ({exc}); delete it and fetch it again") from exc
 
 
-def _weights(content: object, trainable: Sequence[str], where: str, depth: int = 3) -> dict[str, Tensor] | None:
+def _weights(
+    content: object, trainable: Callable[[], Sequence[str]], where: str, depth: int = 3
+) -> dict[str, Tensor] | None:
     """Returns the weights in what a pickle held, by the rule of `read_checkpoint`; None if there are none.
 
     depth: how many mappings deep they may lie (a pickle can hold a mapping that holds itself).
@@ -153,7 +156,7 @@ def _weights(content: object, trainable: Sequence[str], where: str, depth: int =
     for name in EMA_ENTRIES:
         ema = content.get(name)
         if isinstance(ema, Mapping) and isinstance(shadow := ema.get("shadow_params"), list):
-            return _with_shadow(model or {}, shadow, trainable, where)
+            return _with_shadow(model or {}, shadow, trainable(), where)
         if state := inner(name):
             return {**(model or {}), **state}
     return model

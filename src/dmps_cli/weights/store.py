@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dmps_cli.errors import WeightsError
-from dmps_cli.files.downloads import Fetched, Hub, Source, cache_dir, fetch, in_hub_cache, is_offline, verify
+from dmps_cli.files.downloads.fetch import Fetched, fetch, in_hub_cache, is_offline
+from dmps_cli.files.downloads.sources import Hub, Source
 from dmps_cli.files.formats import CHECKPOINT, format_of
+from dmps_cli.files.hashes import verify
 from dmps_cli.listener import SILENT, Listener
-from dmps_cli.weights.cards import DIFFUSERS, Card
+from dmps_cli.weights.cards import Card
 
 
 # Where a checkpoint is
@@ -21,7 +21,7 @@ def state(card: Card) -> str:
         return "bundled"
     if card.path is not None:
         return "yours" if card.location.exists() else NOT_HERE
-    return "cached" if all(places(card)) or copy_of(card).is_file() else NOT_HERE
+    return "cached" if all(places(card)) else NOT_HERE
 
 
 NOT_HERE = "not here"
@@ -40,18 +40,6 @@ def _wanted(card: Card) -> dict[str, Path]:
 def _in_hub_cache(card: Card, name: str) -> Path | None:
     found = (in_hub_cache(_of_folder(source, name) if name else source) for source in card.sources)
     return next((path for path in found if path is not None), None)
-
-
-def copy_of(card: Card) -> Path:
-    """Returns where the mapped copy of a pickle lies: another for another file, source or network."""
-    identity = (card.architecture, dict(card.config), card.path and str(card.location.absolute()), card.sources)
-    key = hashlib.sha256(os.fsencode(repr(identity))).hexdigest()[:12]
-    return cache_dir() / "converted" / f"{card.name}-{key}.safetensors"
-
-
-def copy_is_enough(card: Card) -> bool:
-    """Returns whether the pickle is gone, and its mapped copy serves."""
-    return not card.is_local and card.architecture != DIFFUSERS and not any(places(card)) and copy_of(card).is_file()
 
 
 def fetch_card(
@@ -105,8 +93,8 @@ def _of_folder(source: Source, file: str) -> Source:
 def verify_card(card: Card) -> dict[Path, str]:
     """Returns the sha256 of each file that loading may read, read through and compared.
 
-    A published file is compared with the table or the first download, its mapped copy with what was written. Raises
-    WeightsError if one is another or none is here, InputError if one cannot be read.
+    It is compared with the table or the first download. Raises WeightsError if one is another or none is here,
+    InputError if one cannot be read.
     """
     if card.is_local:
         location = card.location
@@ -114,10 +102,6 @@ def verify_card(card: Card) -> dict[Path, str]:
     else:
         paths = [path for path in places(card) if path is not None]
     found = {path: verify(path, card.size, card.sha256) for path in paths}
-    if copy_of(card).is_file():
-        from dmps_cli.weights.conversion import verify_converted
-
-        found[copy_of(card)] = verify_converted(copy_of(card))
     if not found:
         raise not_here(card)
     return found

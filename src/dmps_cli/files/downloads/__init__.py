@@ -1,0 +1,1 @@
+"""Files from the network into the cache: whole, checked, and once."""
