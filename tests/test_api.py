@@ -178,7 +178,7 @@ def test_a_bare_denoiser_is_a_prior_of_any_channels() -> None:
     """y = x exactly and a prior N(0, 1): with sigma_y = 1 the posterior of each pixel is N(y / 2, 1 / 2)."""
     x = torch.zeros(1, 2, 64, 64)
     m = library.Measurement(x + 1.0, library.operator("denoise", x.shape[1:]), 1.0)
-    drawn = library.restore(m, lambda z, s: z / (1 + s**2), method="pgdm", sampler="ddpm", nfe=300, weight=1.0)
+    drawn = library.restore(m, lambda z, s: z / (1 + s**2), method="pgdm", sampler="ddpm", nfe=300, guidance="bayes")
     assert drawn.shape == x.shape
     assert abs(float(drawn.mean()) - 0.5) < 0.03 and abs(float(drawn.var()) - 0.5) < 0.05
 

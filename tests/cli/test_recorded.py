@@ -40,7 +40,7 @@ RESTORE = {
     "dmps-tweedie": "--method dmps-tweedie --lambda 1",
     "ddrm": "--method ddrm --eta 0.85",
     "ddnm": "--method ddnm --eta 0.5",
-    "diffpir": "--method diffpir --zeta 0.7",
+    "diffpir": "--method diffpir --zeta 0.7 --prior-weight 1",
 }
 """By name; each on both samplers, of the task that comes next."""
 

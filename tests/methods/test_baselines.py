@@ -23,7 +23,7 @@ from dmps_cli import device
 from dmps_cli.errors import MemoryShortageError, UsageError
 from dmps_cli.levels import SAMPLERS, Level, ddpm_levels, flow_levels
 from dmps_cli.methods.choice import Sampling, build_posterior, resolve_sampling, samplers_of
-from dmps_cli.methods.defaults import ANY_TASK, BY_NFE, DEFAULTS, PRESETS
+from dmps_cli.methods.defaults import DEFAULTS, PRESETS
 from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.methods.posterior import OwnStep, Posterior, pulled_back
@@ -52,6 +52,7 @@ BOTH = pytest.mark.parametrize("sampler", SAMPLERS)
 LEVELS = {"ddpm": [*pairwise(ddpm_levels(8))], "flow": [*pairwise(flow_levels(8))]}
 EVERY = [pair for pairs in LEVELS.values() for pair in pairs]
 RUNS = [*DEFAULTS]
+BAYES = {"pgdm": {"guidance": "bayes"}}  # PGDM as Bayes' rule weighs it
 WITHOUT_MODES = [name for name, row in METHODS.items() if not row.needs_modes]
 
 
@@ -62,7 +63,7 @@ def method(
     y: Tensor,
     sigma_y: float = SIGMA_Y,
     sampler: str = "ddpm",
-    **knobs: float,
+    **knobs: float | str,
 ) -> Posterior:
     """The method by its row; on the levels that it has, where it does not have those (the formulas do not ask)."""
     sampler = sampler if sampler in samplers_of(name) else samplers_of(name)[0]
@@ -94,7 +95,7 @@ def conditional_mean(A: Tensor, y: Tensor, x_t: Tensor, sigma_y: float, level: L
 def test_guidance_is_exact_for_a_standard_normal_prior(name: str, level: tuple[Level, Level]) -> None:
     """dmps-tweedie too: what it drops is the Jacobian alpha / (alpha^2 + sigma^2), and here r^2 puts it back."""
     y, x_t = randn(2, M, seed=1), randn(2, *SHAPE, seed=2)
-    x0, _ = method(name, unit(), Dense(matrix()), y, 0.3).predict(x_t, *level)
+    x0, _ = method(name, unit(), Dense(matrix()), y, 0.3, **BAYES.get(name, {})).predict(x_t, *level)
     close(x0, conditional_mean(matrix(), y, x_t, 0.3, level[0]))
 
 
@@ -107,7 +108,7 @@ def test_sampler_converges_to_the_posterior(name: str, sampler: str) -> None:
     mean = covariance @ A.T @ y[0] / 0.3**2
     errors = []
     for nfe in (100, 200) if sampler == "flow" else (250, 500):
-        denoiser = method(name, unit(), Dense(A), y, 0.3, sampler)
+        denoiser = method(name, unit(), Dense(A), y, 0.3, sampler, **BAYES.get(name, {}))
         found = carried_moments(denoiser, unit().levels(sampler, nfe), SAMPLERS[sampler].eta)
         errors.append(float((found[0] - mean).norm() + (found[1] - covariance).norm()))
     assert errors[-1] < 0.05 * float(mean.norm() + covariance.norm())
@@ -121,22 +122,23 @@ def test_gamma_weighs_the_guidance(sampler_level: Level) -> None:
     prior_mean = unit().predict(x_t, sampler_level, sampler_level)[0]
     shifts = [
         method("ot-ode", unit(), Dense(matrix()), y, gamma=gamma).predict(x_t, sampler_level, sampler_level)[0]
-        - prior_mean  # type: ignore[arg-type]
+        - prior_mean
         for gamma in ("1", "sqrt")
     ]
     close(shifts[1], shifts[0] * math.sqrt(s / (s**2 + (1 - s) ** 2)))
 
 
 def test_ot_ode_starts_from_the_measurement() -> None:
-    """0.2 A^T (sigma_y^2 I + A A^T)^-1 y + 0.8 eps at s = 0.2; then equal steps of s."""
+    """0.2 A^T (sigma_y^2 I + A A^T)^-1 y + 0.8 eps at s = 0.2, or 0.2 A^T y + 0.8 eps; then equal steps of s."""
     A, y, z = matrix(), randn(2, M, seed=1), randn(2, *SHAPE, seed=2)
     levels = unit().levels("flow", 4, "uniform", METHODS["ot-ode"].start)
     assert [level.alpha for level in levels] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0], abs=1e-15)
     assert [level.sigma for level in levels] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0], abs=1e-15)
     assert [level.time for level in levels[:-1]] == pytest.approx([999 * level.alpha for level in levels[:-1]])
-    x_init = (y @ torch.linalg.inv(0.01 * eye(M) + A @ A.T) @ A).reshape(z.shape)
-    start = method("ot-ode", unit(), Dense(A), y, 0.1).start(z, levels[0])
-    close(start, 0.2 * x_init + 0.8 * z)
+    inverse = (y @ torch.linalg.inv(0.01 * eye(M) + A @ A.T) @ A).reshape(z.shape)
+    for name, x_init in (("inverse", inverse), ("adjoint", (y @ A).reshape(z.shape))):
+        start = method("ot-ode", unit(), Dense(A), y, 0.1, x_init=name).start(z, levels[0])
+        close(start, 0.2 * x_init + 0.8 * z)
 
 
 def test_other_methods_start_in_noise() -> None:
@@ -208,11 +210,12 @@ def test_the_tests_clip() -> None:
     assert 0 < int((x0.abs() > 1).sum()) < x0.numel()
 
 
-def test_dps_without_a_residual_stays() -> None:
+@pytest.mark.parametrize("zeta", [0.4, "search"])
+def test_dps_without_a_residual_stays(zeta: float | str) -> None:
     """The norm has no gradient at 0: nothing to correct, and no NaN."""
     op, x_t, (cur, nxt) = Dense(matrix()), randn(2, *SHAPE, seed=2), LEVELS["ddpm"][4]
     x0, _ = unit().predict(x_t, cur, nxt)
-    assert torch.equal(method("dps", unit(), op, op.A(x0)).predict(x_t, cur, nxt)[0], x0)
+    assert torch.equal(method("dps", unit(), op, op.A(x0), zeta=zeta).predict(x_t, cur, nxt)[0], x0)
 
 
 @pytest.mark.parametrize("pair", [LEVELS["ddpm"][4], LEVELS["flow"][4]])
@@ -223,8 +226,81 @@ def test_pgdm_pulls_back_its_direction(pair: tuple[Level, Level]) -> None:
     r2 = cur.sigma**2 / (cur.alpha**2 + cur.sigma**2)
     v = (y - x0.flatten(1) @ A.T) @ torch.linalg.inv(0.09 * eye(M) + r2 * A @ A.T) @ A
     gradient = differences(lambda x: (prior.predict(x, *pair)[0].flatten(1) * v).sum(1), x_t)
-    predicted, _ = method("pgdm", prior, Dense(A), y, 0.3, weight=0.7).predict(x_t, *pair)
+    predicted, _ = method("pgdm", prior, Dense(A), y, 0.3, weight=0.7, guidance="bayes").predict(x_t, *pair)
     close(predicted, x0 + 0.7 * cur.sigma**2 / cur.alpha * gradient, 1e-6)
+
+
+class Linear:
+    """A Gaussian prior with every matrix written out: x0(x_t) = mean + J (x_t - alpha mean), J its Jacobian."""
+
+    def __init__(self, pair: tuple[Level, Level]) -> None:
+        root, self.mean = randn(N, N, seed=21), randn(N, seed=22)
+        self.covariance = root @ root.T / N
+        self.prior = GaussianPrior(mean=self.mean.reshape(SHAPE), covariance=self.covariance)
+        self.cur, self.nxt = pair
+        marginal = self.cur.alpha**2 * self.covariance + self.cur.sigma**2 * eye(N)
+        self.J = self.cur.alpha * self.covariance @ torch.linalg.inv(marginal)
+
+    def x0(self, x_t: Tensor) -> Tensor:
+        return self.mean + (x_t.flatten(1) - self.cur.alpha * self.mean) @ self.J.T
+
+    def ddim(self, x_t: Tensor, eta: float, z: Tensor) -> Tensor:
+        """Song et al. 2021 (DDIM), eq. (12), with the prior's own x0 and eps: what the guidance is added to."""
+        (a, b, _), (a_next, b_next, _) = self.cur, self.nxt
+        x0, std = self.x0(x_t), eta * b_next / b * math.sqrt(1.0 - (a * b_next / (a_next * b)) ** 2) * b
+        eps = (x_t.flatten(1) - a * x0) / b
+        return a_next * x0 + math.sqrt(b_next**2 - std**2) * eps + std * z.flatten(1)
+
+
+GUIDED = [
+    pytest.param(*case, id=f"{case[0]} {number}")
+    for case, number in (((sampler, pair), k) for sampler in LEVELS for k, pair in enumerate(LEVELS[sampler]))
+]
+
+
+def guided(name: str, sampler: str, linear: Linear, y: Tensor, sigma_y: float, x_t: Tensor, **knobs: float) -> Tensor:
+    """What a method's step adds to the DDIM step with the prior's own eps, (B, N)."""
+    z, eta = randn(*x_t.shape, seed=5), SAMPLERS[sampler].eta
+    stepper = method(name, linear.prior, Dense(matrix()), y, sigma_y, sampler, **knobs)
+    return stepper.step(x_t, linear.cur, linear.nxt, eta, lambda _: z).flatten(1) - linear.ddim(x_t, eta, z)
+
+
+@pytest.mark.parametrize(("sampler", "pair"), GUIDED)
+def test_pgdm_moves_the_sample_as_published(sampler: str, pair: tuple[Level, Level]) -> None:
+    """By alpha' alpha r^2 J^T A^T (sigma_y^2 I + r^2 A A^T)^-1 (y - A x0), all matrices dense."""
+    A, y, x_t, linear = matrix(), randn(2, M), randn(2, *SHAPE, seed=2), Linear(pair)
+    (a, b, _), (a_next, *_) = pair
+    r2 = b**2 / (a**2 + b**2)
+    whitened = torch.linalg.solve(0.09 * eye(M) + r2 * A @ A.T, (y - linear.x0(x_t) @ A.T).T)
+    expected = a_next * a * r2 * (linear.J.T @ A.T @ whitened).T
+    close(guided("pgdm", sampler, linear, y, 0.3, x_t), expected, 1e-11)
+    close(guided("pgdm", sampler, linear, y, 0.3, x_t, weight=0.5), 0.5 * expected, 1e-11)
+
+
+@pytest.mark.parametrize(("sampler", "pair"), GUIDED)
+def test_dps_searches_along_its_line(sampler: str, pair: tuple[Level, Level]) -> None:
+    """By w d, d = J^T A^T r / |r|; w / alpha' by least squares of A d w = r, less the noise's share of |r|."""
+    A, x_t, linear = matrix(), randn(2, *SHAPE, seed=2), Linear(pair)
+    y = randn(2, M) + 2.0
+    moves = guided("dps", sampler, linear, y, 0.3, x_t)
+    for move, measured, x0 in zip(moves, y, linear.x0(x_t), strict=True):
+        r = measured - A @ x0
+        d = linear.J.T @ A.T @ r / r.norm()
+        best = torch.linalg.lstsq((A @ d)[:, None], r[:, None]).solution.item()
+        left = 1.0 - M * 0.3**2 / float(r @ r)
+        assert best > 0.0 < left < 1.0
+        close(move, pair[1].alpha * best * math.sqrt(left) * d, 1e-11)
+
+
+def test_dps_does_not_fit_the_noise() -> None:
+    """A residual that is no longer than the noise's, sqrt(M) sigma_y, pulls nothing; a longer one beside it does."""
+    linear, x_t = Linear(LEVELS["ddpm"][4]), randn(2, *SHAPE, seed=2)
+    residual = randn(2, M, seed=6)
+    residual *= math.sqrt(M) * 0.3 * torch.tensor([[0.999], [1.2]]) / residual.norm(dim=1, keepdim=True)
+    y = linear.x0(x_t) @ matrix().T + residual
+    moves = guided("dps", "ddpm", linear, y, 0.3, x_t)
+    close(moves[0], 0 * moves[0])
+    assert moves[1].norm() > 1e-3
 
 
 def adm() -> DDPMPrior:
@@ -444,16 +520,16 @@ def test_a_perfect_denoiser_is_carried_to_the_next_level(case: str, name: str) -
 
 
 @operators
-@pytest.mark.parametrize("pair", [LEVELS["ddpm"][3], LEVELS["flow"][5]])
-def test_diffpir_minimises_its_objective(case: str, pair: tuple[Level, Level]) -> None:
-    """The gradient of ||y - A x||^2 / (2 sigma_y^2) + ||x - x0||^2 / (2 g) vanishes at x0p; then SPEC's step."""
+@pytest.mark.parametrize(("pair", "weight"), [(LEVELS["ddpm"][3], 1.0), (LEVELS["flow"][5], 0.25)])
+def test_diffpir_minimises_its_objective(case: str, pair: tuple[Level, Level], weight: float) -> None:
+    """The gradient of ||y - A x||^2 / (2 sigma_y^2) + l ||x - x0||^2 / (2 q^2) vanishes at x0p; then the step."""
     op, A, (cur, nxt) = operator(case), dense(case), pair
     prior = DenoiserPrior(lambda u, s: torch.tanh(u))
     y, x_t, z = randn(2, *op.out_shape, seed=4), randn(2, *op.in_shape), randn(2, *op.in_shape, seed=2)
-    stepper = method("diffpir", prior, op, y, zeta=0.3)
+    stepper = method("diffpir", prior, op, y, zeta=0.3, prior_weight=weight)
     x0p, std = stepper.predict(x_t, cur, nxt)
     assert std is None
-    g = (cur.sigma / cur.alpha) ** 2
+    g = (cur.sigma / cur.alpha) ** 2 / weight
     pull = (x0p.flatten(1) @ A.T - y.flatten(1)) @ A / SIGMA_Y**2
     back = (x0p - torch.tanh(x_t / cur.alpha)).flatten(1) / g
     torch.testing.assert_close(pull, -back, rtol=0, atol=1e-9 * float(back.abs().max()) + 1e-12 / SIGMA_Y**2)
@@ -489,19 +565,22 @@ class OwnNoise:
         return self.noise.like(x)
 
 
-TOY_ZETA = {"ddpm": 1.0, "flow": 30.0}  # DPS's, for these small images
-
-
 def soft(u: Tensor, s: float) -> Tensor:
     """The denoiser of N(0, I) with its ends bent: not linear, and with a Jacobian of the right size at every level."""
     return torch.tanh(u / (1 + s**2))
 
 
 def run(
-    name: str, sampler: str, op: LinearOperator, y: Tensor, sigma_y: float, seeds: list[int], nfe: int = 4
+    name: str,
+    sampler: str,
+    op: LinearOperator,
+    y: Tensor,
+    sigma_y: float,
+    seeds: list[int],
+    nfe: int = 4,
+    **knobs: float,
 ) -> Tensor:
     prior = DenoiserPrior(soft)
-    knobs = {"zeta": TOY_ZETA[sampler]} if name == "dps" else {}
     sampling = resolve_sampling(method=name, sampler=sampler, nfe=nfe, knobs=knobs)
     denoiser = build_posterior(sampling, prior, Measurement(y, op, sigma_y))
     levels = prior.levels(sampler, nfe, sampling.spacing, METHODS[name].start)
@@ -543,8 +622,7 @@ def test_a_margin_is_the_middle_of_a_larger_picture(name: str, sampler: str) -> 
     prior.least_size = 11
     op = operator("motion")
     y = randn(1, *op.out_shape, seed=4)
-    knobs = {"zeta": TOY_ZETA[sampler]} if name == "dps" else {}
-    sampling = resolve_sampling(method=name, sampler=sampler, nfe=4, knobs=knobs)
+    sampling = resolve_sampling(method=name, sampler=sampler, nfe=4)
     middle = restore(Measurement(y, op, SIGMA_Y), prior, sampling, seed=0, keys=[(3, 0)])
     larger = Inside(op, (3, 11, 11))
     close(middle, larger.crop(run(name, sampler, larger, y, SIGMA_Y, [3])))
@@ -560,7 +638,7 @@ def test_an_operator_without_modes(name: str) -> None:
         with pytest.raises(UsageError, match=f"method '{name}' needs.* choose one of {', '.join(WITHOUT_MODES)}$"):
             run(name, sampler, op, y, SIGMA_Y, [3])
         return
-    alone = run("dps", "ddpm", op, y, SIGMA_Y, [3], nfe=1)  # one step of DPS: the prior, moved once
+    alone = run("dps", "ddpm", op, y, SIGMA_Y, [3], nfe=1, zeta=0.0)  # nothing moved: the prior
     assert (op.A(run(name, sampler, op, y, SIGMA_Y, [3], nfe=30)) - y).norm() < 0.8 * (op.A(alone) - y).norm()
 
 
@@ -608,21 +686,20 @@ def test_the_papers_preset() -> None:
 )
 def test_defaults_by_task(task: str | None, weight: float) -> None:
     assert resolve_sampling(task=task, method="dmps").knobs["weight"] == weight
-    assert resolve_sampling(task=task, method="diffpir").knobs == {"zeta": 1.0}
-    assert resolve_sampling(task=task, method="diffpir", preset="paper").knobs == {"zeta": 0.25}
+    assert resolve_sampling(task=task, method="diffpir").knobs == {"zeta": 1.0, "prior_weight": 1.0}
 
 
-def test_zeta_follows_the_number_of_evaluations() -> None:
-    """The table's own values at its numbers, between them a power law, beyond them the nearest."""
-    for (name, sampler, task), knobs in BY_NFE.items():
-        table, named = knobs["zeta"], "denoise" if task == ANY_TASK else task
-        zetas = {
-            n: resolve_sampling(task=named, method=name, sampler=sampler, nfe=n).knobs["zeta"] for n in [1, *table]
-        }
-        assert zetas == {1: table[min(table)], **table}
-        low, high = sorted(table)[-2:]
-        middle = resolve_sampling(task=named, method=name, sampler=sampler, nfe=round(math.sqrt(low * high)))
-        assert middle.knobs["zeta"] == pytest.approx(math.sqrt(table[low] * table[high]), rel=1e-2)
+@pytest.mark.parametrize(("task", "dps", "diffpir"), [("sr4", 0.3, 0.1), ("inpaint", 0.5, 1.0), ("deblur", 0.3, 0.1)])
+def test_baselines_as_their_authors_have_them(task: str, dps: float, diffpir: float) -> None:
+    """The constants of the authors' own configurations, in --preset paper."""
+    names = ("dps", "diffpir", "pgdm")
+    assert {name: resolve_sampling(task=task, method=name, preset="paper").knobs for name in names} == {
+        "dps": {"zeta": dps},
+        "diffpir": {"zeta": diffpir, "prior_weight": 0.25},
+        "pgdm": {"weight": 1.0, "guidance": "bayes"},
+    }
+    assert resolve_sampling(task=task, method="dps").knobs == {"zeta": "search"}
+    assert resolve_sampling(task=task, method="dps", knobs={"zeta": "0.7"}).knobs == {"zeta": 0.7}
 
 
 @pytest.mark.parametrize(
@@ -633,6 +710,8 @@ def test_zeta_follows_the_number_of_evaluations() -> None:
             "method 'ddrm' takes no --lambda; it belongs to dmps, dmps-tweedie, pgdm",
         ),
         (["--method", "diffpir", "--zeta", "1.5"], "--zeta is 1.5; it must be a number from 0 to 1"),
+        (["--method", "diffpir", "--prior-weight", "0"], "--prior-weight is 0.0; it must be a positive number"),
+        (["--method", "dps", "--zeta", "serach"], "--zeta is serach; it must be a non-negative number, or search"),
         (["--method", "ot-ode", "--gamma", "2"], "--gamma is '2'; choose one of 1, sqrt"),
         (["--method", "ot-ode", "--sampler", "ddpm"], "'ot-ode' is not defined on ddpm levels; take --sampler flow"),
         (["--method", "ddmr"], "did you mean 'ddrm'?"),
@@ -692,4 +771,4 @@ def test_time_compares_methods(dmps: Dmps) -> None:
     arguments = ["--image-size", "16", "--repeats", "1", "--nfe", "1", "--json"]
     rows = json.loads(dmps("time", "--methods", "dmps,dps", *arguments).out)["rows"]
     found = [(row["method"], row["calls"], row.get("zeta")) for row in rows]
-    assert found == [("unconditional", 1, None), ("dmps", 1, None), ("dps", 1, 48.0)]
+    assert found == [("unconditional", 1, None), ("dmps", 1, None), ("dps", 1, "search")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli.errors import UsageError, unknown_name
 from dmps_cli.levels import SAMPLERS, SPACINGS
 from dmps_cli.methods.defaults import (
-    ANY_TASK,
     AT_X0,
-    BY_NFE,
     DEFAULT_METHOD,
     DEFAULT_PRESET,
     DEFAULT_SAMPLER,
@@ -105,7 +101,7 @@ def resolve_sampling(
     defaults |= _of_preset(preset, method, sampler)
     defaults |= PRESETS[preset].tasks.get((method, sampler, task or ""), {})
     evaluations = _evaluations(defaults["nfe"] if nfe is None else nfe, sampler)
-    chosen = OPEN | defaults | _at_nfe(method, sampler, task, evaluations) | given
+    chosen = OPEN | defaults | given
     if method == "dmps" and chosen["score_at"] == "x0":
         chosen = chosen | {name: AT_X0[name] for name in ("eta", "eta_y") if chosen[name] is None}
     elif method == "dmps":
@@ -166,26 +162,6 @@ def _sampler(method: str, sampler: str | None, own_sampler: str | None) -> str:
     if sampler not in defined:
         raise UsageError(f"method '{method}' is not defined on {sampler} levels; take --sampler {defined[0]}")
     return sampler
-
-
-def _at_nfe(method: str, sampler: str, task: str | None, nfe: int) -> Values:
-    """Returns the knobs that depend on the number of evaluations.
-
-    Between the numbers of the table by log-log interpolation.
-    """
-    rows = BY_NFE.get((method, sampler, task or ANY_TASK)) or BY_NFE.get((method, sampler, ANY_TASK), {})
-    return {knob: _interpolated(table, nfe) for knob, table in rows.items()}
-
-
-def _interpolated(table: Mapping[int, float], nfe: int) -> float:
-    """Returns the table's value at nfe, its nearest end's outside it, to four figures."""
-    known = sorted(table)
-    place = bisect_left(known, nfe)
-    if place in (0, len(known)) or known[place] == nfe:
-        return table[known[min(place, len(known) - 1)]]
-    low, high = known[place - 1], known[place]
-    share = math.log(nfe / low) / math.log(high / low)
-    return float(f"{table[low] * (table[high] / table[low]) ** share:.4g}")
 
 
 def _evaluations(nfe: int, sampler: str) -> int:

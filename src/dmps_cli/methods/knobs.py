@@ -31,6 +31,9 @@ class Knob:
 
 SCORE_AT = ("x_t", "sample", "x0")
 GAMMAS = ("1", "sqrt")
+GUIDANCE = ("published", "bayes")
+X_INITS = ("inverse", "adjoint")
+SEARCH = "search"
 
 KNOBS = {
     "weight": Knob(option="--lambda", metavar="X", help="Weight of the likelihood score."),
@@ -48,8 +51,18 @@ KNOBS = {
     ),
     "zeta": Knob(
         option="--zeta",
-        metavar="X",
-        help="dps: length of the step along the gradient; diffpir: share of the noise that is drawn afresh, 0 to 1.",
+        metavar=f"X|{SEARCH}",
+        help=f"dps: length of the step along the gradient, as its authors have it, or {SEARCH}, found in every step by "
+        "a line search; diffpir: share of the noise that is drawn afresh, 0 to 1.",
+    ),
+    "prior_weight": Knob(
+        option="--prior-weight", metavar="X", help="diffpir: weight of the prior against the measurement, its lambda."
+    ),
+    "guidance": Knob(
+        option="--guidance",
+        metavar="|".join(GUIDANCE),
+        help="pgdm: how far a step moves: by the whole guidance, as published, or by what Bayes' rule gives a step of "
+        "its length.",
     ),
     "eta": Knob(
         option="--eta", metavar="X", help="Share of fresh noise where nothing was measured, 0 (none) to 1 (ancestral)."
@@ -61,6 +74,11 @@ KNOBS = {
         option="--gamma",
         metavar="|".join(GAMMAS),
         help="Weight of the score: 1, or sqrt(s / (s^2 + (1 - s)^2)), s the share of data.",
+    ),
+    "x_init": Knob(
+        option="--x-init",
+        metavar="|".join(X_INITS),
+        help="ot-ode: the picture that it begins with: a regularised inverse of the measurement, or its adjoint A^T y.",
     ),
 }
 
@@ -78,6 +96,18 @@ def _number(option: str, value: str | float, what: str, is_right: Callable[[floa
 def non_negative(option: str, value: str | float) -> float:
     """Returns the value as a number that is not negative. Raises UsageError."""
     return _number(option, value, "a non-negative number", lambda number: number >= 0.0)
+
+
+def positive(option: str, value: str | float) -> float:
+    """Returns the value as a positive number. Raises UsageError."""
+    return _number(option, value, "a positive number", lambda number: number > 0.0)
+
+
+def length_or_search(option: str, value: str | float) -> float | str:
+    """Returns SEARCH for SEARCH, or else the value as a number that is not negative. Raises UsageError."""
+    if value == SEARCH:
+        return SEARCH
+    return _number(option, value, f"a non-negative number, or {SEARCH}", lambda number: number >= 0.0)
 
 
 def share(option: str, value: str | float) -> float:

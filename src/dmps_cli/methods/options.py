@@ -10,7 +10,6 @@ from dmps_cli.errors import UsageError
 from dmps_cli.levels import SAMPLERS, SPACINGS
 from dmps_cli.methods.choice import Sampling, resolve_sampling, samplers_of
 from dmps_cli.methods.defaults import (
-    BY_NFE,
     DEFAULT_METHOD,
     DEFAULT_PRESET,
     DEFAULT_SAMPLER,
@@ -42,9 +41,7 @@ def _defaults(knob: str) -> str:
     texts = []
     for method in takers(knob):
         values = {sampler: DEFAULTS[method, sampler].get(knob) for sampler in samplers_of(method)}
-        if any(knob in rows for (name, *_), rows in BY_NFE.items() if name == method):
-            text = "by task, levels and evaluations"
-        elif len(distinct := [*dict.fromkeys(map(_shown, values.values()))]) == 1:
+        if len(distinct := [*dict.fromkeys(map(_shown, values.values()))]) == 1:
             text = distinct[0]
         else:
             text = ", ".join(f"{_shown(value)} on {sampler} levels" for sampler, value in values.items())
@@ -96,6 +93,8 @@ class SamplingChoices:
     )
     score_at: str | None = _knob("score_at")
     gamma: str | None = _knob("gamma")
+    x_init: str | None = _knob("x_init")
+    guidance: str | None = _knob("guidance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,8 @@ class SamplingOptions(SamplingChoices):
     nfe: int | None = option(_NFE_HELP, "N")
     weight: float | None = _knob("weight")
     cap: str | None = _knob("cap")
-    zeta: float | None = _knob("zeta")
+    zeta: str | None = _knob("zeta")
+    prior_weight: float | None = _knob("prior_weight")
     eta: float | None = _knob("eta")
     eta_y: float | None = _knob("eta_y")
 
@@ -195,13 +195,15 @@ class SweepOptions(SamplingChoices):
     weight: str | None = _knob("weight", several=True)
     cap: str | None = _knob("cap", several=True)
     zeta: str | None = _knob("zeta", several=True)
+    prior_weight: str | None = _knob("prior_weight", several=True)
     eta: str | None = _knob("eta", several=True)
 
     def each(self) -> list[SamplingOptions]:
         """Returns the combinations, the last list the fastest to vary. Raises UsageError."""
         whole = {name: getattr(self, name) for name in (field.name for field in fields(SamplingChoices))}
         swept: list[dict[str, Any]] = [{}]
-        for name, kind in {"nfe": int, "weight": float, "cap": str, "zeta": float, "eta": float}.items():
+        kinds = {"nfe": int, "weight": float, "cap": str, "zeta": str, "prior_weight": float, "eta": float}
+        for name, kind in kinds.items():
             option = KNOBS[name].option if name in KNOBS else f"--{name}"
             values = numbers(option, getattr(self, name), kind)
             swept = [{**chosen, name: value} for chosen in swept for value in values]

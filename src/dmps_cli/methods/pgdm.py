@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from dmps_cli.levels import Level
 from dmps_cli.methods.posterior import Posterior, pulled_back
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
+from dmps_cli.sampling import x0_coefficient
 
 
 def unit_prior_variance(level: Level) -> float:
@@ -16,30 +19,43 @@ def unit_prior_variance(level: Level) -> float:
 
 
 class Pgdm(Posterior):
-    """The posterior denoiser x0 + weight (sigma^2 / alpha) S, S Song et al.'s score of p(y | x_t) (eq. (7)).
+    """The prior's own step, then x += weight m S, S the score of p(y | x_t) (Song et al. 2023, eq. (7)).
 
-        S = (d x0 / d x_t)^T A^T (sigma_y^2 I + r^2 A A^T)^-1 (y - A x0),  r^2 = sigma^2 / (alpha^2 + sigma^2),
+        S = (d x0 / d x_t)^T A^T (sigma_y^2 I + r^2 A A^T)^-1 (y - A x0),  r^2 = sigma^2 / (alpha^2 + sigma^2)
 
-    Exact at weight 1 for the prior N(0, I). The shift is what Bayes' rule and Tweedie's formula make of the score; the
-    factor that Song et al. give their own step beside it is not taken over.
+    guidance: how far a step moves, primes for the next level. `published`: m = alpha' alpha r^2, whatever the length of
+    the step (Algorithm 1; the factors alpha as in the code of RED-diff, by the same group: docs/baselines.md). `bayes`:
+    m = c0 sigma^2 / alpha, c0 = `x0_coefficient`, which makes x0 the mean of p(x0 | x_t, y) by Tweedie's formula; exact
+    at weight 1 for the prior N(0, I), in the limit of short steps. Photographs are not N(0, I): given x_t at a high
+    sigma / alpha the variance of their smooth modes is in the thousands, r^2 below 1, and that shift overshoots as much
+    where steps are long.
 
-    Photographs are not N(0, I): given x_t at a high sigma / alpha the variance of their smooth modes is in the
-    thousands, r^2 below 1, and the shift, (sigma / alpha)^2 d x0 / d x_t being that variance, overshoots as much. DDPM
-    levels bear it (a first step hardly uses x0), the first Euler steps of a flow do not: measured, 7 dB at 20
-    evaluations. There OT-ODE is the method, which starts later.
+    Both are written as a shift of x0, by m / c0 S, which the step multiplies by c0. sampler_eta: stochasticity of the
+    sampler's steps, on which c0 depends.
     """
 
-    def __init__(self, prior: Prior, measurement: Measurement, *, weight: float) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        measurement: Measurement,
+        *,
+        weight: float,
+        guidance: Literal["published", "bayes"] = "published",
+        sampler_eta: float = 1.0,
+    ) -> None:
         super().__init__(prior, measurement)
-        self.weight = weight
+        self.weight, self.guidance, self.sampler_eta = weight, guidance, sampler_eta
 
-    def weight_at(self, level: Level) -> float:
-        """Returns the weight at a level: the same at all."""
-        return self.weight
+    def shift(self, cur: Level, nxt: Level) -> float:
+        """Returns weight m / c0, the factor of S in x0."""
+        if self.guidance == "bayes":
+            return self.weight * cur.sigma**2 / cur.alpha
+        move = nxt.alpha * cur.alpha * unit_prior_variance(cur)
+        return self.weight * move / x0_coefficient(cur, nxt, self.sampler_eta)
 
     def predict(self, x_t: Tensor, cur: Level, nxt: Level) -> tuple[Tensor, Tensor | None]:
-        """Returns (x0 + weight (sigma^2 / alpha) S(x_t), the prior's standard deviation)."""
+        """Returns (x0 + weight m / c0 S(x_t), the prior's standard deviation)."""
         x0, std, score = pulled_back(
             self.prior, x_t, cur, nxt, lambda x0: self.correction(x0, self.sigma_y**2, unit_prior_variance(cur))
         )
-        return x0 + self.weight_at(cur) * cur.sigma**2 / cur.alpha * score, std
+        return x0 + self.shift(cur, nxt) * score, std

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli.methods.knobs import (
     GAMMAS,
+    GUIDANCE,
     SCORE_AT,
+    X_INITS,
     Check,
+    length_or_search,
     non_negative,
     one_of,
+    positive,
     positive_or_none,
     share,
     share_or_none,
@@ -86,19 +90,19 @@ METHODS = {
     ),
     "dps": Method(
         help="gradient of the residual's norm through the network (Chung et al. 2023)",
-        knobs={"zeta": non_negative},
+        knobs={"zeta": length_or_search},
         build=_lazily("dps", "Dps", takes_eta=True),
         back_propagates=True,
     ),
     "pgdm": Method(
-        help="pseudo-inverse guidance through the network (Song et al. 2023); on flow levels: ot-ode",
-        knobs={"weight": non_negative},
-        build=_lazily("pgdm", "Pgdm"),
+        help="pseudo-inverse guidance through the network (Song et al. 2023)",
+        knobs={"weight": non_negative, "guidance": one_of(GUIDANCE)},
+        build=_lazily("pgdm", "Pgdm", takes_eta=True),
         back_propagates=True,
     ),
     "ot-ode": Method(
         help="pgdm on the flow ODE, started from the measurement (Pokle et al. 2024)",
-        knobs={"gamma": one_of(GAMMAS)},
+        knobs={"gamma": one_of(GAMMAS), "x_init": one_of(X_INITS)},
         build=_lazily("ot_ode", "OtOde"),
         start=0.2,
         back_propagates=True,
@@ -117,7 +121,7 @@ METHODS = {
     ),
     "diffpir": Method(
         help="a proximal step on the measurement between denoisings (Zhu et al. 2023)",
-        knobs={"zeta": share},
+        knobs={"zeta": share, "prior_weight": positive},
         build=_lazily("diffpir", "Diffpir"),
     ),
 }
