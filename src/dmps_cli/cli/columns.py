@@ -91,7 +91,7 @@ def _starred_column(rows: Sequence[TableRow], name: str, marked: set[tuple[int, 
 
 
 def _aligned(texts: Sequence[str], lines: int) -> list[str]:
-    """Cells 'mean ± interval (deviation)', on so many lines, with each part below its like; others as they are."""
+    """Returns cells 'mean ± interval (deviation)', on so many lines, each part below its like; others as they are."""
     if not any(" ± " in text for text in texts):
         return [*texts]
     parts = [(*text.split(" ", maxsplit=3), "", "", "")[:4] for text in texts]

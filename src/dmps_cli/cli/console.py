@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dmps_cli import processes
+from dmps_cli.cli.streams import is_terminal, print_result
 from dmps_cli.errors import OutputError
 from dmps_cli.listener import Advance, Told
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
 
 if TYPE_CHECKING:
     from dmps_cli.report.tables import TableRow
-
-
-class StdoutError(Exception):
-    """Standard output takes no more: its disk is full, for one."""
-
-
-class ReaderLeftError(StdoutError):
-    """Its reader has left, as `head` does: nobody is waiting for more."""
-
-
-def _print(render: Callable[[TextIO], str]) -> None:
-    """Writes a text on stdout, at once; on none where it is closed; of several ranks the first. Raises StdoutError."""
-    if processes.rank() or sys.stdout is None:
-        return
-    with whole_stdout():  # rich asks the stream while it lays a table out
-        print(render(sys.stdout), flush=True)
-
-
-@contextmanager
-def whole_stdout() -> Iterator[None]:
-    """Ends when what is printed meanwhile, by whomever, has left. Raises StdoutError if that cannot be."""
-    try:
-        try:
-            yield
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except OSError as exc:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails on it again as it leaves
-        has_left = exc.errno == errno.EPIPE or (os.name == "nt" and exc.errno == errno.EINVAL)
-        raise (ReaderLeftError if has_left else StdoutError)(exc.strerror or str(exc)) from exc
 
 
 def _say(text: str) -> None:
@@ -63,11 +31,7 @@ def _shown(text: str) -> str:
 
     On a terminal nothing in it is obeyed, elsewhere only its line breaks are written out.
     """
-    return visible_bytes(text) if _is_terminal(sys.stdout) else in_one_line(text)
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
+    return visible_bytes(text) if is_terminal(sys.stdout) else in_one_line(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +54,7 @@ class Console:
     def result(self, text: str) -> None:
         """Prints a line of the result, at once, so that a pipe can go on with it."""
         if not self.as_json:
-            _print(lambda stream: _shown(text))
+            print_result(lambda stream: _shown(text))
 
     def path(self, path: Path) -> None:
         """Prints a path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
@@ -99,13 +63,13 @@ class Console:
 
     def check_path(self, path: Path) -> None:
         """Raises OutputError if the path cannot be a line of the result, for it has a line break."""
-        if has_line_break(str(path)) and not self.as_json and not _is_terminal(sys.stdout):
+        if has_line_break(str(path)) and not self.as_json and not is_terminal(sys.stdout):
             raise OutputError(f"{path}: the results are one path a line, and this one has a line break; take --json")
 
     def rendered(self, render: Callable[[TextIO], str]) -> None:
         """Prints lines of the result as `render` lays them out for stdout, with nothing that should not be obeyed."""
         if not self.as_json:
-            _print(render)
+            print_result(render)
 
     def table(self, rows: Sequence[TableRow]) -> None:
         """Prints rows as a table."""
@@ -118,7 +82,7 @@ class Console:
         from dmps_cli.report.tables import json_text
 
         if self.as_json:
-            _print(lambda stream: json_text(content))
+            print_result(lambda stream: json_text(content))
 
     def transfer(self, name: str) -> AbstractContextManager[Told]:
         """Shows a bar of bytes on stderr, only on a terminal, from the first byte on; it is told (done, in all)."""
@@ -149,4 +113,4 @@ class Console:
     @property
     def shows_bars(self) -> bool:
         """Whether somebody watches."""
-        return not self.quiet and _is_terminal(sys.stderr) and not processes.rank()
+        return not self.quiet and is_terminal(sys.stderr) and not processes.rank()

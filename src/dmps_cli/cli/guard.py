@@ -12,8 +12,9 @@ from types import FrameType
 import typer
 
 from dmps_cli import processes
-from dmps_cli.cli.console import Console, ReaderLeftError, StdoutError
+from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import reflowed
+from dmps_cli.cli.streams import ReaderLeftError, StdoutError
 from dmps_cli.errors import DmpsError, SaidElsewhereError, UsageError, interrupts, memory_errors
 
 INTERRUPTED = 130
@@ -57,7 +58,7 @@ def stdout_failed(error: StdoutError) -> int:
 
 @contextmanager
 def ctrl_c_counts() -> Iterator[None]:
-    """Ctrl-C is Ctrl-C even where a package that was being imported makes another error of it."""
+    """Lets Ctrl-C be Ctrl-C even where a package that was being imported makes another error of it."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)

@@ -14,7 +14,6 @@ import typer
 from typer.core import TyperGroup
 
 from dmps_cli import __version__
-from dmps_cli.cli.console import StdoutError, whole_stdout
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
@@ -23,6 +22,7 @@ from dmps_cli.cli.guard import guarded, stdout_failed
 from dmps_cli.cli.models import MODELS
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.score import score
+from dmps_cli.cli.streams import StdoutError, whole_stdout
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
@@ -31,7 +31,7 @@ from dmps_cli.text import visible_bytes
 
 @contextmanager
 def _readable_complaints() -> Iterator[None]:
-    """Typer's complaints of the command line show the controls that an argument holds, a file's name for one."""
+    """Shows in Typer's complaints the controls that an argument holds, a file's name for one."""
     try:
         yield
     except Exception as exc:

@@ -8,7 +8,6 @@ are, each once, under their row's number. What a later run needs is read from th
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from dmps_cli.errors import InputError
-from dmps_cli.files.atomic import atomic_write, remove_left_overs_below
+from dmps_cli.files.atomic import atomic_write, remove_left_overs_below, short_key
 from dmps_cli.files.cache import cache_dir, locked
 from dmps_cli.files.downloads.fetch import fetch, is_offline
 from dmps_cli.files.downloads.sources import HubData, HubListing
@@ -72,7 +71,7 @@ class DataCard(DataTable, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def location(self) -> Path:
         """Its folder in the cache: another for other pictures under the same name."""
         pictures = (self.repo, self.revision, self.split, self.column, self.files, sorted(self.where.items()))
-        return cache_dir() / "datasets" / f"{self.name}-{hashlib.sha256(repr(pictures).encode()).hexdigest()[:8]}"
+        return cache_dir() / "datasets" / f"{self.name}-{short_key(pictures)}"
 
 
 @dataclass(frozen=True, kw_only=True)

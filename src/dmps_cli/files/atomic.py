@@ -250,6 +250,11 @@ def content_key(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:6], "big")
 
 
+def short_key(identity: object) -> str:
+    """Returns what tells the names of two files apart: the first hexadecimal digits of the sha256 of a value's repr."""
+    return sha256_bytes(repr(identity).encode(errors="surrogateescape"))[:8]
+
+
 def name_key(name: str) -> int:
     """Returns the number of a picture's name, which is its path relative to its folder."""
     return content_key(os.fsencode(name))

@@ -364,7 +364,7 @@ def pixel_limit() -> int:
 
 @contextmanager
 def _pillow_limit(limit: int) -> Iterator[None]:
-    """Pillow refuses more than twice its MAX_IMAGE_PIXELS, in all frames and before it takes memory."""
+    """Lets Pillow refuse more than twice its MAX_IMAGE_PIXELS, in all frames and before it takes memory."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = (limit + 1) // 2
     try:

@@ -61,7 +61,7 @@ class Batch:
 
     @contextmanager
     def item(self, name: str | Path) -> Iterator[None]:
-        """Work on one input: what can be said to a person about its failure is, and the batch goes on."""
+        """Stands around the work on one input: a failure that a person can be told is told, and the batch goes on."""
         try:
             with memory_errors():
                 yield

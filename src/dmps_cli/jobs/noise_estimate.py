@@ -278,7 +278,7 @@ def _by_brightness(patches: _Patches, asked: _Asked, low: np.ndarray) -> list[fl
 
 
 def _places(kept: np.ndarray) -> tuple[int, np.ndarray]:
-    """(the largest side that gives enough, or the one that gives most; the corners of its patches that are kept whole).
+    """Returns (the largest side that gives enough, or the one that gives most; corners of its patches kept whole).
 
     Corners as indices into the grid of (h - side + 1, w - side + 1).
     """

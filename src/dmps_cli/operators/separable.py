@@ -111,7 +111,7 @@ def bicubic_taps(scale: int) -> list[float]:
     """
 
     def bicubic(t: float) -> float:
-        """Keys 1981, eq. (4), with a = -0.5."""
+        """Returns the kernel of Keys 1981, eq. (4), with a = -0.5."""
         t = abs(t)
         if t <= 1.0:
             return 1.5 * t**3 - 2.5 * t**2 + 1.0

@@ -276,7 +276,7 @@ def build(
 
 @contextmanager
 def _named(part: str, name: str) -> Iterator[None]:
-    """What cannot be of a link's operator is said with its name."""
+    """Says what cannot be of a link's operator with its name."""
     try:
         yield
     except InputError as exc:

@@ -78,7 +78,7 @@ def trainable_names(architecture: str, config: Mapping[str, object], where: str)
 
 
 def random_state(architecture: str, config: Mapping[str, object], where: str) -> dict[str, Tensor]:
-    """Weights of the architecture's shapes without a file: normal with variance 1 / fan-in, norms 1, biases 0.
+    """Returns weights of the architecture's shapes without a file: normal with variance 1 / fan-in, norms 1, biases 0.
 
     Of fixed seed. Enough to time a network: its numbers stay finite, its pictures mean nothing. Raises OptionsError,
     WeightsError for an architecture whose sizes only a file gives.

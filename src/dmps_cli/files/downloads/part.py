@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dmps_cli.files.atomic import short_key
 from dmps_cli.files.cache import unwritable
 from dmps_cli.files.downloads.sources import Source
 from dmps_cli.files.hashes import write_record
@@ -35,8 +35,7 @@ class Part:
     @classmethod
     def of(cls, target: Path, source: Source) -> Part:
         """Returns one for each source: what one has begun, another must not go on with."""
-        key = hashlib.sha256(repr(source).encode()).hexdigest()[:8]
-        return cls(target.with_name(f"{target.name}.{key}.part"))
+        return cls(target.with_name(f"{target.name}.{short_key(source)}.part"))
 
     @property
     def _notes(self) -> Path:
