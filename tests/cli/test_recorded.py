@@ -141,10 +141,9 @@ def kept(value: Any) -> Any:
 def differences(got: Any, recorded: Any, where: str = "") -> list[str]:
     """Says each place where values differ by more than rounding gives, or are lost; what is new is no difference."""
     if isinstance(got, dict) and isinstance(recorded, dict):
-        names = [f"{where}.{name}: only one has it" for name in got.keys() ^ recorded.keys()]
-        return names + [
-            d for k in got.keys() & recorded.keys() for d in differences(got[k], recorded[k], f"{where}.{k}")
-        ]
+        lost = [f"{where}.{name} is lost" for name in recorded.keys() - got.keys()]
+        both = [name for name in recorded if name in got]
+        return lost + [d for name in both for d in differences(got[name], recorded[name], f"{where}.{name}")]
     if isinstance(got, list) and isinstance(recorded, list) and len(got) == len(recorded):
         return [d for k in range(len(got)) for d in differences(got[k], recorded[k], f"{where}[{k}]")]
     if is_close(got, recorded):
