@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from scipy.linalg import hadamard
 
 from dmps_cli.errors import ConvergenceError
-from dmps_cli.linalg import conjugate_gradient, kernel_spectrum, largest_eigenvalue, matrix_svd, walsh_hadamard
+from dmps_cli.linalg import (
+    conjugate_gradient,
+    cosine_transform,
+    inverse_cosine_transform,
+    kernel_spectrum,
+    largest_eigenvalue,
+    matrix_svd,
+    walsh_hadamard,
+)
 from tests.conftest import randn, same
 
 
@@ -91,3 +100,11 @@ def test_kernel_spectrum_is_the_dft_of_the_wrapped_kernel(shape: tuple[int, int]
         for c in range(shape[1]):
             laid[(r - shape[0] // 2) % 7, (c - shape[1] // 2) % 8] += kernel[r, c].item()
     np.testing.assert_allclose(kernel_spectrum(kernel, grid).numpy(), np.fft.rfft2(laid), atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 33])
+def test_cosine_transform_is_scipys(n: int) -> None:
+    x = randn(3, n)
+    expected = torch.from_numpy(scipy.fft.dct(x.numpy(), type=2, norm="ortho"))
+    torch.testing.assert_close(cosine_transform(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(inverse_cosine_transform(expected), x, rtol=0, atol=1e-14)

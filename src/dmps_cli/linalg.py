@@ -253,3 +253,37 @@ def kernel_spectrum(kernel: Tensor, grid: tuple[int, int], origin: tuple[int, in
     laid = kernel.new_zeros(grid).index_put((rows[:, None], cols[None, :]), kernel, accumulate=True)
     spectrum: Tensor = torch.fft.rfft2(laid)
     return spectrum
+
+
+def cosine_transform(x: Tensor) -> Tensor:
+    """Returns the orthonormal discrete cosine transform (DCT-II) of the last axis, by one FFT (Makhoul 1980).
+
+    X_k = c_k sum over j of x_j cos(pi k (j + 1/2) / n),  c_0 = sqrt(1 / n), else sqrt(2 / n).
+    """
+    n = x.shape[-1]
+    spectrum = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1))
+    transformed: Tensor = (spectrum * _cosine_phases(n, x)).real
+    return transformed
+
+
+def inverse_cosine_transform(c: Tensor) -> Tensor:
+    """Returns the inverse of `cosine_transform`, its transpose."""
+    n = c.shape[-1]
+    mirrored = torch.cat([torch.zeros_like(c[..., :1]), c[..., 1:].flip(-1)], dim=-1)  # the imaginary part: X_n-k
+    v = torch.fft.ifft(torch.complex(c, -mirrored) / _cosine_phases(n, c)).real
+    x = torch.empty_like(v)
+    x[..., ::2], x[..., 1::2] = v[..., : (n + 1) // 2], v[..., (n + 1) // 2 :].flip(-1)
+    return x
+
+
+@lru_cache(maxsize=8)
+def _phases(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns c_k exp(-i pi k / (2 n)), (n,)."""
+    angle = -math.pi / (2 * n) * torch.arange(n, dtype=torch.float64)
+    scale = torch.full((n,), math.sqrt(2.0 / n), dtype=torch.float64)
+    scale[0] = math.sqrt(1.0 / n)
+    return torch.polar(scale, angle).to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
+
+
+def _cosine_phases(n: int, like: Tensor) -> Tensor:
+    return _phases(n, like.dtype, like.device)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dmps_cli.device import check_memory, micro_batch
+from dmps_cli import fields
+from dmps_cli.device import check_memory, micro_batch, stopwatch
 from dmps_cli.errors import memory_errors
 from dmps_cli.files.atomic import content_key
 from dmps_cli.levels import SAMPLERS
@@ -21,6 +22,8 @@ from dmps_cli.operators.inside import Inside
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.priors import Prior
 from dmps_cli.sampling import Noise, sample
+from dmps_cli.units import LARGE_PIXELS, duration
+from dmps_cli.windows import WindowedPrior, for_large, strips_bytes
 
 Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
@@ -73,14 +76,18 @@ def restore(
     measurement: y on op.device; keys: one per item. Result: (B, *op.in_shape), not clipped. On a CPU the items are
     computed one at a time, so that their bits do not depend on the batch. on_step is called once per item and
     network evaluation; instrument wraps the method, to watch it or to put another in its place; on_iterations is given,
-    part by part, the iterations in each step of each item, if the operator's solves are iterated. Raises NumericsError
+    part by part, the iterations in each step of each item, if the operator's solves are iterated. A large picture is
+    restored strip by strip, its state and the result on the CPU, in a file where it takes more than
+    `fields.FILE_BYTES`. Raises NumericsError
     if a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
     operator, MemoryShortageError.
     """
     y, op = measurement.y, measurement.op
-    size = micro_batch(op.device, len(y))
+    is_large = by_strips(op.in_shape, sampling)
+    prior = for_large(prior) if is_large else prior
+    size = 1 if is_large else micro_batch(op.device, len(y))
     height, width = prior.fitting(*op.in_shape[1:])
-    needed = prior.peak_bytes(height, width)
+    needed = strips_bytes(prior, op.in_shape, op.out_shape) if is_large else prior.peak_bytes(height, width)
     if needed is not None and METHODS[sampling.method].back_propagates:
         needed *= BACKWARD_MEMORY
     check_memory(needed, min(size, len(y)), op.device, f"a picture of {width} x {height} px")
@@ -98,7 +105,31 @@ def restore(
             )
             for i in range(0, len(y), size)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def by_strips(shape: Sequence[int], sampling: Sampling) -> bool:
+    """Returns whether images (C, H, W) are restored strip by strip: large ones are, on every machine.
+
+    Not so by methods that go back through the network, which takes all of it.
+    """
+    return shape[1] * shape[2] > LARGE_PIXELS and not METHODS[sampling.method].back_propagates
+
+
+@torch.no_grad()
+def forecast(prior: Prior, shape: Sequence[int], sampling: Sampling, device: torch.device) -> str:
+    """Returns what a large picture (C, H, W) will take, for a person: a window is computed, and the others counted."""
+    height, width = shape[-2:]
+    windowed = for_large(prior)
+    levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing)
+    assert isinstance(windowed, WindowedPrior)
+    side = min(windowed.window, height), min(windowed.window, width)
+    probe, count = torch.zeros(1, prior.channels, *side, device=device), len(windowed.places(height, width))
+    windowed.inner.predict(probe[..., :64, :64] if windowed.multiple <= 64 else probe, levels[0], levels[1])  # warms up
+    elapsed = stopwatch(device)
+    windowed.inner.predict(probe, levels[0], levels[1])
+    time = duration(elapsed() * count * sampling.nfe)
+    return f"{width} x {height} px in {count} windows, {sampling.nfe} evaluations of each: about {time} to come"
 
 
 def _restore_together(
@@ -117,10 +148,17 @@ def _restore_together(
         op = OfGreyValue(op, prior.channels)
     inside = Inside(op, (op.in_shape[0], *prior.fitting(*op.in_shape[1:])))
     fitted = op if inside.in_shape == op.in_shape else inside
+    state = fields.buffer((1, *fitted.in_shape)) if by_strips(op.in_shape, sampling) else None
+    fitted = fitted if state is None else fitted.by_strips()
     chosen = build_posterior(sampling, prior, replace(measurement, op=fitted))
     method = instrument(chosen)
     levels = prior.levels(sampling.sampler, sampling.nfe, sampling.spacing, METHODS[sampling.method].start)
-    z = Noise(seed, Noise.START, keys).like(y.new_empty((len(y), *inside.in_shape)))
+    z = Noise(seed, Noise.START, keys).like(
+        y.new_empty((len(y), *inside.in_shape)) if state is None else fields.field(state, y.device)
+    )
+
+    def held(x: Tensor) -> Tensor:
+        return x if state is None else fields.store(x, state)
 
     totals = [torch.zeros(len(y), dtype=torch.long, device=y.device)]
 
@@ -133,11 +171,13 @@ def _restore_together(
     x = sample(
         method,
         levels,
-        method.start(z, levels[0]),
+        held(method.start(z, levels[0])),
         eta=SAMPLERS[sampling.sampler].eta,
         noise=Noise(seed, Noise.STEP, keys),
         on_step=steps_of_every_item,
+        held=held,
     )
     if int(totals[-1].sum()) > 0:
         on_iterations(torch.stack(totals, dim=1).diff().tolist())
+    x = x if state is None else state
     return inside.crop(x).mean(1, keepdim=True) if is_grey else inside.crop(x)

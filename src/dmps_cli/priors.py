@@ -24,7 +24,8 @@ class Prior(Denoiser):
 
     bytes_per_pixel: peak memory of a call per pixel of one image, where it is known. least_size, multiple: of the sides
     of an image that `predict` takes, px. clips_x0: whether its x0 lies within [-1, 1] by force. sampler: the kind of
-    noise levels (`levels.SAMPLERS`) that it is best on, where it has one.
+    noise levels (`levels.SAMPLERS`) that it is best on, where it has one. has_windows: whether it sees a large picture
+    part by part.
     """
 
     channels: int = 3
@@ -33,6 +34,7 @@ class Prior(Denoiser):
     multiple: int = 1
     clips_x0: bool = False
     sampler: str | None = None
+    has_windows: bool = False
 
     def fitting(self, height: int, width: int) -> tuple[int, int]:
         """Returns the smallest sides, px, not below these, that `predict` takes."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from dmps_cli.ahead import Ahead
 from dmps_cli.device import onto
 from dmps_cli.errors import NumericsError
+from dmps_cli.fields import STRIP_ROWS, Field, all_finite
 from dmps_cli.levels import Level
 
 Fresh = Callable[[Tensor], Tensor]
@@ -55,13 +56,37 @@ class Noise:
 
     def __init__(self, seed: int, purpose: int, keys: Sequence[tuple[int, int]]) -> None:
         """keys: (image key, sample number) of each image of the batch. All numbers >= 0."""
-        seeds = [np.random.SeedSequence((seed, purpose, *key)).generate_state(1, np.uint64)[0] for key in keys]
-        self.generators = [torch.Generator().manual_seed(int(s >> np.uint64(1))) for s in seeds]
+        self.origins = [(seed, purpose, *key) for key in keys]
+        self.generators = [_generator(*origin) for origin in self.origins]
+        self.num_fields = 0
 
     def like(self, x: Tensor) -> Tensor:
-        """Draws fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given."""
+        """Draws fresh standard normal noise of x's shape, dtype and device. x: (B, ..), B as given; or a field."""
+        if isinstance(x, Field):
+            self.num_fields += 1
+            return self._field(x, self.num_fields)
         drawn = torch.stack([torch.randn(x.shape[1:], generator=g) for g in self.generators])
         return onto(drawn.to(x.dtype), x.device)
+
+    def _field(self, x: Field, number: int) -> Field:
+        """Returns noise of which each strip has a generator of its own: its rows are the same in any order."""
+        (origin,), (channels, height, width) = self.origins, x.shape[1:]
+
+        def strip(top: int) -> Tensor:
+            shape = (1, channels, min(STRIP_ROWS, height - top), width)
+            return torch.randn(shape, generator=_generator(*origin, number, top // STRIP_ROWS))
+
+        def rows(top: int, bottom: int) -> Tensor:
+            first = top - top % STRIP_ROWS
+            drawn = torch.cat([strip(start) for start in range(first, bottom, STRIP_ROWS)], dim=-2)
+            return drawn[..., top - first : bottom - first, :].to(x.device, x.dtype)
+
+        return Field(rows, x.shape, x.dtype, x.device)
+
+
+def _generator(*origin: int) -> torch.Generator:
+    seed = np.random.SeedSequence(origin).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
 
 class DrawnAhead:
@@ -102,7 +127,7 @@ class DrawnAhead:
 @contextmanager
 def prepared(noise: Noise, x: Tensor, count: int) -> Iterator[Noise | DrawnAhead]:
     """Yields the noise of `count` steps: for a GPU drawn ahead of them; for a CPU, which has no time to spare, not."""
-    if x.device.type != "cuda":
+    if x.device.type != "cuda" or isinstance(x, Field):
         yield noise
         return
     with DrawnAhead(noise, x, count) as ahead:
@@ -147,17 +172,19 @@ def sample(
     eta: float,
     noise: Noise,
     on_step: Callable[[], None] = lambda: None,
+    held: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
     """Runs x, a state at levels[0], down to the last level; one call of `denoiser` per step.
 
-    x: (B, C, H, W). Raises NumericsError, naming the level, if a state is no longer finite.
+    x: (B, C, H, W). held: where a state is a field, computes and keeps it. Raises NumericsError, naming the level, if
+    a state is no longer finite.
     """
     finite_so_far: list[Tensor] = []
     is_noisy = eta > 0.0 or denoiser.draws_on_ode
     with prepared(noise, x, sum(is_noisy and nxt.sigma > 0.0 for nxt in levels[1:])) as draws:
         for cur, nxt in pairwise(levels):
-            x = denoiser.step(x, cur, nxt, eta, draws.like)
-            finite_so_far.append(torch.isfinite(x).all())  # read at the end: reading waits for a GPU
+            x = held(denoiser.step(x, cur, nxt, eta, draws.like))
+            finite_so_far.append(all_finite(x))  # read at the end: reading waits for a GPU
             on_step()
     _check_finite(finite_so_far, levels)
     return x

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dmps_cli.errors import NumericsError, OutputError
+from dmps_cli.fields import strips
 from dmps_cli.files import deep, png
 from dmps_cli.files.suffixes import DEEP, OUTPUT_SUFFIXES, WITH_ALPHA, can_be_deep, written_as
 
@@ -21,7 +22,7 @@ JPEG_QUALITY = 95
 LARGE_PIXELS = 2**25
 """Pictures with more pixels are packed strip by strip, as PNG; smaller ones by Pillow."""
 
-STRIP_ROWS = 64
+PART_ROWS = 1024  # whose floats are in memory together
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags
 _EXIF_SUB = 0x8769
 
@@ -113,21 +114,29 @@ def encode(x: Tensor, target: Path, how: Written = PLAIN) -> bytes:
     colour resolution. What a format cannot hold is left out (`lost`). Raises OutputError for another suffix, a picture
     too large for the format, or 16 bits of colour in a TIFF file without their extra.
     """
-    name = written_as(target)
-    if name is None:
-        raise OutputError(f"{target} has no suffix of a picture; choose one of {', '.join(OUTPUT_SUFFIXES)}")
-    longest = _PILLOW[name][2]
-    if max(x.shape[-2:]) > longest:
-        size = f"{x.shape[-1]} x {x.shape[-2]} px"
-        raise OutputError(f"cannot write {target}: {name} holds at most {longest} px a side, not {size}; use .png")
+    name = check_holds(target, (x.shape[-2], x.shape[-1]))
     bits = how.bits if name in DEEP else 8
     channels = x.shape[0] + (how.alpha is not None and name in WITH_ALPHA)
     if name == "png" and ((bits == 16 and channels > 1) or x.shape[-2] * x.shape[-1] > LARGE_PIXELS):
         return b"".join(_png_chunks(x, how, bits))
-    values = _strip(x, how, 0, x.shape[-2], bits=bits, has_alpha=name in WITH_ALPHA)
+    has_alpha = name in WITH_ALPHA
+    parts = [_strip(x, how, *ends, bits=bits, has_alpha=has_alpha) for ends in strips(x.shape[-2], PART_ROWS)]
+    values = np.concatenate(parts) if len(parts) > 1 else parts[0]
     if bits == 16 and channels > 1:
         return _deep_tiff(values, how, target)
     return _packed(Image.fromarray(values[:, :, 0] if channels == 1 else values), name, how)
+
+
+def check_holds(target: Path, size: tuple[int, int]) -> str:
+    """Returns the name of a target's format. Raises OutputError if it holds no picture of (height, width) px."""
+    name = written_as(target)
+    if name is None:
+        raise OutputError(f"{target} has no suffix of a picture; choose one of {', '.join(OUTPUT_SUFFIXES)}")
+    longest = _PILLOW[name][2]
+    if max(size) > longest:
+        shown = f"{size[1]} x {size[0]} px"
+        raise OutputError(f"cannot write {target}: {name} holds at most {longest} px a side, not {shown}; use .png")
+    return name
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -153,10 +162,10 @@ def over_white(pixels: Tensor, alpha: Tensor) -> Tensor:
 
 def _png_chunks(x: Tensor, how: Written, bits: int) -> Iterator[bytes]:
     height, width = x.shape[-2:]
-    strips = (_strip(x, how, top, top + STRIP_ROWS, bits=bits, has_alpha=True) for top in range(0, height, STRIP_ROWS))
+    parts = (_strip(x, how, *ends, bits=bits, has_alpha=True) for ends in strips(height))
     said = how.metadata
     extra = {} if said is None else png.metadata(exif=said.upright((width, height)), icc=said.icc, dpi=said.dpi)
-    return png.chunks((width, height), x.shape[0] + (how.alpha is not None), bits, strips, extra)
+    return png.chunks((width, height), x.shape[0] + (how.alpha is not None), bits, parts, extra)
 
 
 def _deep_tiff(values: np.ndarray, how: Written, target: Path) -> bytes:

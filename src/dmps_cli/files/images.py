@@ -244,14 +244,10 @@ def opened(file: IO[bytes], what: object, formats: tuple[str, ...] = _READ_FORMA
     with decoding(what):
         try:
             with _pillow_limit(limit), Image.open(file, formats=formats) as image:
-                if image.width * image.height > limit:
-                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                check_pixels(what, image.width, image.height)
                 yield image
         except Image.DecompressionBombError as exc:
-            raise InputError(
-                f"{what} is too large ({exc}); at most {limit} pixels are read: set {_MAX_PIXELS_VARIABLE} if it is "
-                "genuine"
-            ) from exc
+            raise _too_large(what, str(exc), limit) from exc
         except UnidentifiedImageError as exc:
             raise InputError(f"{what} is not a picture in a known format ({_some(formats)}), or damaged") from exc
 
@@ -352,6 +348,18 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - whatever Pillow's reader raises
         return 1
+
+
+def check_pixels(what: object, width: int, height: int) -> None:
+    """Raises InputError for a picture of more pixels than are read."""
+    if width * height > (limit := pixel_limit()):
+        raise _too_large(what, f"{width} x {height} px, {width * height} pixels", limit)
+
+
+def _too_large(what: object, size: str, limit: int) -> InputError:
+    return InputError(
+        f"{what} is too large ({size}); at most {limit} pixels are read: set {_MAX_PIXELS_VARIABLE} if it is genuine"
+    )
 
 
 def pixel_limit() -> int:

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dmps_cli.fields import strips
 from dmps_cli.methods.choice import Sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.tasks.table import task
-from dmps_cli.units import GREY_LEVELS, both_scales
+from dmps_cli.units import GREY_LEVELS, LARGE_PIXELS, both_scales
 from dmps_cli.weights.cards import DEFAULT_MODEL
 
 FLOOR = 1.0 / math.sqrt(12.0) / GREY_LEVELS
@@ -76,16 +77,30 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
     y: (B, *op.out_shape); x: (B, *op.in_shape), not clipped, but that its prior did so (is_clipped).
     """
     noise = max(sigma_y, FLOOR)
-    residual, picture, contrast = (part.flatten(1).cpu().double() for part in (y - op.A(x), op.picture(x), y))
+    residual, contrast = (part.flatten(1).cpu().double() for part in (y - op.A(x), y))
     chi2 = (residual**2).mean(1) / noise**2  # in float32 the square of 1e20 is infinite
-    over = (picture.abs() - 1.0).clamp_min(0.0)
-    outside = (over > BEYOND).double().mean(1)
-    excess = (over**2).mean(1).sqrt() / contrast.std(1, correction=0).clamp_min(noise)
+    outside, excess = _beyond(op.picture(x))
+    excess = excess.sqrt() / contrast.std(1, correction=0).clamp_min(noise)
     columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), ripples_of(op, x), strict=True)
     return [
         Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond, ripples=waves)
         for one, share, beyond, waves in columns
     ]
+
+
+def _beyond(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (the share of values beyond [-1, 1] by more than BEYOND, the mean square of what is beyond), each (B,).
+
+    A large picture, of which double precision would take four times the memory, part by part.
+    """
+    rows = max(1, LARGE_PIXELS // picture.shape[-1])
+    outside = square = torch.zeros(len(picture), dtype=torch.float64)
+    for top, bottom in strips(picture.shape[-2], rows):
+        over = (picture[..., top:bottom, :].flatten(1).cpu().double().abs() - 1.0).clamp_min(0.0)
+        share = (bottom - top) / picture.shape[-2]
+        outside = outside + share * (over > BEYOND).double().mean(1)
+        square = square + share * (over**2).mean(1)
+    return outside, square
 
 
 def ripples_of(op: LinearOperator, x: Tensor) -> list[float | None]:
@@ -102,6 +117,8 @@ def ripples_of(op: LinearOperator, x: Tensor) -> list[float | None]:
     point = x.new_zeros((1, *op.in_shape))
     point[..., op.in_shape[1] // 2, op.in_shape[2] // 2] = 1.0
     passed = torch.fft.rfft2(op.A(point)[0, 0].cpu().double()).abs() ** 2  # on the CPU: not every device has float64
+    if not bool((passed < HARDLY).any()):
+        return [None] * len(x)
     picture = op.picture(x).cpu().double()
     taper = torch.outer(*(torch.hann_window(side, periodic=False).to(picture) for side in (height, width)))
     centred = picture - picture.mean((2, 3), keepdim=True)

@@ -80,6 +80,7 @@ class Reader:
             pixels, share = self.grey_value(job, pixels)
         check_claimed(job.plan, pixels.numel(), job.path)
         op = self.operator(job.plan, shape)
+        check_result(job, op)
         truth = load_truth(job, op)
         y = self.y(job, pixels, op, is_exact=is_exact)
         noise = noise_of(job, y, op, share, self.prior, self.seed, self.listener)
@@ -182,6 +183,17 @@ class Reader:
             return job.sampling
         self.listener.note(f"{job.path} is grey: {job.grey_sampling}")
         return job.grey_sampling
+
+
+def check_result(job: Job, op: LinearOperator) -> None:
+    """Raises InputError, OutputError for a result that its format does not hold, or that would not be read again."""
+    from dmps_cli.files.encoding import check_holds
+    from dmps_cli.files.images import check_pixels
+
+    height, width = op.picture_size
+    check_pixels(f"the restoration of {job.path}", width, height)
+    for target in job.targets.values():
+        check_holds(target, (height, width))
 
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:

@@ -95,10 +95,14 @@ class Restorer:
         from dmps_cli.device import stopwatch
         from dmps_cli.jobs.fit import fits_of, remark, usual
         from dmps_cli.operators.measurement import Measurement
-        from dmps_cli.pipeline import FILE_KEY, restore
+        from dmps_cli.pipeline import FILE_KEY, by_strips, forecast, restore
 
         first = draws[0][0]
         op, sigma_y, sampling, task = first.op, first.noise.sigma_y, first.sampling, first.job.plan.task
+        if by_strips(op.in_shape, sampling):
+            self.batch.listener.note(
+                f"{first.job.path}: {forecast(self.prior.prior, op.in_shape, sampling, op.device)}"
+            )
         elapsed = stopwatch(op.device)
         iterations: list[list[int]] = []
         y = torch.cat([of.y for of, _ in draws])
@@ -112,7 +116,7 @@ class Restorer:
             on_iterations=iterations.extend,
         )
         seconds = elapsed() / len(draws)
-        fits = fits_of(y, op, x, sigma_y, is_clipped=self.prior.clips_x0)
+        fits = fits_of(y, op, x.to(op.device), sigma_y, is_clipped=self.prior.clips_x0)
         known = usual(sampling, task, self.prior.name)
         restored = []
         for k, (of, sample) in enumerate(draws):

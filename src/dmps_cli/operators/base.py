@@ -185,6 +185,10 @@ class LinearOperator(ABC):
 
         return residual_to_image
 
+    def by_strips(self) -> LinearOperator:
+        """Returns the operator for images that are fields: itself, unless its At can give one row by row."""
+        return self
+
     def picture(self, x: Tensor) -> Tensor:
         """Returns what is shown, scored and written of x: all of it, or the part within the frame. x: (.., H, W)."""
         if self.frame is None:

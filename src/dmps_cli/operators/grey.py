@@ -24,6 +24,10 @@ class OfGreyValue(LinearOperator):
         self.inner, self.channels = inner, channels
         self.pattern, self.frame = inner.pattern, inner.frame
 
+    def by_strips(self) -> OfGreyValue:
+        """Returns the same around the operator that A is by strips."""
+        return OfGreyValue(self.inner.by_strips(), self.channels)
+
     def mean(self, x: Tensor) -> Tensor:
         """Returns M x, (B, 1, H, W). x: (B, C, H, W)."""
         return x.mean(1, keepdim=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError
 from dmps_cli.tasks.options import PATTERNS
+from dmps_cli.units import LARGE_PIXELS
 
 if TYPE_CHECKING:
     import torch
@@ -61,17 +62,27 @@ class Task:
     needs_colour: bool = False  # whether x cannot be grey
 
 
+def _is_large(site: Site) -> bool:
+    return site.in_shape[1] * site.in_shape[2] > LARGE_PIXELS and not site.params.get("svd_cutoff")
+
+
 def _bicubic(site: Site) -> LinearOperator:
+    from dmps_cli.operators import banded
     from dmps_cli.operators.separable import bicubic_decimation
 
+    if _is_large(site):
+        return banded.bicubic(site.in_shape, site.params["scale"], dtype=site.dtype, device=site.device)
     return bicubic_decimation(
         site.in_shape, site.params["scale"], svd_cutoff=site.params["svd_cutoff"], dtype=site.dtype, device=site.device
     )
 
 
 def _average(site: Site) -> LinearOperator:
+    from dmps_cli.operators import banded
     from dmps_cli.operators.separable import average_pooling
 
+    if _is_large(site):
+        return banded.average(site.in_shape, site.params["scale"], dtype=site.dtype, device=site.device)
     return average_pooling(site.in_shape, site.params["scale"], dtype=site.dtype, device=site.device)
 
 

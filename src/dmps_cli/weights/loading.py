@@ -36,8 +36,12 @@ class LoadedPrior(Prior):
     sampler: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("channels", "bytes_per_pixel", "least_size", "multiple", "clips_x0"):
+        for name in ("channels", "bytes_per_pixel", "least_size", "multiple", "clips_x0", "has_windows"):
             object.__setattr__(self, name, getattr(self.prior, name))
+
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """Returns that of the prior inside."""
+        return self.prior.fitting(height, width)
 
     def peak_bytes(self, height: int, width: int) -> float | None:
         """Returns that of the prior inside."""
