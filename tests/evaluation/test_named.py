@@ -6,14 +6,17 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow
 import pyarrow.parquet
@@ -21,9 +24,10 @@ import pytest
 from PIL import Image
 
 from dmps_cli.errors import InputError, OutputError, WeightsError
-from dmps_cli.evaluation import named as hub_datasets
-from dmps_cli.evaluation.named import Link, data_card, data_cards
+from dmps_cli.evaluation import named
+from dmps_cli.evaluation.data_cards import data_card, data_cards
 from dmps_cli.evaluation.pictures import list_pictures
+from dmps_cli.evaluation.shards import Link, shards
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.cache import cache_dir
 from tests.shell import Dmps, Heard
@@ -62,7 +66,10 @@ class Host:
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str | None]] = field(default_factory=list)  # (file or "listing", Range)
+    sent: Counter[str] = field(default_factory=Counter)  # bytes of each file
     cuts: dict[str, int] = field(default_factory=dict)  # so many bytes, then the connection is cut, once
+    has_ranges: bool = True
+    refusal: str = ""
     paths: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
 
@@ -71,7 +78,8 @@ class Host:
 
     @property
     def fetched(self) -> list[str]:
-        return [file for file, _ in self.seen if file != "listing"]
+        """The shards of which anything was sent, in their order."""
+        return list(dict.fromkeys(file for file, _ in self.seen if file != "listing"))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -90,17 +98,42 @@ class Handler(BaseHTTPRequestHandler):
             host.seen.append(("listing", asked))
             self.send(json.dumps({"id": "owner/small", "sha": COMMIT, "siblings": self.siblings()}).encode(), {})
             return
+        if host.refusal:
+            self.send(b"", {"X-Error-Code": host.refusal}, 403)
+            return
+        if self.path.startswith(f"/api/datasets/owner/small/revision/{COMMIT}"):
+            self.send(json.dumps({"id": "owner/small", "sha": COMMIT}).encode(), {})
+            return
+        if tree := re.match(rf"/api/datasets/owner/small/tree/{COMMIT}/?([^?]*)", self.path):
+            self.send(json.dumps(self.tree(unquote(tree[1]))).encode(), {"Content-Type": "application/json"})
+            return
         file = self.path.removeprefix(f"/datasets/owner/small/resolve/{COMMIT}/")
         host.seen.append((file, asked))
         if file not in host.files:
             self.send(b"", {}, 404)
             return
         content = host.files[file]
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        if asked:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self.send(content[start:], headers, 206 if asked else 200, host.cuts.pop(file, None))
+        begin, end = map(int, asked.removeprefix("bytes=").split("-")) if asked and host.has_ranges else (0, 10**9)
+        body = content[begin : end + 1]
+        if len(body) < len(content):
+            headers["Content-Range"] = f"bytes {begin}-{begin + len(body) - 1}/{len(content)}"
+        host.sent[file] += len(body)
+        self.send(body, headers, 206 if len(body) < len(content) else 200, host.cuts.pop(file, None))
+
+    def tree(self, folder: str) -> list[dict[str, Any]]:
+        """As the Hub lists a folder at a commit."""
+        return [
+            {
+                "type": "file",
+                "path": file,
+                "size": len(content),
+                "oid": "1",
+                "lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 100},
+            }
+            for file, content in self.host.files.items()
+            if str(Path(file).parent) == (folder or ".")
+        ]
 
     def siblings(self) -> list[dict[str, Any]]:
         """A small file is not in the large-file store, and the Hub knows no sha256 of it."""
@@ -277,11 +310,61 @@ def test_a_second_time_nothing_is_asked_for(host: Host, monkeypatch: pytest.Monk
     assert not host.seen
 
 
-def test_more_rows_of_a_shard_need_no_download(host: Host) -> None:
+def test_more_rows_of_a_shard_need_what_holds_them(host: Host) -> None:
+    """Row groups of two: the second row is there in the first's, which is read anew; the third needs another."""
     list_pictures("small", limit=1)
+    before = host.sent.total()
+    list_pictures("small", limit=2)
+    again = host.sent.total() - before
+    list_pictures("small", limit=4)
+    assert 0 < again < before + again < host.sent.total()
     host.seen.clear()
     assert len(list_pictures("small", limit=4, link=Link(offline=True))) == 4
     assert not host.seen
+
+
+def test_of_a_large_shard_only_the_rows_needed_are_read(host: Host, table: Callable[[str], None]) -> None:
+    """120 row groups of two pictures of 20,000 bytes: for one picture a group and the footer; labels are read apart."""
+    pictures = [picture(k) + random.Random(k).randbytes(20_000) for k in range(240)]
+    content = shard(pictures, label=[int(k == 101) for k in range(240)])
+    host.files = {"train.parquet": content}
+    told: list[tuple[int, int | None]] = []
+    listener = Heard(told=lambda done, total: told.append((done, total)))
+    (first,) = list_pictures("small", limit=1, link=Link(listener=listener)).values()
+    assert first.read_bytes() == pictures[0]
+    assert 40_000 < host.sent.total() < 2 * 65_536 + 50_000  # two footers
+    assert len(content) > 4_800_000
+    assert told[-1][0] == told[-1][1]
+    host.sent.clear()
+    table("where = { label = 1 }")
+    assert [path.read_bytes() for path in list_pictures("small").values()] == [pictures[101]]
+    assert 40_000 < host.sent.total() < 2 * 65_536 + 50_000
+
+
+def test_a_whole_shard_that_is_here_is_used(host: Host) -> None:
+    """As a copy by hand; another than the one listed is said, and left alone."""
+    list_pictures("small", limit=1)
+    (folder,) = (cache_dir() / "datasets").iterdir()
+    whole = folder / SHARDS[1]
+    whole.write_bytes(host.files[SHARDS[1]])
+    host.seen.clear()
+    assert len(list_pictures("small", limit=8)) == 8
+    assert host.fetched == SHARDS[:1]
+    (folder / SHARDS[2]).write_bytes(b"PAR1")
+    with pytest.raises(WeightsError, match=r"train-00002.* has 4 bytes, \d+ are due; delete it"):
+        list_pictures("small")
+
+
+def test_of_two_that_ask_at_once_one_reads(host: Host) -> None:
+    found: list[dict[str, Path]] = []
+    asking = [threading.Thread(target=lambda: found.append(list_pictures("small", limit=4))) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert found[0] == found[1]
+    pictures = [asked for file, asked in host.seen if file == SHARDS[0] and asked and asked.startswith("bytes=4-")]
+    assert len(pictures) == 1
 
 
 def test_offline_says_what_is_missing(host: Host) -> None:
@@ -293,12 +376,15 @@ def test_offline_says_what_is_missing(host: Host) -> None:
     assert host.fetched == SHARDS[:1]
 
 
-def test_a_download_goes_on_where_it_was_cut(host: Host) -> None:
+def test_a_read_that_is_cut_is_asked_for_again(host: Host) -> None:
     host.cuts[SHARDS[0]] = 300
     notes: list[str] = []
     list_pictures("small", limit=1, link=Link(listener=Heard(notes.append)))
-    assert [asked for file, asked in host.seen if file == SHARDS[0]] == [None, "bytes=300-"]
-    assert notes[0].startswith("small: owner/small/data/train-00000-of-00003-abcdef.parquet (0 MB); free to all")
+    asked = [asked for file, asked in host.seen if file == SHARDS[0]]
+    assert asked[0] == asked[1]
+    assert notes[0].startswith(
+        "small: 1 pictures of owner/small/data/train-00000-of-00003-abcdef.parquet (0.0 MB); free"
+    )
 
 
 def test_a_commit_that_moves_on_does_not_move_the_rows(host: Host) -> None:
@@ -319,7 +405,7 @@ def test_killed_between_two_pictures(host: Host, monkeypatch: pytest.MonkeyPatch
         written.extend([target] if target.suffix == ".png" else [])
 
     with monkeypatch.context() as patch:
-        patch.setattr(hub_datasets, "atomic_write", killed)
+        patch.setattr(named, "atomic_write", killed)
         with pytest.raises(KeyboardInterrupt):
             list_pictures("small", limit=4)
     assert sorted(path.name for path in written[0].parent.iterdir()) == ["00000.png", "00001.png"]
@@ -351,8 +437,36 @@ def test_a_cell_that_is_no_picture(host: Host, cell: object) -> None:
 
 def test_a_shard_that_is_no_parquet_file(host: Host) -> None:
     host.put(b"PAR1 not", *(host.files[name] for name in SHARDS[1:]))
-    with pytest.raises(InputError, match=r"cannot read the parquet file .*train-00000.*; delete it"):
+    with pytest.raises(InputError, match=r"cannot read the parquet file Hub owner/.*train-00000.*: .*magic bytes"):
         list_pictures("small")
+
+
+def test_a_host_that_sends_no_ranges(host: Host) -> None:
+    host.has_ranges = False
+    with pytest.raises((InputError, WeightsError), match=r"^cannot read .*Hub owner/small/data/train-00000.*"):
+        list_pictures("small")
+    assert not [*cache_dir().rglob("*.png")]
+
+
+def test_what_the_hub_refuses(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the listing and the reading."""
+    card = data_card("small")
+    assert card is not None
+    shards(card, Link())
+    monkeypatch.setattr(Handler, "tree", lambda self, folder: [])
+    with pytest.raises(WeightsError, match=r"cannot read Hub owner/small/data/train-00000.*: the Hub does not have it"):
+        list_pictures("small", limit=1)
+    monkeypatch.setattr(Handler, "tree", lambda self, folder: [{"type": "file"}])
+    with pytest.raises(WeightsError, match=r"cannot read Hub owner/.*: the Hub's listing is damaged"):
+        list_pictures("small", limit=1)
+    host.refusal = "GatedRepo"
+    with pytest.raises(
+        WeightsError, match=r"HTTP 403, the repository is gated; accept its terms on .*owner/small, then"
+    ):
+        list_pictures("small", limit=1)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match=r"cannot read Hub owner/small.*onnection refused.*; run `dmps eval"):
+        list_pictures("small", limit=1)
 
 
 def test_a_listing_that_is_none(host: Host) -> None:

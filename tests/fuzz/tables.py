@@ -166,7 +166,7 @@ def build_data() -> None:
     build_pictures()
     Path("d.toml").write_bytes(toml_of(DATA))
     os.environ["DMPS_DATASETS"] = "d.toml"
-    from dmps_cli.evaluation.named import data_cards
+    from dmps_cli.evaluation.data_cards import data_cards
 
     folder = data_cards()["small"].location
     cells = [{"bytes": Path(name).read_bytes(), "path": name} for name in (GOOD, "in/bad.png")]

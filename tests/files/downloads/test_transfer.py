@@ -74,6 +74,14 @@ def test_a_dripping_connection_counts_as_stalled(host: Host, get: Fetcher) -> No
     assert host.ranges()[1] is not None
 
 
+def test_through_a_proxy(host: Host, get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment; it is asked for the whole address, where nobody else would answer."""
+    monkeypatch.setenv("http_proxy", host.url(""))
+    host.put(path="http://localhost:9/net.pt")
+    assert get(Web(url="http://localhost:9/net.pt")).sha256 == sha(CONTENT)
+    assert [seen.path for seen in host.seen] == ["http://localhost:9/net.pt"]
+
+
 def test_nobody_answers(get: Fetcher) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -43,7 +43,7 @@ def check_status(response: httpx2.Response, source: Source, patience: Patience) 
             raise WeightsError(f"HTTP {status}, and the server asks to come back in {wait:.0f} s")
         raise Interrupted(f"HTTP {status}", wait)
     if status not in (200, 206):
-        raise WeightsError(f"HTTP {status}{_explained(response, source)}")
+        raise WeightsError(f"HTTP {status}{explained(response, source)}")
     way = [each.url for each in (*response.history, response)]
     near = (way[0].host, *THIS_MACHINE) if way[0].scheme == "http" else ()
     if bare := [url.host for url in way if url.scheme != "https" and url.host not in near]:
@@ -54,7 +54,8 @@ def check_status(response: httpx2.Response, source: Source, patience: Patience) 
         raise WeightsError(f"the server packed the file ({response.headers['Content-Encoding']}) though told not to")
 
 
-def _explained(response: httpx2.Response, source: Source) -> str:
+def explained(response: httpx2.Response, source: Source) -> str:
+    """Returns what a refusal means, to follow its number; '' where nothing is known."""
     status = response.status_code
     if not isinstance(source, Hub | HubListing):
         return {404: ", no such file", 401: ", a login is needed", 403: ", access refused"}.get(status, "")

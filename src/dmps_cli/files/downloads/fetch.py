@@ -66,7 +66,40 @@ def fetch(
     Raises WeightsError if no source works, or if the file there is another than expected (it is left alone);
     OutputError if the cache cannot be written or the disk is full; InputError if the file there cannot be read.
     """
-    order = Order(
+    order = _order(target, size=size, sha256=sha256, listener=listener, patience=patience, form=form)
+    if found := _at_hand(order, sources if use_hub_cache else ()):
+        return found
+    copy = f"run `{command}` on a machine with network and copy the file to that path"
+    check_online(target, advice or copy, offline=offline)
+    with locked(target, listener.note):
+        remove_left_overs([note_of(target)])
+        if found := _at_hand(order, ()):  # another process was faster
+            return found
+        with listener.transfer(label or target.name) as told:
+            instead = advice or f"or put the file at {target} yourself"
+            return _from_any(replace(order, told=told, contact=Contact()), sources, instead)
+
+
+def at_hand(
+    sources: Sequence[Source], target: Path, *, size: int | None, sha256: str | None, listener: Listener
+) -> Fetched | None:
+    """Returns the file `target`, or its like in the Hub's cache, checked; None if neither is there.
+
+    Raises WeightsError if the file is another than expected, InputError if it cannot be read.
+    """
+    return _at_hand(_order(target, size=size, sha256=sha256, listener=listener), sources)
+
+
+def _order(
+    target: Path,
+    *,
+    size: int | None,
+    sha256: str | None,
+    listener: Listener,
+    patience: Patience | None = None,
+    form: Format | None = None,
+) -> Order:
+    return Order(
         target=target,
         size=size,
         sha256=sha256.lower() if sha256 else None,
@@ -76,19 +109,13 @@ def fetch(
         form=form,
         contact=Contact(),
     )
-    if found := _at_hand(order, sources if use_hub_cache else ()):
-        return found
+
+
+def check_online(target: Path, instead: str, *, offline: bool) -> None:
+    """Raises WeightsError if a download is forbidden, by the option or HF_HUB_OFFLINE. instead: what can be done."""
     if offline or is_offline():
         why = "offline was asked for" if offline else "HF_HUB_OFFLINE is set"
-        copy = f"run `{command}` on a machine with network and copy the file to that path"
-        raise WeightsError(f"{target} is not there and {why}; {advice or copy}")
-    with locked(target, listener.note):
-        remove_left_overs([note_of(target)])
-        if found := _at_hand(order, ()):  # another process was faster
-            return found
-        with listener.transfer(label or target.name) as told:
-            instead = advice or f"or put the file at {target} yourself"
-            return _from_any(replace(order, told=told, contact=Contact()), sources, instead)
+        raise WeightsError(f"{target} is not there and {why}; {instead}")
 
 
 def is_offline() -> bool:
