@@ -19,17 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmps_cli import methods
-    from dmps_cli.api import (
-        degrade,
-        degrade_file,
-        load_image,
-        load_prior,
-        operator,
-        restore,
-        restore_file,
-        sample,
-        save_image,
-    )
+    from dmps_cli.api.files import degrade_file, restore_file
+    from dmps_cli.api.tensors import degrade, load_image, load_prior, operator, restore, sample, save_image
     from dmps_cli.errors import DmpsError
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.operators.measurement import Measurement
@@ -58,19 +49,9 @@ __all__ = [
 ]
 _HOMES = {
     **dict.fromkeys(
-        (
-            "degrade",
-            "degrade_file",
-            "load_image",
-            "load_prior",
-            "operator",
-            "restore",
-            "restore_file",
-            "sample",
-            "save_image",
-        ),
-        "api",
+        ("degrade", "load_image", "load_prior", "operator", "restore", "sample", "save_image"), "api.tensors"
     ),
+    **dict.fromkeys(("degrade_file", "restore_file"), "api.files"),
     **dict.fromkeys(("DDPMPrior", "DenoiserPrior", "FlowPrior", "Prior"), "priors"),
     "DmpsError": "errors",
     "LinearOperator": "operators.base",
