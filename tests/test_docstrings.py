@@ -32,7 +32,7 @@ def test_a_docstring_begins_with_a_verb() -> None:
     for place, function in functions():
         text = ast.get_docstring(function)
         decorators = {node.id for node in function.decorator_list if isinstance(node, ast.Name)}
-        is_constructor = function.name == "__init__"
+        is_constructor = function.name in ("__init__", "__new__")
         if not text or is_constructor or decorators & NAMES or "\nExample: dmps " in text:
             continue
         first = re.match(r"[A-Z][a-z]+s\b(?!')", text)
