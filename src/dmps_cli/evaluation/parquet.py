@@ -18,8 +18,9 @@ from dmps_cli.evaluation.shards import MAX_LISTING, Link, Shard, advice
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.downloads.addresses import hub_endpoint
 from dmps_cli.files.downloads.answers import explained
-from dmps_cli.files.downloads.fetch import at_hand, check_online
-from dmps_cli.files.downloads.order import Patience
+from dmps_cli.files.downloads.fetch import check_online
+from dmps_cli.files.downloads.here import at_hand
+from dmps_cli.files.downloads.order import Order, Patience
 from dmps_cli.files.downloads.sources import HubData
 from dmps_cli.files.network import is_silent
 from dmps_cli.files.reading import open_regular, read_bytes
@@ -141,7 +142,7 @@ def opened(card: DataCard, shard: Shard, commit: str, link: Link) -> Iterator[An
     pyarrow = _pyarrow(card.name)
     source = HubData(repo=card.repo, file=shard.file, revision=commit)
     target = card.location / shard.file
-    here = at_hand([source], target, size=shard.size, sha256=shard.sha256, listener=link.listener)
+    here = at_hand(Order(target=target, size=shard.size, sha256=shard.sha256, note=link.listener.note), [source])
     try:
         with contextlib.ExitStack() as stack:
             if here is not None:

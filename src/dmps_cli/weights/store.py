@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmps_cli.errors import WeightsError
-from dmps_cli.files.downloads.fetch import Fetched, fetch, in_hub_cache, is_offline
+from dmps_cli.files.downloads.fetch import fetch, is_offline
+from dmps_cli.files.downloads.here import Fetched, in_hub_cache
 from dmps_cli.files.downloads.sources import Hub, Source
 from dmps_cli.files.formats import CHECKPOINT, format_of
 from dmps_cli.files.hashes import verify

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from dmps_cli.files.downloads.fetch import Fetched, fetch
+from dmps_cli.files.downloads.fetch import fetch
+from dmps_cli.files.downloads.here import Fetched
 from dmps_cli.files.downloads.order import Patience
 from dmps_cli.files.downloads.sources import Hub, Source, Web
 from tests.shell import Heard

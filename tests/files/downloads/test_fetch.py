@@ -15,7 +15,9 @@ import pytest
 
 from dmps_cli.errors import OutputError, WeightsError
 from dmps_cli.files.downloads import fetch as fetching
-from dmps_cli.files.downloads.fetch import Fetched, fetch
+from dmps_cli.files.downloads import here
+from dmps_cli.files.downloads.fetch import fetch
+from dmps_cli.files.downloads.here import Fetched
 from dmps_cli.files.downloads.sources import Web
 from tests.files.downloads.host import (
     CONTENT,
@@ -158,7 +160,7 @@ def test_a_file_put_there_by_hand(get: Fetcher) -> None:
 def test_a_known_file_is_not_read_through_again(host: Host, get: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     source = host.put()
     get(source)
-    monkeypatch.setattr(fetching, "sha256_file", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(here, "sha256_file", lambda _: pytest.fail("read again"))
     assert get(source, sha256=sha(CONTENT)).sha256 == sha(CONTENT)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dmps_cli.files.formats import Format
 from dmps_cli.files.network import UNREACHABLE
-from dmps_cli.listener import Told
+from dmps_cli.listener import SILENT, Told
 
 Note = Callable[[str], object]
 """Told what is worth knowing, in a sentence."""
@@ -51,13 +51,13 @@ class Order:
     """What to get, and whom to tell. size: in bytes; form: what its first bytes must be."""
 
     target: Path
-    size: int | None
-    sha256: str | None
-    told: Told
-    note: Note
-    patience: Patience
-    form: Format | None
-    contact: Contact
+    size: int | None = None
+    sha256: str | None = None
+    form: Format | None = None
+    note: Note = SILENT.note
+    told: Told = lambda done, total: None
+    patience: Patience = field(default_factory=Patience)
+    contact: Contact = field(default_factory=Contact)
 
     @property
     def most(self) -> float:
