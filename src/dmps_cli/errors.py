@@ -8,7 +8,7 @@ and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -79,6 +79,10 @@ class UsageError(DmpsError):
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     """Returns the error for a name that is in no table, with the nearest one suggested."""
     known = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"unknown {kind} '{name}'; {hint}choose one of {', '.join(known)}")
+    return UsageError(f"unknown {kind} '{name}'; {near(name, known)}choose one of {', '.join(known)}")
+
+
+def near(name: str, choices: Sequence[str]) -> str:
+    """Returns the question whether the nearest of the choices was meant, with a space behind; empty if none is near."""
+    found = difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
+    return f"did you mean '{found[0]}'? " if found else ""

@@ -74,7 +74,7 @@ def test_every_option_has_help(dmps: Dmps) -> None:
         (["degrade", "p.png", "--task", "deblur", "--width", "8"], "--width is 8"),
         (["degrade", "p.png", "--task", "inpaint", "--fraction", "1.5"], "--fraction is 1.5"),
         (["degrade", "p.png", "--task", "inpaint", "--fraction", "0.5", "--box", "1,1,2,2"], "exclude each other"),
-        (["degrade", "p.png", "--task", "inpaint", "--box", "1,1,2"], "--box is 1,1,2"),
+        (["degrade", "p.png", "--task", "inpaint", "--box", "1,1,2"], "--box is '1,1,2'"),
         (["degrade", "p.png", "--task", "cs", "--ratio", "0"], "--ratio is 0"),
         (["degrade", "p.png", "--task", "sr4", "--overwrite", "--skip-existing"], "exclude each other"),
         (["restore", "p.png"], "name a --task"),

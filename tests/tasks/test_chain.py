@@ -57,7 +57,7 @@ def test_file_names_have_a_few_letters_and_a_hash() -> None:
         ("sr4(2) | denoise", "'sr4' in 'sr4(2) | denoise' takes no bare value"),
         ("blur(gauss:2, kernel=gauss:3)", "takes no bare value"),
         ("sr4 | sr5", "unknown task 'sr5'"),
-        ("sr(3.5) | denoise", "--scale is 3.5"),
+        ("sr(3.5) | denoise", "--scale is '3.5'"),
         ("mask(alpha) | denoise", "each picture's own"),
         ("denoise | " * 60 + "denoise", "characters"),
     ],

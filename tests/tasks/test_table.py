@@ -13,14 +13,14 @@ import torch
 
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.tasks.geometry import crop_box, source_shape
-from dmps_cli.tasks.options import CHECKS, OperatorOptions
+from dmps_cli.tasks.options import RULES, OperatorOptions
 from dmps_cli.tasks.rows import TASKS
 from dmps_cli.tasks.table import build, resolve
 
 
 def test_every_option_is_checked_and_belongs_to_a_task() -> None:
     options = {field.name for field in fields(OperatorOptions)}
-    assert options == set(CHECKS)
+    assert options == set(RULES)
     assert options == {option for row in TASKS.values() for option in row.params}
 
 
@@ -51,7 +51,7 @@ def test_defaults_are_the_stated_ones() -> None:
         ("sr4", {"scale": 2}, "--scale 4, not 2"),
         ("sr", {"scale": 3.5}, "--scale is 3.5"),
         ("sr", {"scale": 1}, "--scale is 1"),
-        ("deblur", {"width": 8}, "--width is 8; it must be an odd number"),
+        ("deblur", {"width": 8}, "--width is 8; expected an odd number"),
         ("deblur", {"width": -3}, "--width is -3"),
         ("deblur", {"boundary": "wrap"}, "valid, zero, reflect, replicate, circular"),
         ("deblur", {"svd_cutoff": -0.1}, "--svd-cutoff is -0.1"),
@@ -61,11 +61,11 @@ def test_defaults_are_the_stated_ones() -> None:
         ("motion", {"angle": float("nan")}, "--angle is nan"),
         ("inpaint", {"fraction": 1.2}, "--fraction is 1.2"),
         ("inpaint", {"fraction": float("nan")}, "--fraction is nan"),
-        ("inpaint", {"box": "1,2,3"}, "--box is 1,2,3"),
-        ("inpaint", {"box": "1,2,0,3"}, "--box is 1,2,0,3"),
+        ("inpaint", {"box": "1,2,3"}, "--box is '1,2,3'"),
+        ("inpaint", {"box": "1,2,0,3"}, "--box is '1,2,0,3'"),
         ("inpaint", {"mask": "m.png", "fraction": 0.3}, "--mask and --fraction exclude each other"),
-        ("colorize", {"weights": "0,0,0"}, "--weights is 0,0,0"),
-        ("cs", {"ratio": 0}, "--ratio is 0; it must be a whole number"),
+        ("colorize", {"weights": "0,0,0"}, "--weights is '0,0,0'"),
+        ("cs", {"ratio": 0}, "--ratio is 0; expected a whole number"),
         ("cs", {"operator_seed": -1}, "--operator-seed is -1"),
         ("denoise", {"width": 9}, "'denoise' takes no --width; it belongs to deblur"),
         ("sr5", {}, "unknown task 'sr5'"),

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmps_cli.checks import MAX_SEED
 from dmps_cli.files.options import ReadingOptions, WritingOptions
 from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.options import SamplingOptions
@@ -19,7 +18,6 @@ from dmps_cli.operators.base import LinearOperator
 from dmps_cli.priors import DenoiserPrior, Prior
 from dmps_cli.tasks import kernels
 from dmps_cli.tasks.options import OperatorOptions
-from dmps_cli.units import MAX_SIGMA, MIN_SIGMA
 
 PathLike = str | os.PathLike[str]
 Denoise = Callable[[Tensor, float], Tensor]
@@ -33,7 +31,6 @@ OPERATOR_OPTIONS = tuple(field.name for field in fields(OperatorOptions))
 KNOB_NAMES = (*KNOBS, "spacing")
 READING = tuple(field.name for field in fields(ReadingOptions))
 WRITING = tuple(field.name for field in fields(WritingOptions))
-SIGMAS = f"0, or a number from {MIN_SIGMA:g} to {MAX_SIGMA:g} on [-1, 1]"
 
 
 def operator_options(options: Mapping[str, Any]) -> OperatorOptions:
@@ -90,17 +87,6 @@ def check_fits(name: str, value: Tensor, shape: Shape, op: LinearOperator) -> No
         )
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} holds NaN or infinity; expected finite numbers on [-1, 1]")
-
-
-def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed out of range."""
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1")
-
-
-def is_sigma(value: Any) -> bool:
-    """Returns whether float32 can tell that standard deviation from 0 and from infinity."""
-    return isinstance(value, float | int) and (value == 0.0 or MIN_SIGMA <= value <= MAX_SIGMA)
 
 
 def counted(on_step: OnStep | None, total: int) -> Callable[[], None]:

@@ -12,20 +12,18 @@ from dmps_cli.api.arguments import (
     KNOB_NAMES,
     OPERATOR_OPTIONS,
     READING,
-    SIGMAS,
     WRITING,
     Denoise,
     OnStep,
     PathLike,
     as_prior,
     check_names,
-    check_seed,
     counted,
-    is_sigma,
     operator_options,
     sampling_options,
 )
 from dmps_cli.api.tensors import load_prior
+from dmps_cli.checks import SEED, SIGMA
 from dmps_cli.errors import InputError
 from dmps_cli.files.options import ReadingOptions, WritingOptions
 from dmps_cli.jobs.batch import Batch, OutputOptions
@@ -64,9 +62,9 @@ def degrade_file(
     ValueError for a sigma_y or a seed that cannot be.
     """
     check_names("degrade_file", options, OPERATOR_OPTIONS)
-    check_seed(seed)
-    if sigma_y is not None and not is_sigma(sigma_y):
-        raise ValueError(f"sigma_y is {sigma_y!r}; expected {SIGMAS}, or None")
+    SEED("seed", seed, ValueError)
+    if sigma_y is not None:
+        SIGMA("sigma_y", sigma_y, ValueError)
     given, source = operator_options(options), _existing(path)
     plan = make_plan(task, given, sigma_y, seed, own_alpha=True)
     batch = Batch(listener=listener)
@@ -113,9 +111,9 @@ def restore_file(
     that cannot be.
     """
     check_names("restore_file", options, (*OPERATOR_OPTIONS, *KNOB_NAMES, *READING, *WRITING))
-    check_seed(seed)
-    if sigma_y not in (None, "auto") and not is_sigma(sigma_y):
-        raise ValueError(f"sigma_y is {sigma_y!r}; expected {SIGMAS}, 'auto' or None")
+    SEED("seed", seed, ValueError)
+    if sigma_y not in (None, "auto"):
+        SIGMA("sigma_y", sigma_y, ValueError)
     source = _existing(path)
     loaded = _loaded(prior, device, listener)
     request = Request(

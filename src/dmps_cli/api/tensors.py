@@ -14,7 +14,6 @@ from torch import Tensor
 from dmps_cli import pipeline, sampling
 from dmps_cli.api.arguments import (
     OPERATOR_OPTIONS,
-    SIGMAS,
     Denoise,
     OnStep,
     PathLike,
@@ -23,16 +22,15 @@ from dmps_cli.api.arguments import (
     check_fits,
     check_mask,
     check_names,
-    check_seed,
     counted,
-    is_sigma,
     operator_options,
     sampling_options,
 )
+from dmps_cli.checks import SAMPLES, SEED, SIGMA
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.encoding import Written, encode
 from dmps_cli.files.images import load, load_channels
-from dmps_cli.files.options import WritingOptions, check_white
+from dmps_cli.files.options import WHITE, WritingOptions
 from dmps_cli.levels import Level
 from dmps_cli.listener import SILENT, Listener
 from dmps_cli.methods.posterior import Posterior
@@ -63,7 +61,8 @@ def load_image(
     """
     if channels not in (1, 3, None):
         raise ValueError(f"channels is {channels}; expected 1, 3 or None")
-    check_white(white)
+    if white is not None:
+        WHITE("white", white, ValueError)
     picture = load(Path(path), white=white) if channels is None else load_channels(Path(path), channels, white=white)
     return picture.pixels[None].to(device)
 
@@ -138,9 +137,8 @@ def degrade(x: Tensor, op: LinearOperator, sigma_y: float, seed: int = 0) -> Mea
     ValueError for what does not fit.
     """
     check_fits("x", x, op.in_shape, op)
-    check_seed(seed)
-    if not is_sigma(sigma_y):
-        raise ValueError(f"sigma_y is {sigma_y!r}; expected {SIGMAS}")
+    SEED("seed", seed, ValueError)
+    SIGMA("sigma_y", sigma_y, ValueError)
     seen: Counter[int] = Counter()
     keys = []
     for image in x.detach().to(torch.float32):
@@ -210,9 +208,8 @@ def restore(
         raise TypeError(f"measurement is a {type(measurement).__name__}; expected a Measurement(y, op, sigma_y)")
     op, prior = measurement.op, as_prior(prior, measurement.op.in_shape[0])
     check_fits("y", measurement.y, op.out_shape, op)
-    check_seed(seed)
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; expected 1 or more")
+    SEED("seed", seed, ValueError)
+    SAMPLES("samples", samples, ValueError)
     if op.in_shape[0] not in (1, prior.channels):
         raise ValueError(f"the prior is of {prior.channels} channels; the operator's images have {op.in_shape[0]}")
     if op.task is None:
@@ -251,7 +248,7 @@ def sample(
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta is {eta}; expected 0 (flow levels) to 1 (DDPM levels)")
-    check_seed(seed)
+    SEED("seed", seed, ValueError)
     start = posterior.start(z, levels[0]) if isinstance(posterior, Posterior) else z
     keys = [(pipeline.FILE_KEY[0], k) for k in range(len(z))]
     noise, told = Noise(seed, Noise.STEP, keys), counted(on_step, len(levels) - 1)

@@ -8,14 +8,13 @@ from dmps_cli.cli.guide import typed
 from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, White, checked_sigma, checked_task, finish
 from dmps_cli.errors import UsageError
 from dmps_cli.files.measurements import KIND, RESTORATION_KIND
-from dmps_cli.files.options import InputOptions, check_white
+from dmps_cli.files.options import InputOptions
 from dmps_cli.jobs.batch import open_batch
 from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.rows import TASKS
 from dmps_cli.tasks.table import files_of
-from dmps_cli.weights.options import check_seed
 
 
 @command_options
@@ -40,8 +39,6 @@ def degrade(
     """
     if checked_task(task, typed("degrade", inputs or [])) is None:
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
-    check_seed(seed)
-    check_white(white)
     plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
     console = output.console()
     batch, paths = open_batch(inputs or [], console, left_out=[KIND, RESTORATION_KIND], options=files)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dmps_cli.checks import AS_TYPED
 from dmps_cli.cli.console import Console
+from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import Quiet
 from dmps_cli.errors import DmpsError, OutputError
 from dmps_cli.files.atomic import atomic_write, remove_left_overs
@@ -30,10 +32,11 @@ VALUES = ("psnr", "ssim", "lpips", "seconds")
 SHEET = "contact_sheet.png"
 
 
+@command_options
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where it all goes.")] = Path("demo"),
     nfe: Annotated[
-        int | None, typer.Option(metavar="N", help="Network evaluations per image. Default: the preset.")
+        int | None, typer.Option(metavar="N", help="Network evaluations per image. Default: the preset."), AS_TYPED
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dmps_cli.checks import checked, numbers
+from dmps_cli.checks import SAMPLES, listed
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import LpipsNet, Methods, Quiet, Samplers, Sigmas, checked_sigma, given_options
@@ -19,7 +19,7 @@ from dmps_cli.evaluation.request import EvaluationRequest, shared_options
 from dmps_cli.evaluation.results import Results
 from dmps_cli.evaluation.worker import merge_folders
 from dmps_cli.methods.options import SweepOptions
-from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET, LPIPS_NETS
+from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET
 from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.chain import split_tasks
 from dmps_cli.tasks.options import OperatorOptions
@@ -46,7 +46,9 @@ def evaluate(
     methods: Methods = None,
     samplers: Samplers = None,
     sigma: Sigmas = None,
-    samples: Annotated[int, typer.Option(metavar="K", help="Posterior samples of each image; coverage from 8 on.")] = 1,
+    samples: Annotated[
+        int, typer.Option(metavar="K", help="Posterior samples of each image; coverage from 8 on."), SAMPLES
+    ] = 1,
     lpips_net: LpipsNet = DEFAULT_LPIPS_NET,
     merge: Annotated[
         bool, typer.Option("--merge", help="Join the FOLDERs of one configuration: their tables as one.")
@@ -81,8 +83,7 @@ def evaluate(
     if folders:
         raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
     entry = compute.check()
-    noises = numbers("--sigma", sigma, checked_sigma)
-    checked("network of LPIPS", lpips_net, LPIPS_NETS)
+    noises = listed("--sigma", sigma, checked_sigma)
     request = EvaluationRequest(
         plans=[
             make_plan(name, shared_options(name, tasks, operator), noise, compute.seed)

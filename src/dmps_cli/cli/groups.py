@@ -8,10 +8,11 @@ import glob
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from dmps_cli.checks import Rule, option_name, typed
 from dmps_cli.errors import DmpsError
 from dmps_cli.levels import SAMPLERS
 from dmps_cli.methods.defaults import PRESETS
@@ -35,6 +36,10 @@ PANELS = {
     "TrainingOptions": "Options",
     "ScoringOptions": "What is compared",
 }
+
+
+Rules = dict[str, tuple[str, Rule[Any], Callable[[str], Any]]]
+"""Parameter -> how its option is written, its rule, what a typed text is before it."""
 
 
 def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
@@ -70,19 +75,26 @@ COMPLETE = {
 def command_options(command: Callable[..., None]) -> Callable[..., None]:
     """Spreads each parameter of a command that is a dataclass into one option per field.
 
-    The command is called with the dataclasses filled in, so that groups of options keep one definition.
+    The command is called with the dataclasses filled in, so that groups of options keep one definition. What has a rule
+    (`checks.option`, or a Rule in a parameter's Annotated) comes from Typer as it was typed, so that the rule alone
+    says what is wrong with it.
     """
     hints = get_type_hints(command, include_extras=True)
+    rules: Rules = {}
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name in groups:
-            parameters += _group_parameters(groups[name])
+            parameters += _group_parameters(groups[name], rules)
         else:
-            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+            hint = _as_typed(name, hints[name], rules)
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
+        for name, (option, rule, meant) in rules.items():
+            if values[name] is not None:
+                values[name] = rule(option, meant(values[name]))
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
@@ -98,7 +110,18 @@ def reflowed(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
-def _group_parameters(group: Any) -> list[inspect.Parameter]:
+def _as_typed(name: str, hint: Any, rules: Rules) -> Any:
+    """Returns the hint of a text in place of one with a rule, which goes to the rules."""
+    parts = getattr(hint, "__metadata__", ())
+    for rule in (part for part in parts if isinstance(part, Rule)):
+        option = next(part for part in parts if not isinstance(part, Rule))
+        is_text = str in (hint.__origin__, *get_args(hint.__origin__))
+        rules[name] = option_name(name, option.param_decls or ()), rule, str if is_text else typed
+        return Annotated[str | None, option]
+    return hint
+
+
+def _group_parameters(group: Any, rules: Rules) -> list[inspect.Parameter]:
     """Returns one parameter per field, in the group's own panel of the help."""
     hints = get_type_hints(group, include_extras=True)
 
@@ -109,7 +132,9 @@ def _group_parameters(group: Any) -> list[inspect.Parameter]:
             names = said["names"] or ([f"--{field.name.replace('_', '-')}"] if hint == bool | None else [])
             complete = COMPLETE.get(said["complete"])
             option = typer.Option(*names, help=said["help"], metavar=said["metavar"], autocompletion=complete)
-            hint = Annotated[hint, option]
+            is_switch = bool in (hint, *get_args(hint))  # typed without a value
+            said_rule = () if said["rule"] is None or is_switch else (said["rule"],)
+            hint = _as_typed(field.name, Annotated[(hint, option, *said_rule)], rules)
         option = copy.copy(hint.__metadata__[0])  # shared with commands that take it outside this group
         option.rich_help_panel = PANELS[group.__name__]
         hint = Annotated[hint.__origin__, option]

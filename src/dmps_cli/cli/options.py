@@ -10,13 +10,15 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from dmps_cli.checks import SEED, SIGMA, Rule, choice, typed
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.errors import UsageError
-from dmps_cli.files.options import WHITE_HELP
+from dmps_cli.files.options import WHITE, WHITE_HELP
 from dmps_cli.jobs.batch import Batch, OutputOptions
+from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.tasks.table import task as task_row
-from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
+from dmps_cli.units import GREY_LEVELS, MAX_SIGMA
 from dmps_cli.weights.options import DEVICE_HELP, DEVICE_NAMES, MODEL_HELP, OFFLINE_HELP, SEED_HELP, WEIGHTS_FILE_HELP
 
 Inputs = Annotated[
@@ -26,7 +28,7 @@ Inputs = Annotated[
     ),
 ]
 
-White = Annotated[float | None, typer.Option("--white", metavar="N", help=WHITE_HELP)]
+White = Annotated[float | None, typer.Option("--white", metavar="N", help=WHITE_HELP), WHITE]
 
 TaskName = Annotated[
     str | None,
@@ -67,8 +69,12 @@ Samplers = Annotated[
 ]
 
 Methods = Annotated[str | None, typer.Option(metavar="A,B", help="Methods to compare. Default: --method.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help=SEED_HELP)]
-LpipsNet = Annotated[str, typer.Option(metavar="alex|vgg|squeeze", help="Network of LPIPS; alex needs no download.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help=SEED_HELP), SEED]
+LpipsNet = Annotated[
+    str,
+    typer.Option(metavar="|".join(LPIPS_NETS), help="Network of LPIPS; alex needs no download."),
+    choice(LPIPS_NETS),
+]
 
 
 def checked_task(name: str | None, command: str | None = None) -> str | None:
@@ -82,6 +88,7 @@ def checked_task(name: str | None, command: str | None = None) -> str | None:
 
 
 AUTO: Final = "auto"
+LARGEST_GREY = 255.0
 MAX_BARE_SIGMA = 2.0  # the width of the scale; a larger number was rather meant in grey levels
 
 
@@ -95,23 +102,21 @@ def checked_sigma(text: str | None) -> float | None:
         return None
     if text.strip().lower() == AUTO:
         raise UsageError(f"--sigma {AUTO} estimates the noise of a picture; here it is the noise to add: give a number")
-    number, slash, white = text.partition("/")
-    try:
-        scale = 2.0 / float(white) if slash else 1.0
-        sigma = scale * float(number)
-    except (ValueError, ZeroDivisionError):
-        scale = sigma = math.nan
-    if not (0.0 <= sigma <= MAX_SIGMA and scale > 0.0):
-        expected = f"it must be a number from 0 to {MAX_SIGMA:g}, on the [-1, 1] scale, or grey levels as 15/255"
-        grey = f"; {sigma:g} of 255 is {sigma / GREY_LEVELS:.4g}, --sigma {text}/255" if sigma <= 255.0 else ""
-        raise UsageError(f"--sigma is {text}; {expected}{grey if sigma > MAX_SIGMA else ''}")
-    if not slash and sigma > MAX_BARE_SIGMA:
-        levels = f"{text} grey levels of 255 are --sigma {text}/255 ({sigma / GREY_LEVELS:.4g} on [-1, 1])"
-        wide = f"{sigma:g} on [-1, 1], {sigma * GREY_LEVELS:g} grey levels, is --sigma {sigma * GREY_LEVELS:g}/255"
-        raise UsageError(f"--sigma is {text}: {levels}; {wide}")
-    if 0.0 < sigma < MIN_SIGMA:
-        raise UsageError(f"--sigma is {text}; it must be 0 or at least {MIN_SIGMA:g}, as float32 can tell them apart")
-    return sigma
+    bare = typed(text)
+    if isinstance(bare, int | float) and MAX_BARE_SIGMA < bare <= LARGEST_GREY:
+        levels = f"{text} grey levels of 255 are --sigma {text}/255 ({bare / GREY_LEVELS:.4g} on [-1, 1])"
+        wide = f"{bare:g} on [-1, 1], {bare * GREY_LEVELS:g} grey levels, is --sigma {bare * GREY_LEVELS:g}/255"
+        raise UsageError(f"--sigma is {text}: {levels}{f'; {wide}' if bare <= MAX_SIGMA else ''}")
+    return _TYPED_SIGMA("--sigma", bare)
+
+
+def _typed_sigma(value: Any) -> float:
+    number, slash, white = str(value).partition("/")
+    scale = 2.0 / float(white) if slash and float(white) > 0.0 else 1.0 if not slash else math.nan
+    return SIGMA.read(scale * float(number))
+
+
+_TYPED_SIGMA = Rule(what=f"{SIGMA.what}, or grey levels as 15/255", read=_typed_sigma)
 
 
 def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | None:

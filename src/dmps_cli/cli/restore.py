@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dmps_cli import __version__
-from dmps_cli.checks import checked
+from dmps_cli.checks import SAMPLES
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import guide, typed
@@ -30,7 +30,6 @@ from dmps_cli.jobs.plan import NoTaskError
 from dmps_cli.jobs.request import Job, Request
 from dmps_cli.jobs.restore import Restorer, Scores
 from dmps_cli.methods.options import SamplingOptions
-from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.weights.options import ComputeOptions
 
@@ -47,7 +46,7 @@ def restore(
     inputs: Inputs = None,
     task: TaskName = None,
     sigma: SigmaOrAuto = None,
-    samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input.")] = 1,
+    samples: Annotated[int, typer.Option("--samples", metavar="K", help="Posterior samples per input."), SAMPLES] = 1,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -67,7 +66,6 @@ def restore(
     console = output.console()
     entry = compute.check()
     checked_task(task, typed("restore", inputs or []))
-    checked("network of LPIPS", lpips_net, LPIPS_NETS)
     request = Request(
         own=entry,
         task=task,

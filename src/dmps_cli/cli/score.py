@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dmps_cli.checks import checked
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import LpipsNet, Quiet
@@ -15,7 +14,7 @@ from dmps_cli.errors import DmpsError, UsageError
 from dmps_cli.evaluation.scoring import PairScorer, Scores, ScoringOptions, check_tables, score_folders
 from dmps_cli.jobs.batch import Batch
 from dmps_cli.listener import note_missing
-from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET, LPIPS_NETS
+from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET
 
 
 @command_options
@@ -37,7 +36,6 @@ def score(
     Example: dmps score restored/ others/ truth/
     """
     console = Console(quiet=quiet, as_json=as_json)
-    checked("network of LPIPS", lpips_net, LPIPS_NETS)
     *restored, truth = folders
     if not restored:
         raise UsageError(f"expected RESTORED and TRUTH, got {truth} alone")

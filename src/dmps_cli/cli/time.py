@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmps_cli import __version__
+from dmps_cli.checks import whole
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import Methods, Quiet, Samplers, Sigma, checked_sigma
@@ -32,7 +33,9 @@ def time(
     methods: Methods = None,
     samplers: Samplers = None,
     image_size: Annotated[str, typer.Option(metavar="N|HxW", help="Size of the restored image, px.")] = "256",
-    repeats: Annotated[int, typer.Option(metavar="N", help="Timed restorations, after a short one that is not.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(metavar="N", help="Timed restorations, after a short one that is not."), whole(1)
+    ] = 3,
     sigma: Sigma = None,
     memory: Annotated[
         bool,
@@ -65,8 +68,6 @@ def time(
     noise = checked_sigma(sigma)
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
-    if repeats < 1:
-        raise UsageError(f"--repeats is {repeats}; it must be at least 1")
     with_paper = is_compared(compare)
     samplings = sampling.compared(entry, methods, samplers, task)
     plan = make_plan(task, operator, noise, compute.seed)

@@ -160,12 +160,12 @@ def parse_size(text: str, params: Params) -> tuple[int, int]:
     """Returns (H, W) px of 'N' or 'HxW', sides that the task can have. Raises UsageError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part[:9]) > 0 for part in parts):
-        raise UsageError(f"--image-size is '{text}'; it must be N or HxW in px, 256 or 512x384 for instance")
+        raise UsageError(f"--image-size is '{text}'; expected N or HxW in px, as 256 or 512x384")
     height, width = int(parts[0]), int(parts[-1])
     if height * width > MAX_PIXELS:
-        raise UsageError(f"--image-size is '{text}'; at most {MAX_PIXELS} pixels are timed")
+        raise UsageError(f"--image-size is '{text}'; expected at most {MAX_PIXELS} pixels")
     if height % factor(params) or width % factor(params):
-        raise UsageError(f"--image-size is '{text}'; height and width must be multiples of the scale {factor(params)}")
+        raise UsageError(f"--image-size is '{text}'; expected multiples of the scale {factor(params)}")
     return height, width
 
 

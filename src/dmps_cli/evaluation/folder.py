@@ -20,7 +20,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from msgspec import Meta, Struct, defstruct
 
-from dmps_cli.checks import option
+from dmps_cli.checks import MAX_SAMPLES, SAMPLES, SIGMA, option
 from dmps_cli.errors import InputError, OutputError, UsageError
 from dmps_cli.files.atomic import (
     atomic_write,
@@ -54,7 +54,6 @@ PICTURES = ("truth", "measurements", "restored", "mean", "spread")
 MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 """Columns that say what came out; all others say of what."""
 
-MAX_SAMPLES = 10_000
 KnownTask = Annotated[
     str,
     form(
@@ -93,10 +92,11 @@ class ProblemRecord(Struct, frozen=True, kw_only=True):
 
     task: KnownTask
     operator: dict[str, Any]
-    sigma_y: SigmaY
+    sigma_y: float
     samplings: list[dict[str, str | float | None]]
 
     def __post_init__(self) -> None:
+        SIGMA("sigma_y", self.sigma_y, ValueError)
         try:
             resolve_recorded(self.task, self.operator)
         except (InputError, UsageError, TypeError) as exc:
@@ -111,10 +111,13 @@ class Configuration(Struct, frozen=True, kw_only=True):
     prepared: str
     model_sha256: str
     channels: Literal[1, 3]
-    samples: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
+    samples: int
     metrics: list[Annotated[str, one_of(METRICS)]]
     lpips_net: Annotated[str, one_of(LPIPS_NETS)]
     problems: list[ProblemRecord]
+
+    def __post_init__(self) -> None:
+        SAMPLES("samples", self.samples, ValueError)
 
 
 class RunFile(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.checks import option
+from dmps_cli.checks import Rule, check_fields, choice, option, whole
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.evaluation.data_cards import DataCard, data_card, data_cards
 from dmps_cli.evaluation.folder import png_name
@@ -130,10 +130,6 @@ class Framing:
     def __post_init__(self) -> None:
         if self.size is None and self.how is not None:
             raise UsageError(f"--fit {self.how} says how pictures are brought to --image-size; name that too")
-        if self.size is not None and not 1 <= self.size <= 2**14:
-            raise UsageError(f"--image-size is {self.size}; it must be from 1 to {2**14} px")
-        if self.how not in (None, *FITS):
-            raise UsageError(f"--fit is '{self.how}'; choose one of {', '.join(FITS)}")
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what config.json says."""
@@ -173,30 +169,29 @@ class PictureOptions:
     listed: Path | None = option(
         "Only the photographs it names, one a line, relative to FOLDER.", "FILE", names=("--list",)
     )
-    limit: int | None = option("Only the first N photographs by name.", "N")
-    image_size: int | None = option("Use N x N px of each, as --fit says.", "N")
+    limit: int | None = option("Only the first N photographs by name.", "N", rule=whole(1))
+    image_size: int | None = option("Use N x N px of each, as --fit says.", "N", rule=whole(1, 2**14, unit="px"))
     fit: str | None = option(
-        f"crop: the central N x N px; resize: the central square, resized to N x N. Default: {FITS[0]}.", "|".join(FITS)
+        f"crop: the central N x N px; resize: the central square, resized to N x N. Default: {FITS[0]}.",
+        "|".join(FITS),
+        rule=choice(FITS),
     )
     shard: str | None = option("Only share I of N of the photographs; --merge joins the shares' folders.", "I/N")
 
     def fitted(self) -> Framing:
         """Returns what is used of each. Raises UsageError."""
+        check_fields(self)
         return Framing(size=self.image_size, how=self.fit or (FITS[0] if self.image_size else None))
 
     def share(self) -> tuple[int, int]:
         """Returns the share, (I, N). Raises UsageError."""
-        index, _, count = (self.shard or "1/1").partition("/")
-        if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
-            raise UsageError(f"--shard is '{(self.shard or '')[:40]}'; it must be I/N with I from 1 to N, as in 1/4")
-        return int(index), int(count)
+        return _SHARD("--shard", "1/1" if self.shard is None else self.shard)
 
     def pictures(self, listener: Listener, *, offline: bool) -> dict[str, Path]:
         """Returns name -> file, of all shares, downloaded if need be. Raises UsageError, InputError, WeightsError."""
         if self.dataset is None:
             raise UsageError("name a --dataset: a folder, ffhq or another name of docs/datasets.md, or samples")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit is {self.limit}; it must be at least 1")
+        check_fields(self)
         found = list_pictures(self.dataset, self.listed, self.limit, Link(offline=offline, listener=listener))
         written: dict[str, str] = {}
         for name in found:
@@ -205,5 +200,15 @@ class PictureOptions:
         return found
 
 
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (_is_count(index) and _is_count(count) and 1 <= int(index) <= int(count)):
+        raise ValueError
+    return int(index), int(count)
+
+
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(2**31))
+
+
+_SHARD = Rule(what="I/N with I from 1 to N, as 1/4", read=_shard)

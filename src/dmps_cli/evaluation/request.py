@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__, processes
+from dmps_cli.checks import SAMPLES
 from dmps_cli.errors import UsageError
 from dmps_cli.evaluation.folder import FolderOptions, check_folder, evaluation_around
 from dmps_cli.evaluation.pictures import Framing, PictureOptions, origin
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from dmps_cli.metrics.scorer import Scorer
     from dmps_cli.weights.loading import LoadedPrior
 
-MAX_SAMPLES = 10_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
@@ -52,8 +51,7 @@ class EvaluationRequest:
 
     def __post_init__(self) -> None:
         """Raises UsageError or OutputError for what can be refused before a picture is looked for."""
-        if not 1 <= self.samples <= MAX_SAMPLES:
-            raise UsageError(f"--samples is {self.samples}; it must be from 1 to {MAX_SAMPLES}")
+        SAMPLES("--samples", self.samples)
         if not self.plans:
             raise UsageError("--tasks names no task")
         if self.target.out is not None:

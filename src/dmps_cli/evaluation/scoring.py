@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__
-from dmps_cli.checks import option
-from dmps_cli.errors import DmpsError, InputError, UsageError
+from dmps_cli.checks import check_fields, option, whole
+from dmps_cli.errors import DmpsError, InputError
 from dmps_cli.evaluation.pairs import Pair, pairs
 from dmps_cli.files.atomic import atomic_write, check_writable, refuse_existing
 from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET
@@ -36,7 +36,7 @@ class ScoringOptions:
         names=("--y-channel",),
         default=False,
     )
-    crop: int = option("Cut so many px off each side first.", "N", default=0)
+    crop: int = option("Cut so many px off each side first.", "PX", default=0, rule=whole(0, unit="px"))
     matched_only: bool = option(
         "Skip pictures without a partner, and say how many; otherwise they are an error.",
         names=("--matched-only",),
@@ -44,8 +44,7 @@ class ScoringOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise UsageError(f"--crop is {self.crop}; it must be 0 or more px")
+        check_fields(self)
 
 
 def luma(x: Tensor) -> Tensor:

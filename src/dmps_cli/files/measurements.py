@@ -21,12 +21,13 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from dmps_cli import __version__
+from dmps_cli.checks import SEED, SIGMA
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.atomic import refuse_existing, sha256_bytes, sha256_file, write_together
 from dmps_cli.files.options import ReadingOptions
 from dmps_cli.files.reading import MAX_PICTURE, check_regular, decoding, load_array, read_bytes
 from dmps_cli.files.records import FileName, RecordError, as_builtins, as_record, parse_json
-from dmps_cli.units import GREY_LEVELS, MAX_SIGMA, MIN_SIGMA
+from dmps_cli.units import GREY_LEVELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
 
     task: str
     operator: dict[str, Any]
-    sigma_y: Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]
+    sigma_y: float
     seed: int
     image_shape: tuple[Side, Side, Side]
     source: OriginalFile
@@ -88,9 +89,9 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     versions: dict[str, Any] = field(default_factory=versions)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a sigma_y that float32 cannot tell from 0."""
-        if 0.0 < self.sigma_y < MIN_SIGMA:
-            raise ValueError(f"sigma_y is {self.sigma_y}; expected 0, or at least {MIN_SIGMA:g}")
+        """Raises ValueError for what no command line could say."""
+        SIGMA("sigma_y", self.sigma_y, ValueError)
+        SEED("seed", self.seed, ValueError)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what JSON says, sigma_y on both scales."""

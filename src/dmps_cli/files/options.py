@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from dmps_cli.checks import checked, option
+from dmps_cli.checks import Rule, check_fields, choice, option, real, whole
 from dmps_cli.errors import UsageError
 from dmps_cli.files.suffixes import DEEP, WITH_QUALITY, WRITTEN, written_as
 
@@ -14,12 +14,23 @@ ALPHAS = ("keep", "white")
 FORMATS = (*(name for name in WRITTEN if name != "bmp"), "same")
 DEPTHS = (8, 16)
 METADATA = ("keep", "none")
-MAX_WHITE = 2.0**32
+WHITE = real(0, 2**32, above=True)
 RESTORED = "_restored"
 
 WHITE_HELP = (
     "The value that is white: 4095 of 12 bits in a file of 16. Default: the largest of the file's type, 1 of floats."
 )
+
+
+def _name_part(value: str) -> str:
+    if any(character in value for character in "/\0\\"):
+        raise ValueError
+    return value
+
+
+_ENDS = choice(RANGES)
+_RANGE = Rule(what=_ENDS.what, read=lambda value: _ENDS.read(value.replace(" ", "")))
+_PART = Rule(what="a part of a file's name", read=_name_part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +54,18 @@ class ReadingOptions:
         "What black and white are in .npy files without a sidecar; those that could be either are refused.",
         "|".join(RANGES),
         names=("--range",),
+        rule=_RANGE,
     )
-    white: float | None = option(WHITE_HELP, "N")
+    white: float | None = option(WHITE_HELP, "N", rule=WHITE)
     alpha: str = option(
         "Transparent pictures: restore the colours and carry the opacity, or lay them over white.",
         "|".join(ALPHAS),
         default=ALPHAS[0],
+        rule=choice(ALPHAS),
     )
 
     def __post_init__(self) -> None:
-        if self.value_range is not None:
-            checked("range", self.value_range.replace(" ", ""), RANGES)
-        checked("way with alpha", self.alpha, ALPHAS)
-        check_white(self.white)
+        check_fields(self)
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -63,41 +73,34 @@ class ReadingOptions:
         return None if self.value_range is None else RANGES[self.value_range.replace(" ", "")]
 
 
-def check_white(white: float | None) -> None:
-    """Raises UsageError for what can be no value of white."""
-    if white is not None and not 0.0 < white <= MAX_WHITE:
-        raise UsageError(f"--white is {white:g}; it must be more than 0, such as 4095")
-
-
 @dataclass(frozen=True, kw_only=True)
 class WritingOptions:
     """How results are written; None leaves it to the input, or to the name of the output."""
 
     format: str | None = option(
-        "Format of the results; same: that of each input. Default: that of -o, png for a folder.", "|".join(FORMATS)
+        "Format of the results; same: that of each input. Default: that of -o, png for a folder.",
+        "|".join(FORMATS),
+        rule=choice(FORMATS),
     )
-    quality: int | None = option("Of JPEG (95 by default) and WebP (lossless by default), 1 to 100.", "N")
-    suffix: str = option("What is added to an input's name for its result's.", "TEXT", default=RESTORED)
+    quality: int | None = option(
+        "Of JPEG (95 by default) and WebP (lossless by default), 1 to 100.", "N", rule=whole(1, 100)
+    )
+    suffix: str = option("What is added to an input's name for its result's.", "TEXT", default=RESTORED, rule=_PART)
     bit_depth: int | None = option(
-        "Bits a channel. Default: those of the input, where the format holds them.", "|".join(map(str, DEPTHS))
+        "Bits a channel. Default: those of the input, where the format holds them.",
+        "|".join(map(str, DEPTHS)),
+        rule=choice(DEPTHS),
     )
     metadata: str = option(
         "EXIF (set upright), colour profile and resolution of the input: carried, the picture in its own colours, or "
         "left out.",
         "|".join(METADATA),
         default="none",
+        rule=choice(METADATA),
     )
 
     def __post_init__(self) -> None:
-        if self.format is not None:
-            checked("format", self.format, FORMATS)
-        checked("way with metadata", self.metadata, METADATA)
-        if self.bit_depth not in (None, *DEPTHS):
-            raise UsageError(f"--bit-depth is {self.bit_depth}; it must be 8 or 16")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality is {self.quality}; it must be from 1 to 100")
-        if any(character in self.suffix for character in "/\0\\"):
-            raise UsageError(f"--suffix is '{self.suffix}'; it must be a part of a file's name")
+        check_fields(self)
         if self.bit_depth == 16 and self.format not in (None, "same", *DEEP):
             raise UsageError(f"--format {self.format} holds 8 bits a channel; take png or tiff for --bit-depth 16")
         if self.quality is not None and self.format not in (None, "same", *WITH_QUALITY):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from dmps_cli.errors import InputError, UsageError
+from dmps_cli.checks import SAMPLES
+from dmps_cli.errors import InputError
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.inputs import pictures_in
 from dmps_cli.files.measurements import RESTORATION_KIND, Sidecar, read_sidecar
@@ -25,8 +26,6 @@ from dmps_cli.tasks.table import task as checked_task
 
 if TYPE_CHECKING:
     from dmps_cli.methods.choice import Sampling
-
-MAX_SAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +51,7 @@ class Request:
         if self.task is not None:
             checked_task(self.task)
         self.sampling.resolve(self.own, self.task)
-        if not 1 <= self.samples <= MAX_SAMPLES:
-            raise UsageError(f"--samples is {self.samples}; it must be from 1 to {MAX_SAMPLES}")
+        SAMPLES("--samples", self.samples)
 
     def jobs(
         self, batch: Batch, paths: Sequence[Path], check: Callable[[Path], object] = lambda path: None

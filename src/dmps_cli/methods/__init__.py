@@ -8,9 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-LARGEST = 3.4e38
-"""The largest number of float32, in which the methods compute."""
-
 __all__ = [
     "CountedDmps",
     "Ddnm",

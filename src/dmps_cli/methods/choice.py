@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli.checks import choice, whole
 from dmps_cli.errors import UsageError, unknown_name
 from dmps_cli.levels import SAMPLERS, SPACINGS
 from dmps_cli.methods.defaults import (
@@ -19,7 +20,7 @@ from dmps_cli.methods.defaults import (
     TASK_DEFAULTS,
     Values,
 )
-from dmps_cli.methods.knobs import KNOBS, one_of
+from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.table import METHODS, takers
 from dmps_cli.tasks.table import like
 
@@ -113,7 +114,7 @@ def resolve_sampling(
         sampler=sampler,
         nfe=evaluations,
         spacing=_spacing(spacing or defaults["spacing"], sampler),
-        knobs={name: check(KNOBS[name].option, chosen[name]) for name, check in METHODS[method].knobs.items()},
+        knobs={name: rule(KNOBS[name].option, chosen[name]) for name, rule in METHODS[method].knobs.items()},
     )
 
 
@@ -165,14 +166,11 @@ def _sampler(method: str, sampler: str | None, own_sampler: str | None) -> str:
 
 
 def _evaluations(nfe: int, sampler: str) -> int:
-    most = SAMPLERS[sampler].max_nfe
-    if not 1 <= nfe <= most:
-        raise UsageError(f"--nfe is {nfe}; it must be from 1 to {most} on {sampler} levels")
-    return nfe
+    return whole(1, SAMPLERS[sampler].max_nfe, unit=f"evaluations on {sampler} levels")("--nfe", nfe)
 
 
 def _spacing(spacing: str, sampler: str) -> str:
-    one_of(SPACINGS)("--spacing", spacing)
+    choice(SPACINGS)("--spacing", spacing)
     if spacing not in SAMPLERS[sampler].spacings:
         raise UsageError(f"--spacing {spacing}: {sampler} levels are {' or '.join(SAMPLERS[sampler].spacings)}")
     return spacing

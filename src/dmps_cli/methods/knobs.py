@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from dmps_cli.errors import UsageError
-from dmps_cli.methods import LARGEST
-
-Check = Callable[[str, Any], Any]
-"""(option, value) -> the value as the method takes it. Raises UsageError."""
+from dmps_cli.checks import Rule, real
 
 
 # --- Knobs: what can be turned, and what a value may be
@@ -34,6 +27,8 @@ GAMMAS = ("1", "sqrt")
 GUIDANCE = ("published", "bayes")
 X_INITS = ("inverse", "adjoint")
 SEARCH = "search"
+WORDS = ("score_at", "gamma", "guidance", "x_init")
+"""Knobs whose values are words, 1 among them; the others are numbers."""
 
 KNOBS = {
     "weight": Knob(option="--lambda", metavar="X", help="Weight of the likelihood score."),
@@ -83,57 +78,11 @@ KNOBS = {
 }
 
 
-def _number(option: str, value: str | float, what: str, is_right: Callable[[float], bool]) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not abs(number) <= LARGEST or not is_right(number):
-        raise UsageError(f"{option} is {value}; it must be {what}")
-    return number
-
-
-def non_negative(option: str, value: str | float) -> float:
-    """Returns the value as a number that is not negative. Raises UsageError."""
-    return _number(option, value, "a non-negative number", lambda number: number >= 0.0)
-
-
-def positive(option: str, value: str | float) -> float:
-    """Returns the value as a positive number. Raises UsageError."""
-    return _number(option, value, "a positive number", lambda number: number > 0.0)
-
-
-def length_or_search(option: str, value: str | float) -> float | str:
-    """Returns SEARCH for SEARCH, or else the value as a number that is not negative. Raises UsageError."""
-    if value == SEARCH:
-        return SEARCH
-    return _number(option, value, f"a non-negative number, or {SEARCH}", lambda number: number >= 0.0)
-
-
-def share(option: str, value: str | float) -> float:
-    """Returns the value as a number from 0 to 1. Raises UsageError."""
-    return _number(option, value, "a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
-
-
-def share_or_none(option: str, value: str | float | None) -> float | None:
-    """Returns None for None, or else as `share`."""
-    return None if value is None else share(option, value)
-
-
-def positive_or_none(option: str, value: str | float | None) -> float | None:
-    """Returns None for None and "none", or else the value as a positive number. Raises UsageError."""
-    if value in (None, "none"):
-        return None
-    assert value is not None
-    return _number(option, value, "a positive number, or none", lambda number: number > 0.0)
-
-
-def one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
-    """Returns a check of names."""
-
-    def check(option: str, value: str) -> str:
-        if value not in choices:
-            raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}")
-        return value
-
-    return check
+NON_NEGATIVE = real(0.0)
+SHARE = real(0.0, 1.0)
+POSITIVE = real(0.0, above=True)
+LENGTH_OR_SEARCH: Rule[float | str] = Rule(
+    what=f"{NON_NEGATIVE.what}, or {SEARCH}",
+    read=lambda value: value if value == SEARCH else NON_NEGATIVE.read(value),
+    words=(SEARCH,),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
-from dmps_cli.checks import checked, numbers, option, split
+from dmps_cli.checks import AS_TYPED, checked, listed, option, split, typed
 from dmps_cli.errors import UsageError
 from dmps_cli.levels import SAMPLERS, SPACINGS
 from dmps_cli.methods.choice import Sampling, resolve_sampling, samplers_of
@@ -17,7 +17,7 @@ from dmps_cli.methods.defaults import (
     PRESETS,
     TASK_DEFAULTS,
 )
-from dmps_cli.methods.knobs import KNOBS
+from dmps_cli.methods.knobs import KNOBS, WORDS
 from dmps_cli.methods.table import METHODS, takers
 from dmps_cli.weights.cards import DEFAULT_MODEL
 
@@ -64,7 +64,7 @@ def _knob(name: str, *, several: bool = False) -> Any:
     knob = KNOBS[name]
     metavar = f"{knob.metavar},.." if several else knob.metavar
     text = f"{knob.help} Default: {_defaults(name)}."
-    return option(text, metavar, names=(knob.option,))
+    return option(text, metavar, names=(knob.option,), rule=None if several or name in WORDS else AS_TYPED)
 
 
 _NFE_HELP = f"Network evaluations per image. Default: {_of_default_method('nfe')}."
@@ -101,7 +101,7 @@ class SamplingChoices:
 class SamplingOptions(SamplingChoices):
     """Method, levels and knobs; None is the preset's choice."""
 
-    nfe: int | None = option(_NFE_HELP, "N")
+    nfe: int | None = option(_NFE_HELP, "N", rule=AS_TYPED)
     weight: float | None = _knob("weight")
     cap: str | None = _knob("cap")
     zeta: str | None = _knob("zeta")
@@ -202,10 +202,8 @@ class SweepOptions(SamplingChoices):
         """Returns the combinations, the last list the fastest to vary. Raises UsageError."""
         whole = {name: getattr(self, name) for name in (field.name for field in fields(SamplingChoices))}
         swept: list[dict[str, Any]] = [{}]
-        kinds = {"nfe": int, "weight": float, "cap": str, "zeta": str, "prior_weight": float, "eta": float}
-        for name, kind in kinds.items():
-            option = KNOBS[name].option if name in KNOBS else f"--{name}"
-            values = numbers(option, getattr(self, name), kind)
+        for name in ("nfe", "weight", "cap", "zeta", "prior_weight", "eta"):
+            values = listed(KNOBS[name].option if name in KNOBS else f"--{name}", getattr(self, name), typed)
             swept = [{**chosen, name: value} for chosen in swept for value in values]
         return [SamplingOptions(**whole, **chosen) for chosen in swept]
 

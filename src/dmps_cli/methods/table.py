@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dmps_cli.checks import Rule, choice, or_none
 from dmps_cli.methods.knobs import (
     GAMMAS,
     GUIDANCE,
+    LENGTH_OR_SEARCH,
+    NON_NEGATIVE,
+    POSITIVE,
     SCORE_AT,
+    SHARE,
     X_INITS,
-    Check,
-    length_or_search,
-    non_negative,
-    one_of,
-    positive,
-    positive_or_none,
-    share,
-    share_or_none,
 )
 
 if TYPE_CHECKING:
@@ -35,13 +32,13 @@ if TYPE_CHECKING:
 class Method:
     """A row of METHODS. build(prior, measurement, sampler_eta, knobs) makes a posterior denoiser of them.
 
-    knobs: what it takes of KNOBS, each with its check. start: share of data where its flow levels begin; None: they
+    knobs: what it takes of KNOBS, each with its rule. start: share of data where its flow levels begin; None: they
     begin in pure noise. needs_modes: whether the operator must know its singular value decomposition. back_propagates:
     whether a step goes back through the network, which takes time and memory.
     """
 
     help: str
-    knobs: Mapping[str, Check]
+    knobs: Mapping[str, Rule[Any]]
     build: Build
     start: float | None = None
     needs_modes: bool = False
@@ -75,53 +72,53 @@ METHODS = {
     "dmps": Method(
         help="closed-form likelihood score, no back-propagation (Meng & Kabashima 2024)",
         knobs={
-            "weight": non_negative,
-            "score_at": one_of(SCORE_AT),
-            "cap": positive_or_none,
-            "eta": share_or_none,
-            "eta_y": share_or_none,
+            "weight": NON_NEGATIVE,
+            "score_at": choice(SCORE_AT),
+            "cap": or_none(POSITIVE, "none"),
+            "eta": or_none(SHARE),
+            "eta_y": or_none(SHARE),
         },
         build=_dmps,
     ),
     "dmps-tweedie": Method(
         help="dmps with the mean of the paper's Appendix A kept: the likelihood at x0",
-        knobs={"weight": non_negative},
+        knobs={"weight": NON_NEGATIVE},
         build=_lazily("tweedie", "DmpsTweedie"),
     ),
     "dps": Method(
         help="gradient of the residual's norm through the network (Chung et al. 2023)",
-        knobs={"zeta": length_or_search},
+        knobs={"zeta": LENGTH_OR_SEARCH},
         build=_lazily("dps", "Dps", takes_eta=True),
         back_propagates=True,
     ),
     "pgdm": Method(
         help="pseudo-inverse guidance through the network (Song et al. 2023)",
-        knobs={"weight": non_negative, "guidance": one_of(GUIDANCE)},
+        knobs={"weight": NON_NEGATIVE, "guidance": choice(GUIDANCE)},
         build=_lazily("pgdm", "Pgdm", takes_eta=True),
         back_propagates=True,
     ),
     "ot-ode": Method(
         help="pgdm on the flow ODE, started from the measurement (Pokle et al. 2024)",
-        knobs={"gamma": one_of(GAMMAS), "x_init": one_of(X_INITS)},
+        knobs={"gamma": choice(GAMMAS), "x_init": choice(X_INITS)},
         build=_lazily("ot_ode", "OtOde"),
         start=0.2,
         back_propagates=True,
     ),
     "ddrm": Method(
         help="mode by mode in the operator's SVD (Kawar et al. 2022)",
-        knobs={"eta": share},
+        knobs={"eta": SHARE},
         build=_lazily("ddrm", "Ddrm"),
         needs_modes=True,
     ),
     "ddnm": Method(
         help="DDNM+: the range of A^+ from the measurement (Wang et al. 2023)",
-        knobs={"eta": share},
+        knobs={"eta": SHARE},
         build=_lazily("ddnm", "Ddnm"),
         needs_modes=True,
     ),
     "diffpir": Method(
         help="a proximal step on the measurement between denoisings (Zhu et al. 2023)",
-        knobs={"zeta": share, "prior_weight": positive},
+        knobs={"zeta": SHARE, "prior_weight": POSITIVE},
         build=_lazily("diffpir", "Diffpir"),
     ),
 }

@@ -24,7 +24,7 @@ PAPER = "paper"  # what --compare takes
 def is_compared(compare: str | None) -> bool:
     """Returns whether --compare asks for the paper's figures. Raises UsageError for anything else it may say."""
     if compare not in (None, PAPER):
-        raise UsageError(f"--compare is '{compare}'; it can only be {PAPER}")
+        raise UsageError(f"--compare is '{compare}'; expected {PAPER}")
     return compare is not None
 
 

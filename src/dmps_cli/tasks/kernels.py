@@ -119,7 +119,7 @@ def _checked_form(name: str, numbers: list[float]) -> str:
     form = FORMS[name]
     given = f"{name}:{','.join(f'{number:.12g}' for number in numbers)}"
     if not form.needed <= len(numbers) <= len(form.limits):
-        raise UsageError(f"--kernel is '{given}'; it must be {form.usage}")
+        raise UsageError(f"--kernel is '{given}'; expected {form.usage}")
     for number, (least, most), is_whole in zip(numbers, form.limits, form.whole, strict=False):
         if not least <= number <= most or (is_whole and number != int(number)):
             kind = "whole numbers" if is_whole else "numbers"
@@ -157,7 +157,7 @@ def is_formula(given: str) -> bool:
 def _not_there(given: str, name: str, *, is_formula: bool) -> DmpsError:
     """Returns what to say of a text that is no formula and names no file."""
     if name in FORMS:
-        return UsageError(f"--kernel is '{given}'; it must be {FORMS[name].usage}")
+        return UsageError(f"--kernel is '{given}'; expected {FORMS[name].usage}")
     if is_formula:
         return unknown_name("kernel", name, FORMS)
     return InputError(f"the kernel {given} does not exist; name a file (PNG, NPY, MAT) or one of {USAGES}")

@@ -18,7 +18,7 @@ from dmps_cli.errors import InputError, UsageError, unknown_name
 from dmps_cli.files.measurements import decode_mask, encode_mask
 from dmps_cli.tasks import kernels
 from dmps_cli.tasks.chain import is_chain, parsed
-from dmps_cli.tasks.options import CHECKS, PATTERNS, OperatorOptions
+from dmps_cli.tasks.options import PATTERNS, RULES, OperatorOptions
 from dmps_cli.tasks.purposes import Purpose, meant_by
 from dmps_cli.tasks.rows import ALPHA_MASK, TASKS, Params, Shape3, Site, Task
 
@@ -164,7 +164,7 @@ def _resolved(name: str, options: OperatorOptions) -> dict[str, Any]:
         if option not in params:
             takers = [other for other, candidate in TASKS.items() if option in candidate.params]
             raise UsageError(f"task '{name}' takes no {flag(option)}; it belongs to {', '.join(takers)}")
-        checked = CHECKS[option](option, value)
+        checked = RULES[option](flag(option), value)
         if option in row.fixed and checked != params[option]:
             others = [other for other, candidate in TASKS.items() if option in {*candidate.params} - {*candidate.fixed}]
             raise UsageError(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmps_cli.checks import checked, option
+from dmps_cli.checks import SEED, check_fields, choice, option, real, whole
 from dmps_cli.errors import UsageError
 from dmps_cli.files.atomic import is_unicode
-from dmps_cli.weights.options import check_seed
 
 SUFFIX = ".safetensors"
 SIZE_NAMES = ("small", "base", "large")
-CROP_MULTIPLE, LEAST_CROP, MOST_CROP = 16, 32, 1024
-MOST_MINUTES, MOST_STEPS, MOST_BATCH = 1e6, 10**9, 4096
 RECIPE = ("minutes", "steps", "batch", "crop", "lr", "seed", "licence", "full", "validate")
 """Options that a trained prior records."""
 
@@ -57,28 +53,8 @@ class TrainingRequest:
             raise UsageError("--licence is empty, or no text in UTF-8; leave it out, or say what the terms are")
         if not is_unicode(_absolute(self.output)):
             raise UsageError(f"{self.output}: the files of priors are opened by names in UTF-8 only; choose another")
-        if self.channels not in (None, 1, 3):
-            raise UsageError(f"--channels is {self.channels}; choose 3 (colour) or 1 (grey)")
-        if self.size is not None:
-            checked("size", self.size, SIZE_NAMES)
-            if self.init is not None:
-                raise UsageError("--size and --init exclude each other: the weights have their sizes")
-        limits: dict[str, tuple[Callable[[Any], bool], str]] = {
-            "minutes": (lambda v: 0.0 < v <= MOST_MINUTES, f"above 0 and at most {MOST_MINUTES:g}"),
-            "steps": (lambda v: 1 <= v <= MOST_STEPS, f"from 1 to {MOST_STEPS}"),
-            "batch": (lambda v: 1 <= v <= MOST_BATCH, f"from 1 to {MOST_BATCH}"),
-            "crop": (
-                lambda v: LEAST_CROP <= v <= MOST_CROP and v % CROP_MULTIPLE == 0,
-                f"a multiple of {CROP_MULTIPLE} px from {LEAST_CROP} to {MOST_CROP}",
-            ),
-            "lr": (lambda v: 0.0 < v < 1.0, "above 0 and below 1"),
-        }
-        for name, (is_right, what) in limits.items():
-            value = self.recipe.get(name)
-            if value is not None and not is_right(value):
-                raise UsageError(f"--{name} is {value}; it must be {what}")
-        if "seed" in self.recipe:
-            check_seed(self.recipe["seed"])
+        if self.size is not None and self.init is not None:
+            raise UsageError("--size and --init exclude each other: the weights have their sizes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +67,19 @@ class TrainingOptions:
         "OUT",
         names=("--output", "-o"),
     )
-    minutes: float | None = option("Time to train for in minutes, counted over all calls. Default: 120.", "MIN")
-    steps: int | None = option(
-        "Steps to train for instead, counted over all calls: the same command then gives the same weights.", "N"
+    minutes: float | None = option(
+        "Time to train for in minutes, counted over all calls. Default: 120.", "MIN", rule=real(0, 1e6, above=True)
     )
-    channels: int | None = option("3 for colour, 1 for grey pictures. Default: 3.", "3|1")
+    steps: int | None = option(
+        "Steps to train for instead, counted over all calls: the same command then gives the same weights.",
+        "N",
+        rule=whole(1, 10**9),
+    )
+    channels: int | None = option("3 for colour, 1 for grey pictures. Default: 3.", "3|1", rule=choice((3, 1)))
     size: str | None = option(
         "Network: base is that of the bundled prior, small costs a quarter of it, large twice as much. Default: base.",
         "|".join(SIZE_NAMES),
+        rule=choice(SIZE_NAMES),
     )
     resume: Path | None = option(
         "Go on from OUT.state; where -o names the same OUT and neither file is there yet, begin. Another -o gets a "
@@ -113,12 +94,20 @@ class TrainingOptions:
         "of those given, by the hash of their names.",
         "FOLDER",
     )
-    batch: int | None = option("Crops of a step; every fourth has a third as many, twice as wide. Default: 12.", "N")
-    crop: int | None = option("Side of the crops, px, a multiple of 16 from 32 to 1024. Default: 96.", "PX")
-    lr: float | None = option(
-        "Highest learning rate; it falls along a cosine to 0. Default: 0.003, with --init 0.001.", "X"
+    batch: int | None = option(
+        "Crops of a step; every fourth has a third as many, twice as wide. Default: 12.", "N", rule=whole(1, 4096)
     )
-    seed: int | None = option("Seed of weights, crops and noise, >= 0. Default: 0.", "N")
+    crop: int | None = option(
+        "Side of the crops, px, a multiple of 16 from 32 to 1024. Default: 96.",
+        "PX",
+        rule=whole(32, 1024, unit="px", multiple=16),
+    )
+    lr: float | None = option(
+        "Highest learning rate; it falls along a cosine to 0. Default: 0.003, with --init 0.001.",
+        "X",
+        rule=real(0, 1, above=True, below=True),
+    )
+    seed: int | None = option("Seed of weights, crops and noise, >= 0. Default: 0.", "N", rule=SEED)
     licence: str | None = option(
         "Terms of the weights, written into the file. Default: 'not stated', with --init those of the prior.", "TEXT"
     )
@@ -129,6 +118,7 @@ class TrainingOptions:
 
     def request(self, folders: tuple[Path, ...]) -> TrainingRequest:
         """Returns what is asked of photographs in those folders. Raises UsageError for what cannot be."""
+        check_fields(self)
         resume = self.resume
         if resume is not None and resume.suffix == ".state":  # OUT, named by its state
             resume = resume.with_suffix("")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.checks import MAX_SEED, checked, option
+from dmps_cli.checks import SEED, check_fields, checked, choice, option, whole
 from dmps_cli.errors import UsageError
 from dmps_cli.listener import Listener
 from dmps_cli.weights.cards import DEFAULT_MODEL, Card, card
@@ -38,30 +38,29 @@ class ComputeOptions:
         "Floating-point type of the network; operators and images stay float32.",
         "|".join(DTYPE_NAMES),
         default="float32",
+        rule=choice(DTYPE_NAMES),
     )
     batch_size: int = option(
         "Images per network call on a GPU. On a CPU images go one at a time, so that each gives the same bits in any "
         "company.",
         "N",
         default=1,
+        rule=whole(1),
     )
     tile: int | None = option(
-        "Let the network see overlapping windows of this side only: less memory for large pictures.", "PX"
+        "Let the network see overlapping windows of this side only: less memory for large pictures.",
+        "PX",
+        rule=whole(MIN_TILE, unit="px"),
     )
-    seed: int = option(SEED_HELP, "N", names=("--seed",), default=0)
+    seed: int = option(SEED_HELP, "N", names=("--seed",), default=0, rule=SEED)
 
     def check(self) -> Card:
         """Returns the prior's card. Raises UsageError for what can be refused without torch."""
         entry = card(self.model, self.weights_file)
         if self.tile is not None and entry.image_size is not None:
             raise UsageError(f"--tile: '{self.model}' sees windows of {entry.image_size} px already")
-        if self.tile is not None and self.tile < MIN_TILE:
-            raise UsageError(f"--tile is {self.tile}; it must be at least {MIN_TILE} px")
+        check_fields(self)
         check_device(self.device)
-        checked("dtype", self.dtype, DTYPE_NAMES)
-        check_seed(self.seed)
-        if self.batch_size < 1:
-            raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 1")
         return entry
 
     def facts(self) -> dict[str, Any]:
@@ -106,9 +105,3 @@ def check_device(name: str) -> None:
     checked("device", kind, DEVICE_NAMES)
     if colon and not (kind == "cuda" and index.isascii() and index.isdigit() and len(index) <= 3):
         raise UsageError(f"device '{name}' is no device; a number follows cuda: alone, as in cuda:1")
-
-
-def check_seed(seed: int) -> None:
-    """Raises UsageError for a seed out of range."""
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"--seed is {seed}; it must be from 0 to 2^63 - 1")
