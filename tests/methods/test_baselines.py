@@ -731,7 +731,7 @@ def test_a_method_takes_the_ladder_that_it_is_defined_on(dmps: Dmps, tmp_path: P
     result = dmps("restore", "p.png", "--task", "denoise", "--method", "ot-ode", "--nfe", "2")
     assert result.code == 0, result.err
     sidecar = json.loads(Path("p_restored.json").read_text())
-    assert (sidecar["method"], sidecar["sampler"], sidecar["gamma"]) == ("ot-ode", "flow", "1")
+    assert (sidecar["method"], sidecar["sampler"], sidecar["gamma"]) == ("ot-ode", "flow", "sqrt")
     assert "lambda" not in sidecar
 
 
@@ -748,7 +748,10 @@ def test_eval_compares_methods(dmps: Dmps, tmp_path: Path) -> None:
     assert [(row["method"], row["sampler"]) for row in means] == [
         ("dmps", "ddpm"), ("dmps", "flow"), ("ot-ode", "flow"), ("ddrm", "ddpm"), ("ddrm", "flow"),
     ]  # fmt: skip
-    assert [(row["lambda"], row["eta"], row["gamma"]) for row in means[2:4]] == [(None, None, "1"), (None, 0.85, None)]
+    assert [(row["lambda"], row["eta"], row["gamma"]) for row in means[2:4]] == [
+        (None, None, "sqrt"),
+        (None, 0.85, None),
+    ]
     assert means[0]["lambda"] == 1.5
     alone = json.loads(dmps(*common, "--method", "ddrm", "--spacing", "uniform").out)["rows"][0]
     assert alone["psnr"] == next(row for row in rows if row["method"] == "ddrm")["psnr"]

@@ -22,7 +22,7 @@ DEFAULTS: dict[tuple[str, str], Values] = {
     ("dps", "flow"): _FLOW | {"zeta": "search"},
     ("pgdm", "ddpm"): _DDPM | {"weight": 1.0, "guidance": "published"},
     ("pgdm", "flow"): _FLOW | {"weight": 1.0, "guidance": "published"},
-    ("ot-ode", "flow"): _FLOW | {"gamma": "1", "x_init": "inverse"},
+    ("ot-ode", "flow"): _FLOW | {"gamma": "sqrt", "x_init": "inverse"},
     ("ddrm", "ddpm"): _DDPM | {"eta": 0.85},
     ("ddrm", "flow"): _FLOW | {"eta": 0.85},
     ("ddnm", "ddpm"): _DDPM | {"eta": 0.85},
@@ -63,7 +63,7 @@ def _paper() -> dict[tuple[str, str], Values]:
         rows["diffpir", sampler] |= {"zeta": 0.1, "prior_weight": 0.25}
         rows["dps", sampler] |= {"zeta": 0.3}
     rows["pgdm", "ddpm"] |= {"guidance": "bayes"}
-    rows["ot-ode", "flow"] |= {"x_init": "adjoint"}
+    rows["ot-ode", "flow"] |= {"gamma": "1", "x_init": "adjoint"}
     return rows
 
 

@@ -15,6 +15,7 @@ from dmps_cli.methods.knobs import (
     NON_NEGATIVE,
     POSITIVE,
     SCORE_AT,
+    SEARCH,
     SHARE,
     X_INITS,
 )
@@ -68,6 +69,13 @@ def _dmps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Map
     return build(prior, measurement, sampler_eta, {name: knobs[name] for name in taken})
 
 
+def _dps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
+    """Returns DPS with a line search, or with its authors' constant zeta."""
+    if knobs["zeta"] == SEARCH:
+        return _lazily("dps", "LineSearchDps", takes_eta=True)(prior, measurement, sampler_eta, {})
+    return _lazily("dps", "Dps", takes_eta=True)(prior, measurement, sampler_eta, knobs)
+
+
 METHODS = {
     "dmps": Method(
         help="closed-form likelihood score, no back-propagation (Meng & Kabashima 2024)",
@@ -88,7 +96,7 @@ METHODS = {
     "dps": Method(
         help="gradient of the residual's norm through the network (Chung et al. 2023)",
         knobs={"zeta": LENGTH_OR_SEARCH},
-        build=_lazily("dps", "Dps", takes_eta=True),
+        build=_dps,
         back_propagates=True,
     ),
     "pgdm": Method(
