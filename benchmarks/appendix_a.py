@@ -24,7 +24,8 @@ from dmps_cli.levels import Level, ddpm_levels
 from dmps_cli.methods.dmps import flat_prior_score
 from dmps_cli.operators.base import Correction, LinearOperator
 from dmps_cli.operators.pointwise import Identity
-from dmps_cli.report.plots import Chart, Series, svg
+from dmps_cli.report.drawing import svg
+from dmps_cli.report.plots import Chart, Series
 
 SIGMA_0, X_T, STEPS, BAR_MAX, BAR_MIN = 25.0, 5.0, 500, 0.99, 0.01  # the paper's
 SHOWN = (1, 100, 200, 300, 400, 500)  # t of the table
@@ -32,7 +33,6 @@ PRIORS = (SIGMA_0, 1.0, 0.1)  # sigma_0: the paper's; the most that a pixel on [
 SIGMA_Y = 0.05  # the paper's tasks
 NFE, SPACING = 30, "quadratic"  # the default run
 RUNS = ((10, "uniform"), (10, "quadratic"), (NFE, SPACING), (1000, "uniform"))  # the last: the paper's
-PANEL = 380  # px from one panel to the next
 
 
 class Gaussian(NamedTuple):
@@ -198,20 +198,13 @@ def score_chart() -> Chart:
     )
 
 
-def stacked(panels: Sequence[Chart]) -> str:
-    """The charts below one another, as one SVG."""
-    parts = [f'<g transform="translate(0 {PANEL * k})">{svg(panel)}</g>' for k, panel in enumerate(panels)]
-    size = f'viewBox="0 0 640 {PANEL * len(panels)}" width="640" height="{PANEL * len(panels)}"'
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *parts, "</svg>\n"])
-
-
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/appendix_a.svg"), help="the plot (default: %(default)s)")
     out: Path = parser.parse_args().out
     print(tables())
-    atomic_write(out, stacked(charts()).encode(), overwrite=True)
+    atomic_write(out, svg(*charts()).encode(), overwrite=True)
     print(f"\n{out}")
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from dmps_cli.evaluation.folder import read_rows
 from dmps_cli.metrics.table import METRICS
-from dmps_cli.report.plots import Chart, Series, svg
+from dmps_cli.report.drawing import svg
+from dmps_cli.report.plots import Chart, Series
 
 DOCS = Path(__file__).parents[1] / "docs"
 TASKS = "sr4,deblur,colorize,denoise,inpaint,cs"

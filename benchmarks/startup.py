@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-SLOW = ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "lpips", "scipy", "diffusers")
+SLOW = ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "lpips", "scipy", "diffusers", "matplotlib")
 """Half a second each, or seconds."""
 
 COMMANDS = {

@@ -33,7 +33,6 @@ from dmps_cli.files.atomic import try_lock
 from dmps_cli.files.images import GREY_WEIGHTS, to_grey
 from dmps_cli.nets.beginnings import initialised
 from dmps_cli.nets.natural import Natural, NaturalConfig
-from dmps_cli.report.plots import ticks
 from dmps_cli.training import curves
 from dmps_cli.training import run as training
 from dmps_cli.training import state as training_files
@@ -1294,9 +1293,9 @@ def test_a_damaged_state_is_said(photos: Path, tmp_path: Path) -> None:
 
 
 def test_ticks_are_round() -> None:
-    assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert ticks(26.3, 27.1) == pytest.approx([26.4, 26.6, 26.8, 27.0])
-    assert ticks(3.0, 3.0) == [3.0]
+    assert curves.ticks(0.0, 1.0) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert curves.ticks(26.3, 27.1) == pytest.approx([26.4, 26.6, 26.8, 27.0])
+    assert curves.ticks(3.0, 3.0) == [3.0]
 
 
 def test_no_curve_lies_on_the_frame() -> None:

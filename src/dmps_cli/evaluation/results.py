@@ -136,17 +136,22 @@ class Results:
 
     def write(self, out: Path | None, listener: Listener) -> None:
         """Writes tables, sheets, plots and the page to the folder, where there is one and something to write."""
+        from dmps_cli.report.drawing import missing
+
         if out is None or not self.rows:
             return
         for path, data in self._files():
             atomic_write(inside(out, path), data, overwrite=True)
         listener.note(f"wrote tables and {out / PAGE}")
+        if sentence := missing():
+            listener.note(sentence)
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         """Yields (path relative to the folder, content), the tables first."""
         from dmps_cli.files.images import png_bytes
+        from dmps_cli.report.drawing import missing, svg
         from dmps_cli.report.page import Section, html_page
-        from dmps_cli.report.plots import charts, svg
+        from dmps_cli.report.plots import charts
         from dmps_cli.report.settings import compact, file_stem, setting_notes
         from dmps_cli.report.sheets import task_sheet
         from dmps_cli.report.writers import table_files
@@ -155,7 +160,7 @@ class Results:
         for name, text in table_files(self.named, summary, protocol, self.described(), notes=notes).items():
             yield name, text.encode(errors="backslashreplace")
         plots = charts(summary, [name for name in ("psnr", "lpips") if name in protocol.metrics])
-        for stem, chart in plots.items():
+        for stem, chart in () if missing() else plots.items():
             yield f"plots/{stem}.svg", svg(chart).encode()
         cases = self._cases(PAGE_IMAGES)
         for task in dict.fromkeys(case.task for case in cases):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmps_cli.report.plots import Chart, has_bars, svg
+from dmps_cli.report.drawing import has_bands, missing, svg
+from dmps_cli.report.plots import Chart
 from dmps_cli.report.sheets import Case, case_columns, case_shots
 from dmps_cli.report.tables import (
     WITHIN,
@@ -56,7 +57,7 @@ vertical-align:top;font-weight:normal;font-size:.82rem}
 .shots input:focus-visible+img{outline:2px solid #0072b2}
 .shots input:checked+img{position:fixed;inset:0;width:100vw;height:100vh;z-index:9;background:#fffe;
 image-rendering:pixelated;cursor:zoom-out}
-.plots svg{max-width:100%;height:auto;margin:.5rem 1rem .5rem 0}
+.plots img{max-width:100%;height:auto;margin:.5rem 1rem .5rem 0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;background:#f6f6f6;padding:.8rem}
 """
 
@@ -157,9 +158,16 @@ def _marked(text: str, rank: int | None) -> str:
 def _plots(charts: Sequence[Chart]) -> Iterator[str]:
     if charts:
         yield "<h2>Plots</h2>"
-        bars = "Bars: 95 % interval of the mean. " if has_bars(charts) else ""
-        yield f'<p class="note">{bars}Point at a dot to read it.</p>'
-        yield f'<div class="plots">{"".join(svg(chart, inline=True) for chart in charts)}</div>'
+        notes = [missing()] if missing() else ["bands: 95 % interval of the mean"] if has_bands(charts) else []
+        yield from (f'<p class="note">{_safe(note)}</p>' for note in notes)
+        if not missing():
+            yield f'<div class="plots">{"".join(map(_plot, charts))}</div>'
+
+
+def _plot(chart: Chart) -> str:
+    """Returns a picture of its own: no part of it has to do with the page's or another plot's."""
+    data = base64.b64encode(svg(chart).encode()).decode("ascii")
+    return f'<img src="data:image/svg+xml;base64,{data}" alt="{_safe(chart.title)}">'
 
 
 def _facts(facts: Mapping[str, Any] | None) -> Iterator[str]:

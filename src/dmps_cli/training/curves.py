@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.report.plots import Point, ticks
+from dmps_cli.report.plots import Point
 from dmps_cli.report.sheets import FAINT, HAIRLINE, INK, PAPER
 
 if TYPE_CHECKING:
@@ -80,3 +80,13 @@ def _draw_panel(pen: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int])
                 pen.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
             pen.text((left + 250 + 90 * k, top - 12), label, colour, font, anchor="ls")
     pen.rectangle((left, top, right, bottom), outline=FAINT)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Returns about `count` round numbers (1, 2 or 5 times a power of ten apart) within low .. high."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
