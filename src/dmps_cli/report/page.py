@@ -35,30 +35,38 @@ _QUALITIES = ((256, 85), (256, 70), (192, 70), (128, 70))  # (longest side px, J
 
 # .wide: a shadow where a table goes on (backgrounds that scroll cover those that do not)
 _STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;margin:2rem auto;max-width:96rem;padding:0 1rem}
+:root{color-scheme:light dark;--ink:#1a1a1a;--paper:#fff;--faint:#6b6b6b;--line:#d0d0d0;--box:#f6f6f6;--shade:#0004;
+--mark:#0072b2}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#16181b;--faint:#a0a4a8;--line:#3a3d41;--box:#202327;
+--shade:#0009;--mark:#56b4e9}}
+body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:2rem auto;
+max-width:96rem;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}
-.wide{position:relative;overflow-x:auto;background:linear-gradient(90deg,#fff 40%,#fff0) 0 0/48px 100% no-repeat local,
-linear-gradient(270deg,#fff 40%,#fff0) 100% 0/48px 100% no-repeat local,
-linear-gradient(90deg,#0004,#0000) 0 0/14px 100% no-repeat,
-linear-gradient(270deg,#0004,#0000) 100% 0/14px 100% no-repeat}
+.wide{position:relative;overflow-x:auto;
+background:linear-gradient(90deg,var(--paper) 40%,transparent) 0 0/48px 100% no-repeat local,
+linear-gradient(270deg,var(--paper) 40%,transparent) 100% 0/48px 100% no-repeat local,
+linear-gradient(90deg,var(--shade),transparent) 0 0/14px 100% no-repeat,
+linear-gradient(270deg,var(--shade),transparent) 100% 0/14px 100% no-repeat}
 table{border-collapse:collapse;margin:.6rem 0}
-.scores th,.scores td{padding:.2rem .5rem;border-bottom:1px solid #d0d0d0;text-align:left}
+.scores th,.scores td{padding:.2rem .5rem;border-bottom:1px solid var(--line);text-align:left}
 .scores th{vertical-align:bottom}
 .scores td:not(.number){white-space:nowrap}
 .scores .number{text-align:right;font-variant-numeric:tabular-nums}
-.scores tr.theirs{color:#6b6b6b;font-style:italic}
+.scores tr.theirs{color:var(--faint);font-style:italic}
 .scores .second{text-decoration:underline}
-.note{color:#6b6b6b;font-size:.87rem;max-width:75em}
+.note{color:var(--faint);font-size:.87rem;max-width:75em}
 .shots th,.shots td{padding:.25rem;max-width:160px;text-align:center;
 vertical-align:top;font-weight:normal;font-size:.82rem}
 .shots th[scope=row]{min-width:6em;max-width:9em;overflow-wrap:anywhere;vertical-align:middle}
 .shots img{width:160px;height:160px;object-fit:contain;display:block;cursor:zoom-in}
 .shots input{position:absolute;opacity:0}
-.shots input:focus-visible+img{outline:2px solid #0072b2}
-.shots input:checked+img{position:fixed;inset:0;width:100vw;height:100vh;z-index:9;background:#fffe;
+.shots input:focus-visible+img{outline:2px solid var(--mark)}
+.shots input:checked+img{position:fixed;inset:0;width:100vw;height:100vh;z-index:9;background:var(--paper);
 image-rendering:pixelated;cursor:zoom-out}
-.plots img{max-width:100%;height:auto;margin:.5rem 1rem .5rem 0}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;background:#f6f6f6;padding:.8rem}
+.plots img{background:#fff;max-width:100%;height:auto;margin:.5rem 1rem .5rem 0}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;background:var(--box);padding:.8rem}
+@media(max-width:40rem){body{margin:1rem auto;padding:0 .6rem}.shots th,.shots td{max-width:120px}
+.shots img{width:120px;height:120px}}
 """
 
 
@@ -107,7 +115,7 @@ def html_page(
             "<head>",
             '<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{_safe(title)}</title>",
             f"<style>{_STYLE}</style>",
             "</head>",
