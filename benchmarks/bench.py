@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -218,6 +219,7 @@ GROUPS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "startup": startup,
     **{f"likelihood {size}": lambda size=size: likelihood(size) for size in SIZES},
     "iterated": iterated,
+    **{name: lambda name=name: import_module(name).bench_rows() for name in ("solves", "deblur", "sigma")},
     **{
         f"network {dtype} {'tuned' if tuned else 'default'}": lambda dtype=dtype, tuned=tuned: network(tuned, dtype)
         for dtype in ("float32", "bfloat16")

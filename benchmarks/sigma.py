@@ -1,6 +1,6 @@
 """The error of `--sigma auto` on photographs with noise of known size: the tables of docs/sigma.md.
 
-python benchmarks/sigma.py FOLDER... [--limit N]
+python benchmarks/sigma.py FOLDER... [--limit N]; `make bench` has a few rows, on the bundled photographs.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from dmps_cli.files.images import photo_paths
 from dmps_cli.files.inputs import pictures_in
 from dmps_cli.jobs.noise_estimate import FLOOR, estimate_sigma
 from dmps_cli.units import GREY_LEVELS
@@ -72,28 +74,44 @@ def photographs(folders: list[Path], limit: int) -> list[Path]:
     return [path for folder in folders for path in pictures_in(folder)][:limit]
 
 
-def table(title: str, paths: list[Path], sizes: tuple[int, ...], spoil: Spoil, *, grey: bool, known: bool) -> None:
-    """One row a size; known: whether sigma is to be found, not the root mean square of what was added."""
-    print(f"\n{title}\n\n| sigma, levels | right | median error | worst photographs |\n|---|---|---|---|")
-    for sigma in sizes:
-        errors: dict[str, float] = {}
-        for path in paths:
-            x = middle(Image.open(path).convert("L" if grey else "RGB"))
-            y = spoil(x, sigma, np.random.default_rng([sigma, len(errors)]))
-            pixels = torch.from_numpy(y / GREY_LEVELS - 1.0)
-            found = estimate_sigma(pixels[None] if grey else pixels.permute(2, 0, 1)).sigma_y * GREY_LEVELS
-            target = max(sigma if known else spread(y, x), FLOOR)
-            errors[path.stem] = (found - target) / (target if sigma >= 5 else 1.0)
-        tolerance = 0.1 if sigma >= 5 else 1.0
-        right = sum(abs(error) <= tolerance for error in errors.values())
-        worst = sorted(errors, key=lambda name: -abs(errors[name]))[:3]
-        shown = ", ".join(f"{name} {_shown(errors[name], sigma)}" for name in worst)
-        median = float(np.median(np.abs([*errors.values()])))
-        print(f"| {sigma} | {right} of {len(paths)} | {_shown(median, sigma)} | {shown} |", flush=True)
+def row(paths: list[Path], sigma: int, spoil: Spoil, *, grey: bool, known: bool) -> dict[str, Any]:
+    """How many are right, the median error, the worst; known: sigma is sought, not the root mean square added."""
+    errors: dict[str, float] = {}
+    for path in paths:
+        x = middle(Image.open(path).convert("L" if grey else "RGB"))
+        y = spoil(x, sigma, np.random.default_rng([sigma, len(errors)]))
+        pixels = torch.from_numpy(y / GREY_LEVELS - 1.0)
+        found = estimate_sigma(pixels[None] if grey else pixels.permute(2, 0, 1)).sigma_y * GREY_LEVELS
+        target = max(sigma if known else spread(y, x), FLOOR)
+        errors[path.stem] = (found - target) / (target if sigma >= 5 else 1.0)
+    tolerance = 0.1 if sigma >= 5 else 1.0
+    worst = sorted(errors, key=lambda name: -abs(errors[name]))[:3]
+    return {
+        "sigma, levels": sigma,
+        "right": f"{sum(abs(error) <= tolerance for error in errors.values())} of {len(paths)}",
+        "median error": _shown(float(np.median(np.abs([*errors.values()]))), sigma),
+        "worst photographs": ", ".join(f"{name} {_shown(errors[name], sigma)}" for name in worst),
+    }
 
 
 def _shown(error: float, sigma: int) -> str:
     return f"{error:+.1%}" if sigma >= 5 else f"{error:+.2f} levels"
+
+
+def bench_rows() -> list[dict[str, Any]]:
+    """For `make bench`: white noise in 8 bits on the bundled photographs."""
+    return [
+        {"picture": "grey" if grey else "colour", **row(photo_paths(), sigma, rounded, grey=grey, known=True)}
+        for grey in (False, True)
+        for sigma in (2, 5, 15, 50)
+    ]
+
+
+def table(title: str, paths: list[Path], sizes: tuple[int, ...], spoil: Spoil, *, grey: bool, known: bool) -> None:
+    """Prints one row a size."""
+    print(f"\n{title}\n\n| sigma, levels | right | median error | worst photographs |\n|---|---|---|---|")
+    for sigma in sizes:
+        print(f"| {' | '.join(map(str, row(paths, sigma, spoil, grey=grey, known=known).values()))} |", flush=True)
 
 
 def main() -> None:
