@@ -23,7 +23,7 @@ from dmps_cli.files.images import load_rgb
 from dmps_cli.files.inputs import pictures_in
 from dmps_cli.jobs.fit import fits_of, judged, usual
 from dmps_cli.jobs.noise_estimate import estimate_sigma
-from dmps_cli.jobs.raised_sigma import fitting_sigma
+from dmps_cli.jobs.raised_sigma import Raised, fitting_sigma
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.operators.pointwise import Mask
@@ -91,6 +91,9 @@ def outcomes(
 ) -> Iterator[tuple[str, float]]:
     """(what was unusual, the gain in dB) of each photograph."""
     made, used = claim.made.operator(), claim.used.operator()
+    going_on = (
+        replace(claim.used, options=replace(claim.used.options, boundary="valid")).operator() if is_searched else used
+    )
     for photograph in photographs:
         pair = claim.made.measured(photograph, made)
         assert pair is not None
@@ -98,24 +101,30 @@ def outcomes(
         before = psnr(made.to_image(y), truth)
         if damage and isinstance(made, Mask):
             y = with_scratches(y, made)
-        sigma_y, search = claim.used.levels / GREY_LEVELS, ""
+        sigma_y, search, op = claim.used.levels / GREY_LEVELS, "", used
         if is_searched:
             estimate = estimate_sigma(y[0]).sigma_y
-            found = fitting_sigma(y, used, prior, estimate, claim.used.task, MODEL, seed=0)
-            sigma_y = found.sigma_y
-            search = "raised" if found.fits and found.sigma_y > estimate else "" if found.fits else "no sigma"
+            beyond = None if used.frame is not None else (y, going_on)
+            found = fitting_sigma((y, used), beyond, prior, estimate, claim.used.task, MODEL, seed=0)
+            sigma_y, op = found.sigma_y, going_on if found.is_beyond else used
+            search = searched(found)
         sampling = sampling_of(form, claim.used.task, nfe)
-        x = restore(Measurement(y, used, sigma_y), prior, sampling, seed=0, keys=[FILE_KEY])
-        (fit,) = fits_of(y, used, x, sigma_y, is_clipped=prior.clips_x0)
+        x = restore(Measurement(y, op, sigma_y), prior, sampling, seed=0, keys=[FILE_KEY])
+        (fit,) = fits_of(y, op, x, sigma_y, is_clipped=prior.clips_x0)
         verdict = judged(fit, usual(sampling, claim.used.task, MODEL), sigma_y)
         names = {
             "chi2 high": verdict.noise_is_more,
             "chi2 low": verdict.noise_is_less,
             "excess": verdict.leaves_the_scale,
-            "ripples": verdict.has_ripples,
         }
-        text = search if is_searched else " and ".join(name for name, holds in names.items() if holds)
-        yield text, psnr(used.picture(x), truth) - before
+        text = search or " and ".join(name for name, holds in names.items() if holds)
+        yield text, psnr(op.picture(x), truth) - before
+
+
+def searched(found: Raised) -> str:
+    """What a search says; nothing where it changed nothing."""
+    noise = "no sigma" if not found.fits else "raised" if found.sigma_y > found.before else ""
+    return " and ".join(part for part in (noise, "valid" if found.is_beyond else "") if part)
 
 
 def report(label: str, found: Sequence[tuple[str, float]]) -> None:

@@ -1,8 +1,7 @@
 """Whether a restoration fits what was measured: numbers that need no truth, and what is usual for them.
 
 A sigma that is too small shows in chi2, for noise that the model does not expect stays in y - A x. A wrong kernel does
-not: its ripples fit y as well as the right picture does. But they leave the scale of a picture, and they have
-frequencies that the kernel lets hardly through.
+not: its ripples fit y as well as the right picture does. But they leave the scale of a picture.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -35,10 +34,6 @@ LEAST_SIGMA = 0.01
 BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
 CHI2_SLACK = 1.6  # beyond the range recorded: half the sigma is four times the chi2, and other pictures differ
 LEAST_EXCESS = 0.01  # of the contrast; less is never said
-HARDLY = 0.01  # of the power that a blur lets through at most
-RING_WIDTH, RINGS = 0.03, range(2, 14)  # of frequencies, cycles per px: 0.06 to 0.42
-LEAST_COUNT = 6  # frequencies on each side of a ratio
-LEAST_SIDE = 32  # px
 NEAR_NFE = 1.6  # a range holds for this factor of evaluations around those it was recorded at
 RANGES = Path(str(files("dmps_cli"))) / "data" / "fit_ranges.json"
 
@@ -49,13 +44,12 @@ class Fit:
 
     chi2: ||y - A x||^2 / (M max(sigma_y, FLOOR)^2), M numbers in y. outside: share of the picture's values beyond
     [-1, 1] by more than BEYOND. excess: root mean square of what is beyond [-1, 1], over the standard deviation of y.
-    Both are None where the prior clips its x0 to the scale. ripples: of a blur, see `ripples_of`.
+    Both are None where the prior clips its x0 to the scale.
     """
 
     chi2: float
     outside: float | None
     excess: float | None
-    ripples: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what the sidecar says of it."""
@@ -64,11 +58,10 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Usual:
-    """What right input gave: the least and the largest chi2; the excess and ripples that half, and 95 of 100, have."""
+    """What right input gave: the least and the largest chi2; the excess that half, and 95 of 100, have."""
 
     chi2: tuple[float, float]
     excess: tuple[float, float]
-    ripples: tuple[float, float] = (math.inf, math.inf)
 
 
 def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clipped: bool) -> list[Fit]:
@@ -81,10 +74,10 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
     chi2 = (residual**2).mean(1) / noise**2  # in float32 the square of 1e20 is infinite
     outside, excess = _beyond(op.picture(x))
     excess = excess.sqrt() / contrast.std(1, correction=0).clamp_min(noise)
-    columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), ripples_of(op, x), strict=True)
+    columns = zip(chi2.tolist(), outside.tolist(), excess.tolist(), strict=True)
     return [
-        Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond, ripples=waves)
-        for one, share, beyond, waves in columns
+        Fit(chi2=one, outside=None if is_clipped else share, excess=None if is_clipped else beyond)
+        for one, share, beyond in columns
     ]
 
 
@@ -101,38 +94,6 @@ def _beyond(picture: Tensor) -> tuple[Tensor, Tensor]:
         outside = outside + share * (over > BEYOND).double().mean(1)
         square = square + share * (over**2).mean(1)
     return outside, square
-
-
-def ripples_of(op: LinearOperator, x: Tensor) -> list[float | None]:
-    """Returns the power where a blur lets hardly anything through, over that at other angles of equal frequency.
-
-    In a picture there is no more of it at the zeros of a kernel than beside them; what a wrong kernel divides by its
-    zeros is there. Per ring of frequencies, |K|^2 the power of the blurred image of a point: the mean power at |K|^2
-    below HARDLY, over that of the ring's rest; rings weigh by the number of the former. A window tapers the picture's
-    borders. None for operators that give no picture of the same size, and kernels without such rings.
-    """
-    height, width = op.picture_size
-    if tuple(op.out_shape[1:]) != (height, width) or min(height, width) < LEAST_SIDE:
-        return [None] * len(x)
-    point = x.new_zeros((1, *op.in_shape))
-    point[..., op.in_shape[1] // 2, op.in_shape[2] // 2] = 1.0
-    passed = torch.fft.rfft2(op.A(point)[0, 0].cpu().double()).abs() ** 2  # on the CPU: not every device has float64
-    if not bool((passed < HARDLY).any()):
-        return [None] * len(x)
-    picture = op.picture(x).cpu().double()
-    taper = torch.outer(*(torch.hann_window(side, periodic=False).to(picture) for side in (height, width)))
-    centred = picture - picture.mean((2, 3), keepdim=True)
-    power = (torch.fft.rfft2(taper * centred).abs() ** 2).mean(1)
-    rows, cols = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
-    ring = (torch.hypot(rows[:, None], cols[None]).to(picture) / RING_WIDTH).long()
-    total, weight = power.new_zeros(len(power)), 0
-    for number in RINGS:
-        dark, rest = ((ring == number) & which for which in (passed < HARDLY, passed >= HARDLY))
-        count = int(dark.sum())
-        if min(count, int(rest.sum())) >= LEAST_COUNT:
-            total += count * power[:, dark].mean(1) / power[:, rest].mean(1).clamp_min(torch.finfo(power.dtype).tiny)
-            weight += count
-    return [None] * len(x) if weight == 0 else (total / weight).tolist()
 
 
 def kind_of(name: str) -> str:
@@ -175,31 +136,23 @@ class Verdict:
     noise_is_more: bool = False
     noise_is_less: bool = False
     leaves_the_scale: bool = False
-    has_ripples: bool = False
 
     @property
     def is_off(self) -> bool:
         """Whether the model may have ruined the picture; noise that is less than expected only leaves it soft."""
-        return self.noise_is_more or self.leaves_the_scale or self.has_ripples
+        return self.noise_is_more or self.leaves_the_scale
 
 
-def judged(fit: Fit, known: Usual | None, sigma_y: float, *, is_doubted: bool = False) -> Verdict:
-    """Returns what is unusual of a sample; nothing where no range is known.
-
-    is_doubted: the model was found wrong already; then no more excess than half of right input has is allowed. Before,
-    ripples count only beside some excess: masts and walls have as much at the zeros of their own, right kernel.
-    """
+def judged(fit: Fit, known: Usual | None, sigma_y: float) -> Verdict:
+    """Returns what is unusual of a sample; nothing where no range is known."""
     if known is None:
         return Verdict()
     least, largest = known.chi2
-    excess = known.excess[0] if is_doubted else max(LEAST_EXCESS, known.excess[1])
     counts = sigma_y >= LEAST_SIGMA
-    beside = is_doubted or fit.excess is None or fit.excess > LEAST_EXCESS
     return Verdict(
         noise_is_more=counts and fit.chi2 > CHI2_SLACK * largest,
         noise_is_less=counts and fit.chi2 < least / CHI2_SLACK,
-        leaves_the_scale=fit.excess is not None and fit.excess > excess,
-        has_ripples=beside and fit.ripples is not None and fit.ripples > known.ripples[1],
+        leaves_the_scale=fit.excess is not None and fit.excess > max(LEAST_EXCESS, known.excess[1]),
     )
 
 
@@ -209,9 +162,14 @@ _MAY_BE: dict[str, str] = {
 }
 
 
-def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | None:
-    """Returns one line about what is unusual and what may be wrong; None if nothing is."""
+def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str, *, is_bound: bool = False) -> str | None:
+    """Returns one line about what is unusual and what may be wrong; None if nothing is.
+
+    is_bound: whether sigma_y covers errors that hardly show in y - A x, as compression's: then less is no surprise.
+    """
     verdict = judged(fit, known, sigma_y)
+    if is_bound:
+        verdict = replace(verdict, noise_is_less=False)
     if known is None or verdict == Verdict():
         return None
     facts = []
@@ -221,11 +179,6 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
         facts.append(
             f"it leaves the scale of a picture by {fit.excess:.1%} of its contrast, usual is up to "
             f"{max(LEAST_EXCESS, known.excess[1]):.1%}"
-        )
-    if verdict.has_ripples:
-        facts.append(
-            f"what the kernel hardly passes has {fit.ripples:.2g} times the power of other frequencies, usual is up to "
-            f"{known.ripples[1]:.2g}"
         )
     if verdict.is_off:
         reason = f"{_MAY_BE.get(kind_of(name), '')} the noise is more than {both_scales(sigma_y)}".strip()
@@ -237,9 +190,7 @@ def remark(fit: Fit, known: Usual | None, sigma_y: float, name: str) -> str | No
 def usual_of(fits: Sequence[Fit]) -> dict[str, Any]:
     """Returns a row of the ranges, from the fits of right input."""
     chi2, excess = sorted(fit.chi2 for fit in fits), sorted(fit.excess or 0.0 for fit in fits)
-    ripples = sorted(fit.ripples for fit in fits if fit.ripples is not None)
-    row = {"chi2": [round(chi2[0], 4), round(chi2[-1], 4)], "excess": _half_and_nearly_all(excess)}
-    return row | ({"ripples": _half_and_nearly_all(ripples)} if ripples else {})
+    return {"chi2": [round(chi2[0], 4), round(chi2[-1], 4)], "excess": _half_and_nearly_all(excess)}
 
 
 def _half_and_nearly_all(ordered: Sequence[float]) -> list[float]:

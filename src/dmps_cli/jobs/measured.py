@@ -81,9 +81,12 @@ class Reader:
         check_claimed(job.plan, pixels.numel(), job.path)
         op = self.operator(job.plan, shape)
         check_result(job, op)
-        truth = load_truth(job, op)
         y = self.y(job, pixels, op, is_exact=is_exact)
         noise = noise_of(job, y, op, share, self.prior, self.seed, self.listener)
+        beyond = job.plan.beyond_the_frame if noise.raised and noise.raised.is_beyond else None
+        if beyond is not None:
+            job, op = replace(job, plan=beyond), self.operator(beyond, planned_shape(beyond, op.picture_size, shape[0]))
+        truth = load_truth(job, op)
         return Measured(job=job, y=y, op=op, noise=noise, sampling=self.sampling(job, op), truth=truth, read=read)
 
     def read(self, job: Job) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli.errors import UsageError
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.geometry import scene_shape
+from dmps_cli.tasks.options import VALID
 from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import task
 from dmps_cli.units import GREY_LEVELS, both_scales
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from dmps_cli.jobs.raised_sigma import Raised
@@ -26,13 +29,15 @@ if TYPE_CHECKING:
 class MeasuredNoise:
     """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
 
-    is_none: whether the measurement is exact, up to its rounding.
+    is_none: whether the measurement is exact, up to its rounding. is_bound: whether sigma_y counts compression in,
+    whose error is less in most places.
     """
 
     sigma_y: float
     origin: str = "given"
     notes: tuple[str, ...] = ()
     is_none: bool = False
+    is_bound: bool = False
     raised: Raised | None = None
 
     @property
@@ -60,7 +65,7 @@ def noise_of(
     noise = estimated_noise(job.path, op, y, listener)
     if task(job.plan.task).kernel is None:
         return noise
-    return raised_noise(noise, job, y, op, prior, seed, listener)
+    return raised_noise(compressed_noise(noise, job.path, listener), job, y, op, prior, seed, listener)
 
 
 def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listener) -> MeasuredNoise:
@@ -78,6 +83,22 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listene
     return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
 
 
+def compressed_noise(noise: MeasuredNoise, path: Path, listener: Listener) -> MeasuredNoise:
+    """Returns the noise of a blur with what a JPEG file's rounding adds to it; said.
+
+    Compression takes the high frequencies, where noise is looked for, and leaves an error in those that a kernel is
+    divided out of.
+    """
+    from dmps_cli.files.compression import rounding_of
+
+    rounding = rounding_of(path)
+    if rounding is None:
+        return noise
+    sigma_y = math.hypot(noise.sigma_y, rounding / GREY_LEVELS)
+    listener.note(f"{path}: its JPEG compression is an error of {rounding:.2g} of 255 beside: {both_scales(sigma_y)}")
+    return replace(noise, sigma_y=sigma_y, is_none=False, is_bound=True)
+
+
 def raised_noise(
     noise: MeasuredNoise, job: Job, y: Tensor, op: LinearOperator, prior: LoadedPrior, seed: int, listener: Listener
 ) -> MeasuredNoise:
@@ -87,30 +108,34 @@ def raised_noise(
 
     path, plan = job.path, job.plan
 
-    def on_trial(trial: int, most: int) -> None:
-        if trial == 2:  # the first is made of every picture
-            left = f"{most - 1} trials of {TRIAL_NFE} evaluations at most"
-            listener.note(f"{path}: the kernel may not fit; larger sigmas are tried, {left}")
+    def on_search(trials: int) -> None:
+        left = f"{trials} trials of {TRIAL_NFE} evaluations at most"
+        listener.note(f"{path}: the kernel may not fit; larger sigmas are tried, {left}")
 
     elapsed = stopwatch(op.device)
-    part, part_op = trial_part(y, op, plan)
+    beyond = plan.beyond_the_frame
     raised = fitting_sigma(
-        part, part_op, prior.prior, noise.sigma_y, plan.task, prior.name, seed=seed, on_trial=on_trial
+        trial_part(y, plan, op.device),
+        None if beyond is None else trial_part(y, beyond, op.device),
+        prior.prior,
+        noise.sigma_y,
+        plan.task,
+        prior.name,
+        seed=seed,
+        on_search=on_search,
     )
     if raised.text:
         listener.note(f"{path}: {raised.text} ({raised.evaluations} evaluations to find it, {elapsed():.1f} s)")
     return replace(noise, sigma_y=raised.sigma_y, raised=raised)
 
 
-def trial_part(y: Tensor, op: LinearOperator, plan: OperatorPlan) -> tuple[Tensor, LinearOperator]:
-    """Returns (y, the operator) of the part that sigmas are tried on.
+def trial_part(y: Tensor, plan: OperatorPlan, device: torch.device) -> tuple[Tensor, LinearOperator]:
+    """Returns (y, the operator) of the part that sigmas are tried on: of a scene that goes on around it, a part is one.
 
-    Of a scene that goes on around it, a part is one too.
+    Elsewhere all of it.
     """
     from dmps_cli.jobs.raised_sigma import busiest
 
-    part = busiest(y)
-    if op.frame is None or part.shape == y.shape:
-        return y, op
+    part = busiest(y) if plan.params["boundary"] == VALID else y
     shape = scene_shape(plan.task, plan.params, (part.shape[-2], part.shape[-1]), part.shape[1])
-    return part, plan.build(shape, op.device)
+    return part, plan.build(shape, device)

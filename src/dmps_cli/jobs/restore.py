@@ -120,7 +120,7 @@ class Restorer:
         known = usual(sampling, task, self.prior.name)
         restored = []
         for k, (of, sample) in enumerate(draws):
-            said = of.noise.remark or remark(fits[k], known, sigma_y, task)
+            said = of.noise.remark or remark(fits[k], known, sigma_y, task, is_bound=of.noise.is_bound)
             taken = {"seconds": seconds} | ({"iterations": iterations[k]} if iterations else {})
             facts = self.facts(of, sample, {"fit": fits[k].as_dict() | {"remark": said}, **taken})
             restored.append(Restored(of=of, sample=sample, image=of.finished(x[k]), facts=facts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dmps_cli.errors import InputError
+from dmps_cli.tasks.options import VALID
 from dmps_cli.tasks.rows import Params, Shape3
 from dmps_cli.tasks.table import check_kernel, kernel_of, parts
 
@@ -31,7 +32,7 @@ def margin(name: str, params: Params) -> tuple[int, int]:
     scale = 1
     for part, link in parts(name, params):
         kernel = kernel_of(part, link)
-        if kernel is not None and link["boundary"] == "valid":
+        if kernel is not None and link["boundary"] == VALID:
             rows, cols = (have + scale * (side - 1) for have, side in zip((rows, cols), kernel.size, strict=True))
         scale *= int(link.get("scale", 1))
     return rows, cols

@@ -13,7 +13,10 @@ from dmps_cli.tasks import kernels
 PATTERNS = ("mask", "box", "fraction")
 """Ways to say which pixels are missing."""
 
-BOUNDARIES = ("valid", "zero", "reflect", "replicate", "circular")
+VALID = "valid"
+"""The boundary of a scene that goes on beyond the frame: x is larger than the picture."""
+
+BOUNDARIES = (VALID, "zero", "reflect", "replicate", "circular")
 
 
 _SCALE, _ANGLE = whole(2, 64), real(-360, 360, unit="degrees")

@@ -15,7 +15,7 @@ from dmps_cli.files.measurements import decode_mask, pattern_hash
 from dmps_cli.tasks import kernels
 from dmps_cli.tasks.chain import normal
 from dmps_cli.tasks.geometry import source_shape
-from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.tasks.options import VALID, OperatorOptions
 from dmps_cli.tasks.rows import ALPHA_MASK, Shape3
 from dmps_cli.tasks.table import LINKS, build, given_parts, resolve
 from dmps_cli.tasks.table import task as task_row
@@ -73,6 +73,13 @@ class OperatorPlan:
     def of_picture(self, path: Path) -> OperatorPlan:
         """Returns the plan for one picture, whose own transparent parts may be the mask."""
         return replace(self, mask_of=path) if self.params.get("mask") == ALPHA_MASK else self
+
+    @property
+    def beyond_the_frame(self) -> OperatorPlan | None:
+        """The same blur in a scene that goes on beyond the frame; None where it is that, no blur, or its x recorded."""
+        if task_row(self.task).kernel is None or self.image_shape is not None or self.params["boundary"] == VALID:
+            return None
+        return replace(self, params={**self.params, "boundary": VALID})
 
     @property
     def mask(self) -> Tensor | None:

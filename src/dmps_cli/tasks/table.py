@@ -18,7 +18,7 @@ from dmps_cli.errors import InputError, UsageError, unknown_name
 from dmps_cli.files.measurements import decode_mask, encode_mask
 from dmps_cli.tasks import kernels
 from dmps_cli.tasks.chain import is_chain, parsed
-from dmps_cli.tasks.options import PATTERNS, RULES, OperatorOptions
+from dmps_cli.tasks.options import PATTERNS, RULES, VALID, OperatorOptions
 from dmps_cli.tasks.purposes import Purpose, meant_by
 from dmps_cli.tasks.rows import ALPHA_MASK, TASKS, Params, Shape3, Site, Task
 
@@ -242,7 +242,7 @@ def of_found_picture(name: str, options: OperatorOptions) -> OperatorOptions:
     Its scene goes on beyond the frame, unless they say not.
     """
     if options.boundary is None and "boundary" in task(name).params:
-        return replace(options, boundary="valid")
+        return replace(options, boundary=VALID)
     return options
 
 
