@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dmps_cli.files.images import load_rgb
 from dmps_cli.files.inputs import pictures_in
-from dmps_cli.jobs.fit import fits_of, judged, usual
+from dmps_cli.jobs.fit import OVER, fits_of, judged, usual
 from dmps_cli.jobs.noise_estimate import estimate_sigma
-from dmps_cli.jobs.raised_sigma import Raised, fitting_sigma
+from dmps_cli.jobs.raised_sigma import Raised, fitting_sigma, own_excess
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.operators.pointwise import Mask
@@ -111,7 +111,9 @@ def outcomes(
         sampling = sampling_of(form, claim.used.task, nfe)
         x = restore(Measurement(y, op, sigma_y), prior, sampling, seed=0, keys=[FILE_KEY])
         (fit,) = fits_of(y, op, x, sigma_y, is_clipped=prior.clips_x0)
-        verdict = judged(fit, usual(sampling, claim.used.task, MODEL), sigma_y)
+        is_asked = claim.used.task == "blur" and (fit.excess or 0.0) > OVER
+        own = own_excess((y, op), prior, claim.used.task, seed=0) if is_asked else None
+        verdict = judged(fit, usual(sampling, claim.used.task, MODEL), sigma_y, own=own)
         names = {
             "chi2 high": verdict.noise_is_more,
             "chi2 low": verdict.noise_is_less,

@@ -101,6 +101,16 @@ def test_a_jpeg_that_is_blurred_is_not_ruined(dmps: Dmps, tmp_path: Path) -> Non
     assert gain(pixels("x.png"), blurred, truth) > 1.0
 
 
+def test_what_a_soft_sample_has_too_is_the_pictures_own() -> None:
+    fit = Fit(chi2=0.9, outside=0.1, excess=0.05)
+    known = replace(KNOWN, excess=(0.01, 0.04))
+    assert judged(fit, known, 0.05).is_off
+    assert not judged(fit, known, 0.05, own=0.035).is_off
+    less = replace(fit, excess=0.03)
+    assert not judged(less, known, 0.05).is_off
+    assert judged(less, known, 0.05, own=0.0).is_off
+
+
 def test_of_little_noise_chi2_says_nothing() -> None:
     assert remark(Fit(chi2=20.0, outside=0.0, excess=0.0), KNOWN, 0.002, "inpaint") is None
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dmps_cli.jobs.fit import FLOOR, Fit, Usual, fits_of, judged, usual
-from dmps_cli.methods.choice import resolve_sampling
+from dmps_cli.jobs.fit import FLOOR, OVER, Fit, Usual, fits_of, judged, usual
+from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.operators.measurement import Measurement
 from dmps_cli.pipeline import FILE_KEY, restore
@@ -27,9 +27,6 @@ LARGEST = 0.2
 worse than it came by more than 0.04 dB; with a box at 0.14 one loses 0.3 dB to ripples, at 0.07 six lose 0.7 to 1.4."""
 TRIAL_NFE = 6  # ripples show in a coarse sample already
 TRIAL_SIDE = 256  # px; a part of a larger picture is tried, where the operator allows it
-OVER = 0.015
-"""Excess of a coarse sample over that at LARGEST: more have 2 of 36 restorations with the right kernel, 15 of 16 with a
-box for the disc, 9 of 11 with a Gaussian of 3 for one of 2.5. One missed loses 1 to 4 dB, a false alarm less."""
 MARGIN = 3.0  # over the smallest sigma whose trial fits: the ripples that are left are small, but there
 
 Model = tuple[Tensor, LinearOperator]
@@ -89,7 +86,7 @@ def fitting_sigma(
     fits better: 1 or 2 trials of TRIAL_NFE evaluations where the model is right, at most 7 where it is not. on_search
     is told before the ladder how many trials that takes at most.
     """
-    coarse = resolve_sampling(task=task, preset="fast", nfe=TRIAL_NFE)
+    coarse = _coarse(task)
     known = usual(coarse, task, model)
     ladder = rungs(max(sigma_y, FLOOR))
     kept, count = given, 0
@@ -97,9 +94,7 @@ def fitting_sigma(
     def tried(sigma: float) -> Fit:
         nonlocal count
         count += 1
-        y, op = kept
-        x = restore(Measurement(y, op, sigma), prior, coarse, seed=seed, keys=[FILE_KEY])
-        return fits_of(y, op, x, sigma, is_clipped=prior.clips_x0)[0]
+        return _tried(kept, prior, coarse, sigma, seed)
 
     def found(sigma: float, *, fits: bool = True) -> Raised:
         return Raised(
@@ -127,6 +122,21 @@ def fitting_sigma(
         low, high = (low, middle) if is_fine else (middle + 1, high)
     fits = high < len(ladder) - 1
     return found(min(LARGEST, MARGIN * ladder[high]), fits=fits)
+
+
+def own_excess(model: Model, prior: Prior, task: str, *, seed: int) -> float:
+    """Returns the excess of a coarse sample at LARGEST: what the picture has of its own, with any kernel."""
+    return _excess(_tried(model, prior, _coarse(task), LARGEST, seed))
+
+
+def _coarse(task: str) -> Sampling:
+    return resolve_sampling(task=task, preset="fast", nfe=TRIAL_NFE)
+
+
+def _tried(model: Model, prior: Prior, sampling: Sampling, sigma: float, seed: int) -> Fit:
+    y, op = model
+    x = restore(Measurement(y, op, sigma), prior, sampling, seed=seed, keys=[FILE_KEY])
+    return fits_of(y, op, x, sigma, is_clipped=prior.clips_x0)[0]
 
 
 def _is_fine(fit: Fit, known: Usual, sigma_y: float, excess: float) -> bool:

@@ -15,11 +15,13 @@ from dmps_cli.jobs.batch import Batch
 from dmps_cli.jobs.measured import Measured, Reader
 from dmps_cli.jobs.request import Job, may_write_sample
 from dmps_cli.listener import Listener, note_missing
+from dmps_cli.tasks.table import task as task_row
 from dmps_cli.weights.options import ComputeOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dmps_cli.jobs.fit import Fit
     from dmps_cli.metrics.protocol import Protocol
     from dmps_cli.weights.loading import LoadedPrior
 
@@ -93,12 +95,12 @@ class Restorer:
         import torch
 
         from dmps_cli.device import stopwatch
-        from dmps_cli.jobs.fit import fits_of, remark, usual
+        from dmps_cli.jobs.fit import fits_of
         from dmps_cli.operators.measurement import Measurement
         from dmps_cli.pipeline import FILE_KEY, by_strips, forecast, restore
 
         first = draws[0][0]
-        op, sigma_y, sampling, task = first.op, first.noise.sigma_y, first.sampling, first.job.plan.task
+        op, sigma_y, sampling = first.op, first.noise.sigma_y, first.sampling
         if by_strips(op.in_shape, sampling):
             self.batch.listener.note(
                 f"{first.job.path}: {forecast(self.prior.prior, op.in_shape, sampling, op.device)}"
@@ -117,14 +119,27 @@ class Restorer:
         )
         seconds = elapsed() / len(draws)
         fits = fits_of(y, op, x.to(op.device), sigma_y, is_clipped=self.prior.clips_x0)
-        known = usual(sampling, task, self.prior.name)
         restored = []
         for k, (of, sample) in enumerate(draws):
-            said = of.noise.remark or remark(fits[k], known, sigma_y, task, is_bound=of.noise.is_bound)
+            said = of.noise.remark or self.remark(of, fits[k])
             taken = {"seconds": seconds} | ({"iterations": iterations[k]} if iterations else {})
             facts = self.facts(of, sample, {"fit": fits[k].as_dict() | {"remark": said}, **taken})
             restored.append(Restored(of=of, sample=sample, image=of.finished(x[k]), facts=facts))
         return restored
+
+    def remark(self, of: Measured, fit: Fit) -> str | None:
+        """Returns what is unusual of a fit; of a blur, beside a soft sample of its picture."""
+        from dmps_cli.jobs.fit import OVER, remark, usual
+        from dmps_cli.jobs.noise import trial_part
+        from dmps_cli.jobs.raised_sigma import own_excess
+
+        name, sigma_y, own = of.job.plan.task, of.noise.sigma_y, None
+        known = usual(of.sampling, name, self.prior.name)
+        is_asked = of.truth is None and known is not None and task_row(name).kernel is not None
+        if is_asked and fit.excess is not None and fit.excess > OVER:
+            part = trial_part(of.y, of.job.plan, of.op.device)
+            own = own_excess(part, self.prior.prior, name, seed=self.compute.seed)
+        return remark(fit, known, sigma_y, name, is_bound=of.noise.is_bound, own=own)
 
     def facts(self, of: Measured, sample: int, found: Mapping[str, Any]) -> dict[str, Any]:
         """Returns everything that a restoration is made of, and what was found of it."""
