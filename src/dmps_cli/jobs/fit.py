@@ -35,9 +35,8 @@ BEYOND = 0.05  # on [-1, 1]; by how much a value must leave the scale to count
 CHI2_SLACK = 1.6  # beyond the range recorded: half the sigma is four times the chi2, and other pictures differ
 LEAST_EXCESS = 0.01  # of the contrast; less is never said
 OVER = 0.02
-"""Excess over that of a soft sample of the same picture, of blurs. At x0 and 20 evaluations 3 of 36 restorations with the
-right kernel have more, all of 16 with a box for the disc, ten of 11 with a Gaussian of 3 for one of 2.5; of coarse
-samples one, 15 and eight."""
+"""Of blurs, excess over that of a soft sample of the same picture. At x0 and 20 evaluations 3 of 36 restorations with
+the right kernel have more, all of 16 with a box for the disc, ten of 11 with a Gaussian of 3 for one of 2.5."""
 NEAR_NFE = 1.6  # a range holds for this factor of evaluations around those it was recorded at
 RANGES = Path(str(files("dmps_cli"))) / "data" / "fit_ranges.json"
 
