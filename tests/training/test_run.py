@@ -1189,7 +1189,7 @@ def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
         (["p", "-o", "a.safetensors", "--crop", "100"], 2, "multiple of 16"),
         (["p", "-o", "a.safetensors", "--batch", "0"], 2, "--batch is 0"),
         (["p", "-o", "a.safetensors", "--lr", "2"], 2, "--lr is 2"),
-        (["p", "-o", "a.safetensors", "--channels", "2"], 2, "choose 3"),
+        (["p", "-o", "a.safetensors", "--channels", "2"], 2, "--channels is 2; expected one of 3, 1"),
         (["p", "-o", "a.safetensors", "--size", "bas"], 2, "did you mean 'base'"),
         (["p", "-o", "a.safetensors", "--seed", "-1"], 2, "--seed"),
         (["p", "-o", "a.safetensors", "--device", "tpu"], 2, "device"),
