@@ -24,7 +24,9 @@ from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from scipy.interpolate import griddata
 from torch import Tensor
 
 from dmps_cli.device import resolve_device, tune_allocator
@@ -137,6 +139,30 @@ class Global:
     def like(self, x: Tensor) -> Tensor:
         """Returns noise like x."""
         return torch.randn_like(x)
+
+
+def plain(case: Case) -> Tensor:
+    """Returns the solution that needs no prior.
+
+    Bicubic enlargement, linear interpolation between known pixels, the grey value, A^T y for cs, else y itself.
+    """
+    op, y = case.op, case.measurement.y
+    if op.task == "sr4":
+        return torch.nn.functional.interpolate(y, size=op.in_shape[1:], mode="bicubic")
+    if op.task == "inpaint":
+        is_known = op.At(torch.ones_like(y))[0, 0].numpy() > 0.0
+        known, wanted = np.argwhere(is_known), np.argwhere(np.ones_like(is_known))
+        filled = [interpolated(known, channel[is_known], wanted) for channel in op.At(y)[0].numpy()]
+        return torch.from_numpy(np.stack(filled)).reshape(1, *op.in_shape).to(y)
+    if op.task == "colorize":
+        return y.expand(-1, op.in_shape[0], -1, -1)
+    return y if op.out_shape == op.in_shape else op.At(y)
+
+
+def interpolated(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns values at places (N, 2), linear between known ones, the nearest beyond them."""
+    linear, nearest = (griddata(known, values, wanted, method=method) for method in ("linear", "nearest"))
+    return np.where(np.isnan(linear), nearest, linear)
 
 
 # azula: all tensors flat, (B, N) and (B, M), as its solvers want them ------------------------------------------------
@@ -347,6 +373,7 @@ SAME: dict[str, tuple[Run, Run]] = {
 }
 
 PEERS: dict[str, Run] = {
+    "plain": plain,
     "dmps": ours("dmps"),
     "pgdm": ours("pgdm"),
     "azula PGDM, A^+": with_azula(azula_pgdm),
