@@ -61,7 +61,7 @@ def likelihood(size: int) -> list[dict[str, Any]]:
     x_t = torch.randn(1, *shape)
     prior = load_prior("natural", torch.device("cpu")).prior
     free = DenoiserPrior(lambda z, s: z)
-    sampling = resolve_sampling(sampler="flow", nfe=50)
+    sampling = resolve_sampling(method="dmps (x_t)", sampler="flow", nfe=50)
     cur, nxt = prior.levels("flow", 50)[LEVEL : LEVEL + 2]
     repeats = 15 if size == SIZES[0] else 5
     with torch.no_grad():
@@ -72,7 +72,7 @@ def likelihood(size: int) -> list[dict[str, Any]]:
             start = time.perf_counter()
             op = build(name, params, shape, dtype=torch.float32)
             y = op.A(x_t)
-            method = METHODS["dmps"].build(
+            method = METHODS["dmps (x_t)"].build(
                 free, Measurement(y, op, 0.05), 0.0, sampling.knobs
             )  # asks for what is made lazily
             construction = time.perf_counter() - start

@@ -43,7 +43,7 @@ from dmps_cli.weights.loading import load_prior
 NOISE = 2.0  # grey levels of 255
 SIGMA_Y = math.sqrt(NOISE**2 + 1.0 / 12.0) / 127.5  # with what rounding adds, on [-1, 1]
 KERNELS = ("defocus:4.5", "motion:15,30", "gauss:2")
-PRESET = "fast"
+PRESET = "default"
 PURPOSE = 101  # of the noise, apart from those of restorations
 ITERATIONS = (5, 10, 20, 40, 80, 160)
 BALANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)

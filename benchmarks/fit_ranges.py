@@ -93,10 +93,8 @@ def middle(x: Tensor, size: Sequence[int]) -> Tensor | None:
 def sampling_of(form: str, task: str, nfe: int) -> Sampling:
     """'dmps x0 ddpm' with so many evaluations, its other knobs as the presets have them."""
     method, *where, sampler = form.split()
-    at_x0 = where == ["x0"]
-    return resolve_sampling(
-        task=task, method=method, sampler=sampler, nfe=nfe, preset="fast" if at_x0 else "default", knobs={}
-    )
+    knobs = {"score_at": where[0]} if where else {}
+    return resolve_sampling(task=task, method=method, sampler=sampler, nfe=nfe, knobs=knobs)
 
 
 def right(cases: Sequence[Case], photographs: Sequence[Path], form: str, nfe: int, dtype: str) -> Iterator[Fit]:

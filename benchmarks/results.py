@@ -24,15 +24,13 @@ from dmps_cli.report.plots import Chart, Series
 
 DOCS = Path(__file__).parents[1] / "docs"
 TASKS = "sr4,deblur,colorize,denoise,inpaint,cs"
-WITHOUT_JACOBIAN = "dmps,dmps-tweedie,ddrm,ddnm,diffpir"
+WITHOUT_JACOBIAN = "'dmps (x0),dmps (x_t),dmps-tweedie,ddrm,ddnm,diffpir'"
 IMAGES = Path(__file__).parent / "results.txt"
 COMMON = f"eval --dataset samples --list {shlex.quote(str(IMAGES))} --dtype bfloat16 --no-images"
 RUNS = {
     "ddpm": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,pgdm --sampler ddpm --nfe 20,50",
-    "fast": f"--tasks {TASKS} --methods dmps --preset fast --nfe 20,50",
     "ddpm-100": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,pgdm --sampler ddpm --nfe 100 --limit 1",
-    "fast-100": f"--tasks {TASKS} --methods dmps --preset fast --nfe 100 --limit 1",
-    "dmps-1000": "--tasks deblur,inpaint,cs --methods dmps --nfe 1000 --limit 1",
+    "dmps-1000": "--tasks deblur,inpaint,cs --methods 'dmps (x_t)' --nfe 1000 --limit 1",
     "flow": f"--tasks {TASKS} --methods {WITHOUT_JACOBIAN},dps,ot-ode --sampler flow --nfe 20,50,100 --limit 1",
     "paper-1000": "--tasks sr4 --methods dmps,dps,pgdm --preset paper",
 }
@@ -55,8 +53,7 @@ def rows_of(out: Path) -> list[Row]:
 
 def method_of(row: Row) -> str:
     """The method as the tables name it."""
-    preset = row["run"].split("-")[0]
-    return f"{row['method']}, {preset}" if preset in ("fast", "paper") and row["method"] == "dmps" else row["method"]
+    return str(row["method"])
 
 
 def cell(rows: list[Row]) -> str:

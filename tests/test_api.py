@@ -121,9 +121,10 @@ def test_files_and_tensors_give_the_bits_of_the_command(dmps: Dmps, folder: Path
 def test_a_blur_has_its_own_default_and_an_operator_of_ones_own_the_general_one(prior: Any, folder: Path) -> None:
     x = library.load_image("photo.png")
     blur = library.degrade(x, library.operator("deblur", x.shape[1:]), 0.05)
-    assert torch.equal(library.restore(blur, prior, nfe=2), library.restore(blur, prior, nfe=2, weight=1.0))
+    of_blurs, general = (library.restore(blur, prior, nfe=2, weight=weight) for weight in (1.0, 1.75))
+    assert torch.equal(library.restore(blur, prior, nfe=2, score_at="x_t"), of_blurs)
     blur.op.task = None
-    assert torch.equal(library.restore(blur, prior, nfe=2), library.restore(blur, prior, nfe=2, weight=1.75))
+    assert torch.equal(library.restore(blur, prior, nfe=2, score_at="x_t"), general)
 
 
 class Columns(library.LinearOperator):
@@ -164,7 +165,8 @@ def test_sampling_by_hand_is_what_restore_does(prior: Any, folder: Path) -> None
     m = library.degrade(x, library.operator("sr4", x.shape[1:]), 0.05)
     z = Noise(7, Noise.START, [(0, 0)]).like(x)
     twice = library.Measurement(m.y.expand(2, -1, -1, -1), m.op, m.sigma_y)
-    posterior, levels = library.methods.Dmps(prior, m, weight=1.75), prior.levels("ddpm", 3, "quadratic")
+    levels = prior.levels("ddpm", 3, "quadratic")
+    posterior = library.methods.CountedDmps(prior, m, variance_factor=3.0, eta=0.85, eta_y=1.0)
     steps: list[tuple[int, int]] = []
     restored = library.restore(m, prior, nfe=3, samples=2, seed=7, on_step=lambda *told: steps.append(told))
     assert torch.equal(library.sample(posterior, levels, z, seed=7), restored[:1])

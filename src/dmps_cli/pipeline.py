@@ -28,6 +28,9 @@ from dmps_cli.windows import WindowedPrior, for_large, strips_bytes
 Key = tuple[int, int]
 """What an image is (not where it stands in a batch), and the number of its sample."""
 
+SampleKey = tuple[int, ...]
+"""A Key; of the further samples that a mean is taken of, their number beside it."""
+
 FILE_KEY: Key = (0, 0)
 """Every file of `restore`: the same file gives the same result in any call."""
 
@@ -68,7 +71,7 @@ def restore(
     instrument: Callable[[Posterior], Posterior] = lambda method: method,
     on_iterations: Callable[[list[list[int]]], None] = lambda iterations: None,
 ) -> Tensor:
-    """Returns a posterior sample x given the measurement, for each item of its batch.
+    """Returns a posterior sample x given the measurement, for each item of its batch; or the mean of several.
 
     A picture smaller than what the prior knows is restored as the middle of one that is large enough. A grey one is
     restored by a prior of colour as the mean of the channels, of which there is one measurement with one noise.
@@ -78,9 +81,8 @@ def restore(
     network evaluation; instrument wraps the method, to watch it or to put another in its place; on_iterations is given,
     part by part, the iterations in each step of each item, if the operator's solves are iterated. A large picture is
     restored strip by strip, its state and the result on the CPU, in a file where it takes more than
-    `fields.FILE_BYTES`. Raises NumericsError
-    if a state is no longer finite, ConvergenceError if a solve fails, UsageError if the method cannot work with the
-    operator, MemoryShortageError.
+    `fields.FILE_BYTES`. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
+    UsageError if the method cannot work with the operator, MemoryShortageError.
     """
     y, op = measurement.y, measurement.op
     is_large = by_strips(op.in_shape, sampling)
@@ -93,7 +95,7 @@ def restore(
     check_memory(needed, min(size, len(y)), op.device, f"a picture of {width} x {height} px")
     with memory_errors():
         parts = [
-            _restore_together(
+            _mean_together(
                 replace(measurement, y=y[i : i + size]),
                 prior,
                 sampling,
@@ -132,12 +134,38 @@ def forecast(prior: Prior, shape: Sequence[int], sampling: Sampling, device: tor
     return f"{width} x {height} px in {count} windows, {sampling.nfe} evaluations of each: about {time} to come"
 
 
-def _restore_together(
+def _mean_together(
     measurement: Measurement,
     prior: Prior,
     sampling: Sampling,
     seed: int,
     keys: Sequence[Key],
+    on_step: Callable[[], None],
+    instrument: Callable[[Posterior], Posterior],
+    on_iterations: Callable[[list[list[int]]], None],
+) -> Tensor:
+    """Returns the mean of the samples that the sampling asks for, one by default, each of its share of evaluations."""
+    iterations: list[list[list[int]]] = []
+
+    def drawn(k: int, nfe: int) -> Tensor:
+        one, of_sample = replace(sampling, nfe=nfe), [(*key, k) if k else key for key in keys]
+        return _restore_together(measurement, prior, one, seed, of_sample, on_step, instrument, iterations.append)
+
+    first, *others = sampling.shares
+    x = drawn(0, first)
+    for k, nfe in enumerate(others, 1):
+        x += drawn(k, nfe)
+    if iterations:
+        on_iterations([[count for part in of_item for count in part] for of_item in zip(*iterations, strict=True)])
+    return x.div_(len(sampling.shares)) if others else x
+
+
+def _restore_together(
+    measurement: Measurement,
+    prior: Prior,
+    sampling: Sampling,
+    seed: int,
+    keys: Sequence[SampleKey],
     on_step: Callable[[], None],
     instrument: Callable[[Posterior], Posterior],
     on_iterations: Callable[[list[list[int]]], None],

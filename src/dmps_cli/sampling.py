@@ -54,8 +54,8 @@ class Noise:
 
     MEASUREMENT, START, STEP = range(3)  # purposes: streams that must never coincide
 
-    def __init__(self, seed: int, purpose: int, keys: Sequence[tuple[int, int]]) -> None:
-        """keys: (image key, sample number) of each image of the batch. All numbers >= 0."""
+    def __init__(self, seed: int, purpose: int, keys: Sequence[tuple[int, ...]]) -> None:
+        """keys: (image key, sample number, ..) of each image of the batch. All numbers >= 0."""
         self.origins = [(seed, purpose, *key) for key in keys]
         self.generators = [_generator(*origin) for origin in self.origins]
         self.num_fields = 0

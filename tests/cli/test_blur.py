@@ -71,7 +71,7 @@ def test_a_camera_picture_becomes_better_up_to_its_border(
 ) -> None:
     """By the whole picture, and by its outermost eight pixels alone."""
     np.save("k.npy", np.ones((1, 9)))
-    result = dmps("restore", f"{name}.png", "-t", *arguments, "--sigma", "0.02", "--preset", "fast", "-o", "x.png")
+    result = dmps("restore", f"{name}.png", "-t", *arguments, "--sigma", "0.02", "-o", "x.png")
     assert (result.code, result.out) == (0, "x.png\n"), result.err
     if "--boundary" not in arguments:
         assert "boundary valid" in result.err

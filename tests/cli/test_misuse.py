@@ -270,7 +270,8 @@ def test_every_picture_has_its_own_noise(dmps: Dmps, tmp_path: Path) -> None:
 
 def test_what_is_guessed_is_said(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
-    said = dmps("restore", "p.png", "--task", "denoise", "--nfe", "2").err
+    said = dmps("restore", "p.png", "--task", "denoise", "--nfe", "2", "--cap", "none").err
+    assert "--cap belongs to dmps (x_t), which is taken in place of dmps (x0)" in said
     assert re.search(r"its noise is estimated at 0\.\d+ on \[-1, 1\] = \d+\.\d+ of 255", said)
     assert "fewer than 15 evaluations on ddpm levels leave noise" in said
     assert "estimated" not in dmps("restore", "p.png", "--task", "denoise", "--overwrite", *FAST, "--sigma", "0.1").err

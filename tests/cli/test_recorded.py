@@ -41,6 +41,7 @@ RESTORE = {
     "ddrm": "--method ddrm --eta 0.85",
     "ddnm": "--method ddnm --eta 0.5",
     "diffpir": "--method diffpir --zeta 0.7 --prior-weight 1",
+    "dmps_x0": "--method dmps --score-at x0 --variance-factor 3 --eta 0.85 --eta-y 0.8 --mean-of 2",
 }
 """By name; each on both samplers, of the task that comes next."""
 

@@ -168,7 +168,8 @@ def test_another_configuration_is_refused(dmps: Dmps, photos: Path) -> None:
     for other, said in (
         (["--nfe", "2", "--limit", "1"], "nfe is 1 there, 2 here"),
         (["--nfe", "1", "--limit", "2"], "num_images is 1 there, 2 here; not the same images; choose"),
-        (["--nfe", "1", "--limit", "1", "--cap", "none"], "cap is 1 there, none here"),
+        (["--nfe", "1", "--limit", "1", "--eta-y", "0.5"], "eta_y is 1 there, 0.5 here"),
+        (["--nfe", "1", "--limit", "1", "--lambda", "2"], "method is dmps (x0) there, dmps (x_t) here"),
         (["--nfe", "1", "--limit", "1", "--seed", "7"], "seed is 0 there, 7 here"),
         (["--nfe", "1", "--limit", "1", "--sigma", "0.1,0.2"], "the number of problems is 1 there, 2 here"),
         (["--nfe", "1", "--limit", "1", "--image-size", "31", "--fit", "crop"], "image_size is none there, 31 here"),
@@ -337,7 +338,7 @@ def test_a_sweep_is_every_combination(dmps: Dmps, photos: Path) -> None:
     assert found == [
         (sigma, method, nfe, weight)
         for sigma in (0.01, 0.05)
-        for method, weights in (("dmps", (1.0, 1.5)), ("ddrm", (None,)))
+        for method, weights in (("dmps (x_t)", (1.0, 1.5)), ("ddrm", (None,)))
         for nfe in (1, 2)
         for weight in weights
     ]
@@ -496,10 +497,15 @@ def test_an_option_goes_to_the_methods_that_take_it(dmps: Dmps, photos: Path) ->
     arguments = ["--dataset", "set", "--limit", "1", "--tasks", "denoise", "--nfe", "1", "--json"]
     result = dmps("eval", *arguments, "--methods", "dmps,ddrm", "--eta", "0.5,1")
     assert [(row["method"], row.get("eta")) for row in json.loads(result.out)["rows"]] == [
-        ("dmps", None), ("ddrm", 0.5), ("ddrm", 1.0),
+        ("dmps (x0)", 0.5), ("dmps (x0)", 1.0), ("ddrm", 0.5), ("ddrm", 1.0),
     ]  # fmt: skip
-    alone = dmps("eval", *arguments, "--methods", "dmps,dps", "--eta", "0.5")
-    assert (alone.code, "--eta belongs to --score-at x0" in alone.err) == (2, True)
+    for others in (["--methods", "dmps,ddrm", "--cap", "none"], ["--methods", "dmps (x_t),ddrm"]):
+        result = dmps("eval", *arguments, *others, "--eta", "0.5")
+        assert [(row["method"], row.get("eta")) for row in json.loads(result.out)["rows"]] == [
+            ("dmps (x_t)", None), ("ddrm", 0.5),
+        ]  # fmt: skip
+    alone = dmps("eval", *arguments, "--methods", "dmps,dps", "--eta", "0.5", "--lambda", "1")
+    assert (alone.code, "dmps: no form of dmps takes --lambda and --eta" in alone.err) == (2, True)
     wrong = dmps("eval", *arguments, "--methods", "dps,diffpir", "--zeta", "2")
     assert (wrong.code, "diffpir: --zeta is 2" in wrong.err) == (2, True)
 

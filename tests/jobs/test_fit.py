@@ -116,14 +116,15 @@ def test_of_little_noise_chi2_says_nothing() -> None:
 
 
 def test_ranges_hold_where_they_were_recorded() -> None:
-    fast = resolve_sampling(task="deblur", preset="fast")
-    known = usual(fast, "motion", "natural")
-    assert known == usual(replace(fast, nfe=22), "blur", "natural")
+    usually = resolve_sampling(task="deblur")
+    known = usual(usually, "motion", "natural")
+    assert known == usual(replace(usually, nfe=22), "blur", "natural")
     assert known is not None
     assert known.chi2[0] < 1.0 < known.chi2[1] + 0.1
-    assert usual(replace(fast, nfe=900), "blur", "natural") is None
-    assert usual(fast, "sr4", "natural") is None
-    assert usual(fast, "blur", "mine") is None
+    assert usual(replace(usually, nfe=900), "blur", "natural") is None
+    assert usual(usually, "sr4", "natural") is None
+    assert usual(usually, "blur", "mine") is None
+    assert usual(resolve_sampling(task="deblur", favour="psnr"), "blur", "natural") is None  # no sample
 
 
 # A larger sigma ------------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def test_white_walls_are_no_ripples(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_kernel_gives_softness_not_ruins(dmps: Dmps, tmp_path: Path) -> None:
     blurred, truth = out_of_focus(80)
     Image.fromarray(blurred).save(tmp_path / "y.png")
-    wrong = ("restore", "y.png", "-t", "blur", "--kernel", "uniform:9", "--preset", "fast")
+    wrong = ("restore", "y.png", "-t", "blur", "--kernel", "uniform:9")
     told = dmps(*wrong, "--sigma", "2/255", "-o", "told.png")
     assert "told.png: may not fit: the kernel or the boundary is another" in told.err
     asked = dmps(*wrong, "-o", "asked.png")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmps_cli.errors import UsageError
 from dmps_cli.files.images import load_rgb, photo_paths
 from dmps_cli.levels import CLEAN, Level
 from dmps_cli.methods.choice import build_posterior, resolve_sampling
@@ -58,7 +57,7 @@ def counted(op: LinearOperator, y: Tensor, **knobs: float) -> CountedDmps:
     return CountedDmps(
         DenoiserPrior(lambda z, s: z),
         Measurement(y, op, SIGMA_Y),
-        **{"weight": 3.0, "eta": 0.85, "eta_y": 0.8, **knobs},
+        **{"variance_factor": 3.0, "eta": 0.85, "eta_y": 0.8, **knobs},
     )
 
 
@@ -105,15 +104,6 @@ def test_the_state_is_as_noisy_as_its_level(make: Callable[[], LinearOperator], 
     torch.testing.assert_close(covariance, nxt.sigma**2 * torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
-def test_the_preset_and_its_refusals() -> None:
-    fast = resolve_sampling(task="sr4", preset="fast")
-    assert (fast.nfe, fast.spacing, fast.knobs["score_at"]) == (20, "quadratic", "x0")
-    assert resolve_sampling(task="inpaint", preset="fast").knobs["eta"] == 1.0
-    assert "eta" not in resolve_sampling(task="inpaint").as_dict()
-    with pytest.raises(UsageError, match="--eta belongs to --score-at x0"):
-        resolve_sampling(task="sr4", knobs={"eta": 0.5})
-
-
 # Any operator, by solves alone ---------------------------------------------------------------------------------------
 
 
@@ -133,7 +123,7 @@ any_operator = pytest.mark.parametrize("name", ANY)
 
 def reflected(op: LinearOperator, y: Tensor, sigma_y: float = SIGMA_Y, **knobs: float) -> ReflectedDmps:
     """Its solves run to convergence."""
-    prior, chosen = DenoiserPrior(lambda z, s: z), {"weight": 3.0, "eta": 0.85, "eta_y": 1.0, **knobs}
+    prior, chosen = DenoiserPrior(lambda z, s: z), {"variance_factor": 3.0, "eta": 0.85, "eta_y": 1.0, **knobs}
     method = ReflectedDmps(prior, Measurement(y, op, sigma_y), **chosen)
     method.solver = TruncatedSolver(op, len(y), tolerance=1e-9, max_iter=5000)
     return method
@@ -191,9 +181,9 @@ def test_solves_alone_give_the_formula_mode_by_mode(
 
 @any_operator
 @pytest.mark.parametrize("eta_y", [1.0, 0.8, 0.3])
-@pytest.mark.parametrize("weight", [3.0, 0.5])
+@pytest.mark.parametrize("factor", [3.0, 0.5])
 @pytest.mark.parametrize(("cur", "nxt"), LEVELS)
-def test_any_state_is_as_noisy_as_its_level(name: str, eta_y: float, weight: float, cur: Level, nxt: Level) -> None:
+def test_any_state_is_as_noisy_as_its_level(name: str, eta_y: float, factor: float, cur: Level, nxt: Level) -> None:
     """If x0 is right: y's noise, eps, z and n' add up to sigma'^2 in every direction, by covariances."""
     op = ANY[name]()
     m, zero = math.prod(op.out_shape), torch.zeros(1, *SHAPE, dtype=torch.float64)
@@ -203,7 +193,7 @@ def test_any_state_is_as_noisy_as_its_level(name: str, eta_y: float, weight: flo
 
     def response(count: int, y: Tensor = none, eps: Tensor = zero, z: Tensor = zero, n: Tensor = none) -> Tensor:
         x0, y = zero.expand(count, *SHAPE), y.expand(count, *op.out_shape)
-        method = reflected(op, y, weight=weight, eta=1.0, eta_y=eta_y)
+        method = reflected(op, y, variance_factor=factor, eta=1.0, eta_y=eta_y)
         return method.moved(x0, eps.expand_as(x0), draws(z, n), cur, nxt).flatten(1)
 
     shares = [

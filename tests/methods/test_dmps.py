@@ -234,5 +234,6 @@ def test_batch_of_two_is_two_of_one() -> None:
 
 
 def test_a_choice_is_written_as_its_options_are_typed() -> None:
-    assert str(resolve_sampling(preset="paper")).endswith(", lambda 1.75, score_at x_t, cap none")
-    assert str(resolve_sampling(knobs={"weight": 2.0, "cap": "1.0"})).endswith(", lambda 2, score_at x_t, cap 1")
+    paper = "dmps (x_t), ddpm levels (uniform), NFE 1000, lambda 1.75, cap none"
+    assert str(resolve_sampling(preset="paper")) == paper
+    assert str(resolve_sampling(knobs={"weight": 2.0, "cap": "1.0"})).endswith(", lambda 2, cap 1")

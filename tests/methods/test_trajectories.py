@@ -87,7 +87,9 @@ def test_trajectory(name: str) -> None:
     score_at = {"official": "sample", "paper": "x_t"}[facts["kind"]]
     knobs = {"weight": facts["scale"], "score_at": score_at, "cap": None}
     y = data["y"].reshape(-1, *op.out_shape)
-    watched = Watched(METHODS["dmps"].build(prior(facts["net"]), Measurement(y, op, facts["noise_std"]), 1.0, knobs))
+    watched = Watched(
+        METHODS[f"dmps ({score_at})"].build(prior(facts["net"]), Measurement(y, op, facts["noise_std"]), 1.0, knobs)
+    )
     levels = prior(facts["net"]).levels("ddpm", steps)
     x_T = noise["x_T"].reshape(1, 3, 32, 32)
     final = sample(watched, levels, x_T, eta=1.0, noise=Recorded(noise["z"]))  # type: ignore[arg-type]

@@ -513,16 +513,16 @@ def test_the_papers_quality_is_the_papers(table: str, sampler: str, nfe: int, bl
     assert len(rows) == 12
     for method, *numbers in lines:
         for k, task in enumerate(tasks):
-            row = rows[task, method]
+            row = rows[task, "dmps (x_t)" if method == "dmps" else method]  # Algorithms 1 and 2
             assert [row["psnr"], row["ssim"], row["lpips"]] == [*map(float, numbers[3 * k : 3 * k + 3])]
             assert (row["nfe"], row["sampler"], row["sigma_y"]) == (nfe, sampler, 0.5 if task == "denoise" else 0.05)
 
 
 def test_the_papers_seconds_are_the_papers() -> None:
     rows = {(row["sampler"], row["method"]): row for row in paper_seconds(["ddpm", "flow"])}
-    expected = {"dmps": 67.02, "dps": 194.42, "pgdm": 182.35}
+    expected = {"dmps (x_t)": 67.02, "dps": 194.42, "pgdm": 182.35}
     assert {method: row["seconds"] for (sampler, method), row in rows.items() if sampler == "ddpm"} == expected
-    expected = {"dmps": 4.45, "dps": 8.04, "ot-ode": 6.44}
+    expected = {"dmps (x_t)": 4.45, "dps": 8.04, "ot-ode": 6.44}
     assert {method: row["seconds"] for (sampler, method), row in rows.items() if sampler == "flow"} == expected
     assert rows["ddpm", "dps"]["ratio"] == pytest.approx(2.9, abs=0.01)  # SPEC: 2.9
     assert {row["source"] for row in rows.values()} == {"paper"}
@@ -539,7 +539,7 @@ def test_beside_the_paper_only_where_it_has_the_task_and_the_levels() -> None:
     assert [(row["task"], row["method"], bool(row["source"])) for row in rows] == [
         ("sr4", "dmps", False),
         ("sr4", "dps", False),
-        ("sr4", "dmps", True),
+        ("sr4", "dmps (x_t)", True),
         ("sr4", "dps", True),
         ("sr4", "pgdm", True),
         ("inpaint", "dmps", False),
@@ -561,7 +561,7 @@ def paper_setting(task: str, sampler: str, **others: Any) -> TableRow:
     """Our row at the paper's own setting (SPEC section 7), but for the others."""
     weight, nfe = (1.75, 1000) if sampler == "ddpm" else (2.0, 50)
     setting = {"spacing": "uniform", "lambda": weight, "score_at": "x_t", "cap": "none"}
-    return {"task": task, "method": "dmps", "sampler": sampler, "nfe": nfe, "sigma_y": 0.05, **setting, **others}
+    return {"task": task, "method": "dmps (x_t)", "sampler": sampler, "nfe": nfe, "sigma_y": 0.05, **setting, **others}
 
 
 def notes_on(*rows: TableRow, operators: dict[str, Any] | None = None, side: int | None = None) -> list[str]:
@@ -593,7 +593,9 @@ def test_other_conditions_than_the_papers_are_said() -> None:
 
 def test_another_preset_than_the_papers_is_said() -> None:
     row = paper_setting("sr4", "flow", cap=1.0)
-    assert notes_on(row, {**row, "method": "ddrm"})[1:] == ["dmps on flow levels has cap 1 (paper: none)"]
+    assert notes_on(row, {**row, "method": "ddrm"})[1:] == ["dmps (x_t) on flow levels has cap 1 (paper: none)"]
+    at_x0 = {**row, "method": "dmps (x0)", "score_at": "x0", "lambda": None, "cap": None, "variance_factor": 3.0}
+    assert notes_on(at_x0)[1:] == ["dmps (x0) on flow levels has score_at x0 (paper: x_t)"]
 
 
 def test_the_papers_seconds_are_of_super_resolution() -> None:

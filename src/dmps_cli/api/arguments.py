@@ -61,13 +61,18 @@ def as_prior(prior: Prior | Denoise, channels: int) -> Prior:
 
 
 def sampling_options(
-    method: str | None, preset: str | None, nfe: int | None, sampler: str | None, knobs: dict[str, Any]
+    method: str | None,
+    preset: str | None,
+    favour: str | None,
+    nfe: int | None,
+    sampler: str | None,
+    knobs: dict[str, Any],
 ) -> SamplingOptions:
     """Returns what is chosen of method, levels and knobs. Raises TypeError for a knob that there is not."""
     check_names("restore", knobs, KNOB_NAMES)
     if "cap" in knobs and knobs["cap"] is None:
         knobs = knobs | {"cap": "none"}
-    return SamplingOptions(method=method, preset=preset, nfe=nfe, sampler=sampler, **knobs)
+    return SamplingOptions(method=method, preset=preset, favour=favour, nfe=nfe, sampler=sampler, **knobs)
 
 
 def check_names(function: str, given: Iterable[str], known: Sequence[str]) -> None:

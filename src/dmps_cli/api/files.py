@@ -86,6 +86,7 @@ def restore_file(
     reference: PathLike | None = None,
     method: str | None = None,
     preset: str | None = None,
+    favour: str | None = None,
     nfe: int | None = None,
     sampler: str | None = None,
     samples: int = 1,
@@ -102,9 +103,9 @@ def restore_file(
     sigma_y: on [-1, 1]; "auto": estimated; None: the sidecar's, estimated without one. prior: a name or a path, or one
     at hand. device: None: that of a loaded prior, cpu for a prior of one's own, else the best one that is there.
     output: a file, or a folder; None: beside the input. overwrite: whether over what is there. reference: the true
-    picture, by which it is scored. method, preset, nfe, sampler, samples, seed, on_step: as in `restore`. options:
-    those of the operator, as in `operator` but for masks that are tensors, and the method's knobs. listener: is told
-    notes.
+    picture, by which it is scored. method, preset, favour, nfe, sampler, samples, seed, on_step: as in `restore`.
+    options: those of the operator, as in `operator` but for masks that are tensors, and the method's knobs. listener:
+    is told notes.
 
     Each result has its `path` and `facts`, what the sidecar beside it says: sigma_y, method, fit, scores, versions.
     Raises the DmpsError of what failed, TypeError for an option that there is not, ValueError for a sigma_y or a seed
@@ -121,7 +122,9 @@ def restore_file(
         task=task,
         operator=operator_options(options),
         noise=sigma_y,
-        sampling=sampling_options(method, preset, nfe, sampler, {k: v for k, v in options.items() if k in KNOB_NAMES}),
+        sampling=sampling_options(
+            method, preset, favour, nfe, sampler, {k: v for k, v in options.items() if k in KNOB_NAMES}
+        ),
         samples=samples,
         reference=None if reference is None else Path(reference),
         output=_output_options(output, overwrite=overwrite),

@@ -184,6 +184,7 @@ def restore(
     *,
     method: str | None = None,
     preset: str | None = None,
+    favour: str | None = None,
     nfe: int | None = None,
     sampler: str | None = None,
     samples: int = 1,
@@ -195,8 +196,9 @@ def restore(
 
     prior: one loaded, one made of a network, or a bare denoiser D(z, s) = E[x0 | x0 + s eps = z]. method, preset,
     sampler (ddpm or flow levels), nfe (network evaluations for each sample) and knobs (of the method, by the names of
-    its class, and `spacing`; cap=None is no cap) are chosen as by `dmps restore` where they are open. seed: of all
-    noise. on_step(done, total) is told of each evaluation.
+    its class, and `spacing`; cap=None is no cap) are chosen as by `dmps restore` where they are open: dmps at x0,
+    unless a knob that it lacks (weight, cap) asks for another form. favour: psnr, balance or perception, what dmps at
+    x0 is to be good at. seed: of all noise. on_step(done, total) is told of each evaluation.
 
     Result: (B K, *op.in_shape), K = samples, not clipped: the K samples of a measurement lie side by side, so that
     `x.unflatten(0, (-1, K))` is (B, K, C, H, W). Sample k is the same in any batch and for any K. Raises ValueError
@@ -214,8 +216,7 @@ def restore(
         raise ValueError(f"the prior is of {prior.channels} channels; the operator's images have {op.in_shape[0]}")
     if op.task is None:
         op.check_transpose()
-    options = sampling_options(method, preset, nfe, sampler, knobs)
-    chosen = (options.resolve if op.in_shape[0] == prior.channels else options.resolve_grey)(prior, op.task)
+    chosen = sampling_options(method, preset, favour, nfe, sampler, knobs).resolve(prior, op.task)
     batch = len(measurement.y)
     return pipeline.restore(
         Measurement(measurement.y.repeat_interleave(samples, 0), op, measurement.sigma_y),

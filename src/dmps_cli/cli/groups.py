@@ -15,8 +15,8 @@ import typer
 from dmps_cli.checks import Rule, option_name, typed
 from dmps_cli.errors import DmpsError
 from dmps_cli.levels import SAMPLERS
-from dmps_cli.methods.defaults import PRESETS
-from dmps_cli.methods.table import METHODS
+from dmps_cli.methods.defaults import FAVOURS, PRESETS
+from dmps_cli.methods.table import FAMILIES, METHODS
 from dmps_cli.tasks.kernels import FORMS
 from dmps_cli.tasks.options import BOUNDARIES
 from dmps_cli.tasks.rows import TASKS
@@ -63,7 +63,8 @@ def complete_kernel(incomplete: str) -> list[str]:
 COMPLETE = {
     "models": complete(lambda: [*cards()]),
     "samplers": complete(lambda: [*SAMPLERS]),
-    "methods": complete(lambda: [*METHODS]),
+    "methods": complete(lambda: [*FAMILIES, *METHODS]),
+    "favours": complete(lambda: [*FAVOURS]),
     "presets": complete(lambda: [*PRESETS]),
     "tasks": complete(lambda: [*TASKS]),
     "kernel": complete_kernel,

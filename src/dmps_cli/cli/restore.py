@@ -99,7 +99,7 @@ def run(jobs: Sequence[Job], batch: Batch, compute: ComputeOptions, scores: Scor
     prior = compute.load(compute.start(), console)
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
         console.note(text)
-    for text in dict.fromkeys(job.sampling.caution for job in jobs if job.sampling.caution):
+    for text in dict.fromkeys(caution for job in jobs for caution in job.sampling.cautions):
         console.note(text)
     places = {job.path: f"{job.path.name} (image {k + 1} of {len(jobs)})" for k, job in enumerate(jobs)}
     restorer = Restorer(prior=prior, compute=compute, batch=batch)

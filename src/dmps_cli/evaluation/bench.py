@@ -11,6 +11,7 @@ from dmps_cli.files import measurements
 from dmps_cli.listener import SILENT, Listener
 from dmps_cli.methods.choice import Sampling, resolve_sampling
 from dmps_cli.methods.defaults import DEFAULT_METHOD
+from dmps_cli.methods.table import family
 from dmps_cli.tasks.geometry import factor, scene_shape
 from dmps_cli.tasks.rows import Params
 from dmps_cli.weights.options import ComputeOptions
@@ -121,7 +122,7 @@ def timing_rows(trials: Sequence[Trial], timings: Sequence[Timing]) -> list[dict
     reference = {
         (trial.sampling.sampler, trial.sampling.nfe): timing.median.seconds
         for trial, timing in zip(trials, timings, strict=True)
-        if trial.name == DEFAULT_METHOD
+        if family(trial.name) == DEFAULT_METHOD
     }
     rows = []
     for trial, timing in zip(trials, timings, strict=True):

@@ -34,9 +34,9 @@ from dmps_cli.files.measurements import EVALUATION_KIND, Side, is_evaluation, js
 from dmps_cli.files.reading import MAX_LOG, check_regular, inside, read_bytes
 from dmps_cli.files.records import Label, RecordError, RelativePath, as_builtins, as_record, form, one_of, parse_json
 from dmps_cli.levels import SAMPLERS, SPACINGS
-from dmps_cli.methods.choice import as_typed
+from dmps_cli.methods.choice import as_typed, of_today
 from dmps_cli.methods.knobs import KNOBS
-from dmps_cli.methods.table import METHODS
+from dmps_cli.methods.table import METHODS, family
 from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
@@ -237,7 +237,7 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
 
 def _parsed_row(line: bytes) -> Row:
     """Returns a row as it stands in its file. Raises RecordError for what is none."""
-    row = as_record(parse_json(line), dict[str, str | int | float | bool | None])
+    row = of_today(as_record(parse_json(line), dict[str, str | int | float | bool | None]))
     as_record(row, _Row)
     return row
 
@@ -335,6 +335,8 @@ def read_config(folder: Path) -> RunFile | None:
         if content.config_sha256 != config_hash(content.config):
             raise RecordError("config_sha256 is not that of its config")
         as_record(content.config, Configuration)
+        for problem in content.config["problems"]:
+            problem["samplings"] = [of_today(sampling) for sampling in problem["samplings"]]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
@@ -549,4 +551,4 @@ def _problem(row: Row) -> str:
 
 def _method(row: Row) -> str:
     knobs = [f"{label}{row[label]}" for knob in KNOBS.values() if (label := knob.label) in row]
-    return "_".join([row["method"], row["sampler"], row["spacing"], f"nfe{row['nfe']}", *knobs])
+    return "_".join([family(row["method"]), row["sampler"], row["spacing"], f"nfe{row['nfe']}", *knobs])

@@ -76,8 +76,7 @@ class EvaluationRequest:
             note_missing(listener, scorer.missing)
             for plan in self.plans:
                 for choice in self.samplings[plan.task]:
-                    caution = f"; {choice.caution}" if choice.caution else ""
-                    listener.note(f"{plan.describe()}; {choice}{caution}")
+                    listener.note("; ".join([plan.describe(), str(choice), *choice.cautions]))
             name = self.source.dataset
             return Worker(
                 pictures=pictures,

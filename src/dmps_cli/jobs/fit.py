@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dmps_cli.fields import strips
 from dmps_cli.methods.choice import Sampling
+from dmps_cli.methods.table import family
 from dmps_cli.operators.base import LinearOperator
 from dmps_cli.tasks.table import task
 from dmps_cli.units import GREY_LEVELS, LARGE_PIXELS, both_scales
@@ -105,9 +106,13 @@ def kind_of(name: str) -> str:
 
 
 def form_of(sampling: Sampling) -> str:
-    """Returns what ranges are recorded for: a method and the noise levels, DMPS by where its score is taken."""
-    where = sampling.knobs.get("score_at")
-    return " ".join(part for part in (sampling.method, where, sampling.sampler) if part)
+    """Returns what ranges are recorded for: a method and the noise levels, DMPS by where its score is taken.
+
+    A mean of samples is another thing than a sample.
+    """
+    mean = "mean" if (sampling.knobs.get("mean_of") or 1) > 1 else None
+    parts = (family(sampling.method), sampling.knobs.get("score_at"), mean, sampling.sampler)
+    return " ".join(part for part in parts if part)
 
 
 def usual(sampling: Sampling, name: str, model: str) -> Usual | None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from dmps_cli.methods.choice import Sampling
     from dmps_cli.operators.base import LinearOperator
     from dmps_cli.weights.loading import LoadedPrior
 
@@ -40,7 +39,6 @@ class Measured:
     y: Tensor
     op: LinearOperator
     noise: MeasuredNoise
-    sampling: Sampling
     truth: Tensor | None
     read: Reading
 
@@ -87,7 +85,7 @@ class Reader:
         if beyond is not None:
             job, op = replace(job, plan=beyond), self.operator(beyond, planned_shape(beyond, op.picture_size, shape[0]))
         truth = load_truth(job, op)
-        return Measured(job=job, y=y, op=op, noise=noise, sampling=self.sampling(job, op), truth=truth, read=read)
+        return Measured(job=job, y=y, op=op, noise=noise, truth=truth, read=read)
 
     def read(self, job: Job) -> Reading:
         """Returns what a job's file holds; said. Opacity that is the mask is not carried."""
@@ -179,13 +177,6 @@ class Reader:
         if picture.shape[1] != 1 and wanted == 1:
             self.listener.note(f"{job.path} is in colour; its grey value by the task's own weights is restored")
         return picture
-
-    def sampling(self, job: Job, op: LinearOperator) -> Sampling:
-        """Returns the job's sampling; that for grey pictures where the picture is one and the prior is not; said."""
-        if op.in_shape[0] == self.prior.channels or job.grey_sampling == job.sampling:
-            return job.sampling
-        self.listener.note(f"{job.path} is grey: {job.grey_sampling}")
-        return job.grey_sampling
 
 
 def check_result(job: Job, op: LinearOperator) -> None:

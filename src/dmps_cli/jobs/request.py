@@ -105,7 +105,6 @@ class Request:
             sidecar=sidecar,
             plan=plan,
             sampling=self.sampling.resolve(self.own, plan.task),
-            grey_sampling=self.sampling.resolve_grey(self.own, plan.task),
             reference=find_reference(self.reference, path, sidecar),
             output=self.output,
             reading=self.reading,
@@ -118,8 +117,8 @@ class Job:
     """One input, checked as far as that goes without torch.
 
     targets: where each sample goes, by its number. plan: what it is restored as; the sidecar may say another.
-    grey_sampling: where the picture turns out to be grey, and the prior one of colour. output: what becomes of files
-    that are there; reading, writing: how the input's values are meant, and the result's file is made.
+    output: what becomes of files that are there; reading, writing: how the input's values are meant, and the result's
+    file is made.
     """
 
     path: Path
@@ -128,7 +127,6 @@ class Job:
     sidecar: Sidecar | None
     plan: OperatorPlan
     sampling: Sampling
-    grey_sampling: Sampling
     reference: Path | None
     output: OutputOptions
     reading: ReadingOptions

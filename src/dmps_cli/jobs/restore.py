@@ -100,7 +100,7 @@ class Restorer:
         from dmps_cli.pipeline import FILE_KEY, by_strips, forecast, restore
 
         first = draws[0][0]
-        op, sigma_y, sampling = first.op, first.noise.sigma_y, first.sampling
+        op, sigma_y, sampling = first.op, first.noise.sigma_y, first.job.sampling
         if by_strips(op.in_shape, sampling):
             self.batch.listener.note(
                 f"{first.job.path}: {forecast(self.prior.prior, op.in_shape, sampling, op.device)}"
@@ -152,7 +152,7 @@ class Restorer:
             "operator": dict(job.plan.params),
             "channels": of.op.in_shape[0],
             **of.noise.as_dict(),
-            **of.sampling.as_dict(),
+            **job.sampling.as_dict(),
             "seed": self.compute.seed,
             "sample": sample,
             "model": self.prior.name,

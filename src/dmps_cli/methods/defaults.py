@@ -6,16 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# --- Defaults: evaluations and knobs of (method, sampler), then what differs for (method, task). How the
+# --- Defaults: evaluations and knobs of (method, sampler), then what differs for (method, sampler, task). How the
 # --- numbers were chosen: docs/defaults.md, of the baselines: docs/baselines.md.
 Values = dict[str, Any]
-DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"
+DEFAULT_METHOD, DEFAULT_SAMPLER = "dmps", "ddpm"  # the method: its first form that takes what is given
 _DDPM: Values = {"nfe": 30, "spacing": "quadratic"}
 _FLOW: Values = {"nfe": 50, "spacing": "uniform"}
+_AT_X0: Values = {"variance_factor": 3.0, "eta": 0.85, "eta_y": 1.0, "mean_of": None}
+_AT_X0_FLAT: Values = {"variance_factor": 1.0, "eta": 1.0, "eta_y": 0.8}
+"""Where all singular values are equal: what is measured is known well, and noise drawn anew fills the rest best."""
 
 DEFAULTS: dict[tuple[str, str], Values] = {
-    ("dmps", "ddpm"): _DDPM | {"weight": 1.75, "score_at": "x_t", "cap": 1.0},
-    ("dmps", "flow"): _FLOW | {"weight": 2.0, "score_at": "x_t", "cap": 1.0},
+    ("dmps (x0)", "ddpm"): _DDPM | _AT_X0 | {"nfe": 20},
+    ("dmps (x0)", "flow"): _FLOW | _AT_X0 | {"nfe": 20},
+    ("dmps (x_t)", "ddpm"): _DDPM | {"weight": 1.75, "cap": 1.0},
+    ("dmps (x_t)", "flow"): _FLOW | {"weight": 2.0, "cap": 1.0},
+    ("dmps (sample)", "ddpm"): _DDPM | {"weight": 1.75, "cap": 1.0},
+    ("dmps (sample)", "flow"): _FLOW | {"weight": 2.0, "cap": 1.0},
     ("dmps-tweedie", "ddpm"): _DDPM | {"weight": 1.0},
     ("dmps-tweedie", "flow"): _FLOW | {"weight": 1.0},
     ("dps", "ddpm"): _DDPM | {"zeta": "search"},
@@ -33,8 +40,16 @@ DEFAULTS: dict[tuple[str, str], Values] = {
 
 BLURS = ("deblur", "deblur-gauss", "deblur-aniso", "motion", "blur")
 
-TASK_DEFAULTS: dict[tuple[str, str], Values] = {
-    **{("dmps", blur): {"weight": 1.0} for blur in BLURS},
+SAMPLERS = ("ddpm", "flow")
+
+TASK_DEFAULTS: dict[tuple[str, str, str], Values] = {
+    **{("dmps (x0)", sampler, task): _AT_X0_FLAT for sampler in SAMPLERS for task in ("inpaint", "cs")},
+    **{
+        (f"dmps ({at})", sampler, blur): {"weight": 1.0}
+        for at in ("x_t", "sample")
+        for sampler in SAMPLERS
+        for blur in BLURS
+    },
 }
 
 
@@ -42,24 +57,30 @@ TASK_DEFAULTS: dict[tuple[str, str], Values] = {
 class Preset:
     """A row of PRESETS: what it sets per (method, sampler), over DEFAULTS and TASK_DEFAULTS, and per task over that.
 
-    A pair that `values` lacks has no such preset; None: nothing is set for any.
+    A method that `values` lacks has no such preset; None: nothing is set for any.
     """
 
     help: str
     values: Mapping[tuple[str, str], Values] | None
     tasks: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)  # by (method, sampler, task)
 
+    def has(self, method: str) -> bool:
+        """Returns whether it is defined for a method."""
+        return self.values is None or any(method == name for name, _ in self.values)
+
 
 def _paper() -> dict[tuple[str, str], Values]:
-    """Returns evaluations and spacing of the paper's tables for all methods.
+    """Returns evaluations and spacing of the paper's tables for all methods but dmps at x0, which the paper has not.
 
     DMPS with the paper's lambda and no cap, the baselines as their authors have them (docs/baselines.md).
     """
     rows: dict[tuple[str, str], Values] = {}
     for method, sampler in DEFAULTS:
-        rows[method, sampler] = {"nfe": {"ddpm": 1000, "flow": 50}[sampler], "spacing": "uniform"}
+        if method != "dmps (x0)":
+            rows[method, sampler] = {"nfe": {"ddpm": 1000, "flow": 50}[sampler], "spacing": "uniform"}
     for sampler, weight in (("ddpm", 1.75), ("flow", 2.0)):
-        rows["dmps", sampler] |= {"weight": weight, "cap": None}
+        for at in ("x_t", "sample"):
+            rows[f"dmps ({at})", sampler] |= {"weight": weight, "cap": None}
         rows["diffpir", sampler] |= {"zeta": 0.1, "prior_weight": 0.25}
         rows["dps", sampler] |= {"zeta": 0.3}
     rows["pgdm", "ddpm"] |= {"guidance": "bayes"}
@@ -67,24 +88,12 @@ def _paper() -> dict[tuple[str, str], Values]:
     return rows
 
 
-def _fast() -> dict[tuple[str, str], Values]:
-    """Returns 20 evaluations for all methods.
-
-    DMPS with the likelihood at x0, on DDPM levels alone (docs/defaults.md).
-    """
-    rows: dict[tuple[str, str], Values] = {key: {"nfe": 20} for key in DEFAULTS if key != ("dmps", "flow")}
-    rows["dmps", "ddpm"] |= {"spacing": "quadratic", **AT_X0}
-    return rows
-
-
-AT_X0: Values = {"weight": 3.0, "score_at": "x0", "cap": None, "eta": 0.85, "eta_y": 1.0}
-_AT_X0_FLAT: Values = {"weight": 1.0, "eta": 1.0, "eta_y": 0.8}
-"""Where all singular values are equal: what is measured is known well, and noise drawn anew fills the rest best."""
-
 PRESETS = {
     "default": Preset(help="what we would choose", values=None),
+    "fast": Preset(help="10 evaluations", values={key: {"nfe": 10} for key in DEFAULTS}),
     "paper": Preset(
-        help="the paper's: 1000 evaluations on uniform DDPM levels or 50 on flow levels, lambda 1.75 or 2, no cap",
+        help="the paper's: 1000 evaluations on uniform DDPM levels or 50 on flow levels, dmps with its score at x_t, "
+        "lambda 1.75 or 2, no cap",
         values=_paper(),
         tasks={
             (method, sampler, "inpaint"): {"zeta": zeta}
@@ -92,13 +101,33 @@ PRESETS = {
             for sampler in ("ddpm", "flow")
         },
     ),
-    "fast": Preset(
-        help="20 evaluations, dmps with its likelihood at x0 (DDPM levels alone)",
-        values=_fast(),
-        tasks={("dmps", "ddpm", task): _AT_X0_FLAT for task in ("inpaint", "cs")},
-    ),
 }
 
 DEFAULT_PRESET = "default"
-OPEN: Values = {"eta": None, "eta_y": None}
-"""Knobs that a method may leave alone."""
+
+# --- What dmps at x0 is to be good at: knobs over those of the preset, per sampler, then per task.
+DEFAULT_FAVOUR = "balance"
+ANY_TASK = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Favour:
+    """A row of FAVOURS: the knobs that it sets, by (sampler, task), ANY_TASK for the tasks without a row."""
+
+    help: str
+    knobs: Mapping[tuple[str, str], Values]
+
+    def at(self, sampler: str, task: str) -> Values:
+        """Returns the knobs for a task on a sampler's levels."""
+        return self.knobs.get((sampler, task)) or self.knobs.get((sampler, ANY_TASK), {})
+
+
+FAVOURED = "dmps (x0)"
+FAVOURS = {
+    "psnr": Favour(
+        help="a mean of samples, near the posterior mean",
+        knobs={(sampler, ANY_TASK): {"mean_of": 4} for sampler in SAMPLERS},
+    ),
+    "balance": Favour(help="a sample, as the presets have it", knobs={}),
+    "perception": Favour(help="a sample with more detail", knobs={}),
+}

@@ -22,7 +22,7 @@ class Knob:
         return self.option.lstrip("-").replace("-", "_")
 
 
-SCORE_AT = ("x_t", "sample", "x0")
+SCORE_AT = ("x0", "x_t", "sample")
 GAMMAS = ("1", "sqrt")
 GUIDANCE = ("published", "bayes")
 X_INITS = ("inverse", "adjoint")
@@ -30,13 +30,20 @@ SEARCH = "search"
 WORDS = ("score_at", "gamma", "guidance", "x_init")
 """Knobs whose values are words, 1 among them; the others are numbers."""
 
+MAX_MEAN_OF = 1000
+
 KNOBS = {
     "weight": Knob(option="--lambda", metavar="X", help="Weight of the likelihood score."),
     "score_at": Knob(
         option="--score-at",
         metavar="|".join(SCORE_AT),
-        help="Where the likelihood score is taken: before the prior's step, as the paper has it, at the sample after "
-        "it, as the authors' code has it, or at x0, the measurement's noise counted, for few evaluations.",
+        help="Where dmps takes its likelihood: at x0, the measurement's noise counted, for few evaluations; at x_t "
+        "before the prior's step, as the paper has it; or at the sample after it, as the authors' code has it.",
+    ),
+    "variance_factor": Knob(
+        option="--variance-factor",
+        metavar="X",
+        help="dmps at x0: the variance that x0 is given around its estimate, in units of (sigma / alpha)^2.",
     ),
     "cap": Knob(
         option="--cap",
@@ -64,6 +71,11 @@ KNOBS = {
     ),
     "eta_y": Knob(
         option="--eta-y", metavar="X", help="dmps at x0: share of fresh noise where something was measured, 0 to 1."
+    ),
+    "mean_of": Knob(
+        option="--mean-of",
+        metavar="K",
+        help="dmps at x0: the mean of K samples, each of one K-th of the evaluations, in place of one sample.",
     ),
     "gamma": Knob(
         option="--gamma",

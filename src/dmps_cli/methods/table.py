@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dmps_cli.checks import Rule, choice, or_none
+from dmps_cli.checks import Rule, choice, or_none, whole
+from dmps_cli.errors import unknown_name
 from dmps_cli.methods.knobs import (
     GAMMAS,
     GUIDANCE,
     LENGTH_OR_SEARCH,
+    MAX_MEAN_OF,
     NON_NEGATIVE,
     POSITIVE,
     SCORE_AT,
@@ -33,17 +35,25 @@ if TYPE_CHECKING:
 class Method:
     """A row of METHODS. build(prior, measurement, sampler_eta, knobs) makes a posterior denoiser of them.
 
-    knobs: what it takes of KNOBS, each with its rule. start: share of data where its flow levels begin; None: they
-    begin in pure noise. needs_modes: whether the operator must know its singular value decomposition. back_propagates:
-    whether a step goes back through the network, which takes time and memory.
+    A name may have a form in parentheses: forms of one method that differ in formula. knobs: what it takes of KNOBS,
+    each with its rule; fixed: of those, what names the form. start: share of data where its flow levels begin; None:
+    they begin in pure noise. needs_modes: whether the operator must know its singular value decomposition.
+    back_propagates: whether a step goes back through the network, which takes time and memory.
     """
 
     help: str
     knobs: Mapping[str, Rule[Any]]
     build: Build
+    fixed: Mapping[str, str] = field(default_factory=dict)
     start: float | None = None
     needs_modes: bool = False
     back_propagates: bool = False
+
+    def takes(self, given: Mapping[str, Any]) -> bool:
+        """Returns whether it has all these knobs, those that name a form with its own value."""
+        return given.keys() <= self.knobs.keys() and all(
+            given.get(name, form) == form for name, form in self.fixed.items()
+        )
 
 
 def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
@@ -58,15 +68,21 @@ def _lazily(module: str, name: str, *, takes_eta: bool = False) -> Build:
     return build
 
 
-def _dmps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
-    """Returns the form of DMPS that score_at says, with its knobs."""
-    if knobs["score_at"] == "x0":
-        form = ("counted", "ReflectedDmps" if measurement.op.modes is None else "CountedDmps")
-        taken = ("weight", "eta", "eta_y")
-    else:
-        form, taken = ("dmps", "Dmps"), ("weight", "score_at", "cap")
-    build = _lazily(*form, takes_eta=form == ("dmps", "Dmps"))
-    return build(prior, measurement, sampler_eta, {name: knobs[name] for name in taken})
+def _counted(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
+    """Returns DMPS at x0: mode by mode where the operator has modes, else by solves alone."""
+    name = "ReflectedDmps" if measurement.op.modes is None else "CountedDmps"
+    taken = {knob: knobs[knob] for knob in ("variance_factor", "eta", "eta_y")}
+    return _lazily("counted", name)(prior, measurement, sampler_eta, taken)
+
+
+def _by_score(score_at: str) -> Method:
+    """Returns DMPS with the paper's likelihood score, taken at x_t (Algorithms 1 and 2) or at the sample after."""
+    return Method(
+        help=f"closed-form likelihood score at {score_at}, no back-propagation (Meng & Kabashima 2024)",
+        knobs={"weight": NON_NEGATIVE, "score_at": choice(SCORE_AT), "cap": or_none(POSITIVE, "none")},
+        fixed={"score_at": score_at},
+        build=_lazily("dmps", "Dmps", takes_eta=True),
+    )
 
 
 def _dps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
@@ -77,17 +93,20 @@ def _dps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapp
 
 
 METHODS = {
-    "dmps": Method(
-        help="closed-form likelihood score, no back-propagation (Meng & Kabashima 2024)",
+    "dmps (x0)": Method(
+        help="the same likelihood at x0, the measurement's own noise counted, for few evaluations",
         knobs={
-            "weight": NON_NEGATIVE,
             "score_at": choice(SCORE_AT),
-            "cap": or_none(POSITIVE, "none"),
-            "eta": or_none(SHARE),
-            "eta_y": or_none(SHARE),
+            "variance_factor": NON_NEGATIVE,
+            "eta": SHARE,
+            "eta_y": SHARE,
+            "mean_of": or_none(whole(1, MAX_MEAN_OF)),
         },
-        build=_dmps,
+        fixed={"score_at": "x0"},
+        build=_counted,
     ),
+    "dmps (x_t)": _by_score("x_t"),
+    "dmps (sample)": _by_score("sample"),
     "dmps-tweedie": Method(
         help="dmps with the mean of the paper's Appendix A kept: the likelihood at x0",
         knobs={"weight": NON_NEGATIVE},
@@ -130,6 +149,29 @@ METHODS = {
         build=_lazily("diffpir", "Diffpir"),
     ),
 }
+
+
+def family(method: str) -> str:
+    """Returns the name of a method without its form: dmps of 'dmps (x0)'."""
+    return method.partition(" (")[0]
+
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    name: tuple(method for method in METHODS if family(method) == name) for name in dict.fromkeys(map(family, METHODS))
+}
+"""The methods of one name; the first is taken unless a knob that it lacks is given (`choice.resolve_sampling`)."""
+
+
+def forms(name: str) -> tuple[str, ...]:
+    """Returns the methods that a name stands for: all forms of 'dmps', or 'dmps (x_t)' alone.
+
+    Raises UsageError for an unknown one.
+    """
+    if name in METHODS:
+        return (name,)
+    if name not in FAMILIES:
+        raise unknown_name("method", name, FAMILIES)
+    return FAMILIES[name]
 
 
 def takers(knob: str) -> list[str]:

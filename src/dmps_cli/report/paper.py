@@ -13,6 +13,7 @@ from typing import Any
 from dmps_cli.errors import UsageError
 from dmps_cli.methods.choice import as_typed, resolve_sampling
 from dmps_cli.methods.knobs import KNOBS
+from dmps_cli.methods.table import family
 from dmps_cli.report.tables import SOURCE, TableRow, Value, cell_text, grouped
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import resolve
@@ -86,6 +87,11 @@ PAPER_MACHINE = "one V100"
 PAPER_TIMED = "sr4"  # the task of Figure 3
 
 
+def _form(method: str, sampler: str) -> str:
+    """Returns the form of a method that the paper has: 'dmps (x_t)'."""
+    return resolve_sampling(method=method, sampler=sampler, preset="paper").method
+
+
 def _sigma(task: str) -> float:
     return PAPER_SIGMA.get(task, 0.05)
 
@@ -97,7 +103,7 @@ def paper_rows(tasks: Sequence[str], samplers: Sequence[str], lpips_net: str) ->
         {
             SOURCE: table.label,
             "task": task,
-            "method": method,
+            "method": _form(method, table.sampler),
             "sampler": table.sampler,
             "nfe": table.nfe,
             "sigma_y": _sigma(task),
@@ -219,14 +225,15 @@ def _setting_notes(ours: Sequence[TableRow]) -> Iterator[str]:
 
 
 def _setting_gaps(row: TableRow) -> Iterator[str]:
-    task, method, sampler, nfe = str(row.get("task")), str(row.get("method")), str(row.get("sampler")), row.get("nfe")
+    task, sampler, nfe = str(row.get("task")), str(row.get("sampler")), row.get("nfe")
+    method = family(str(row.get("method")))
     table = _table(task, sampler)
     if table is None or method not in table.scores or not isinstance(nfe, int):
         return
     paper = resolve_sampling(task=task, method=method, sampler=sampler, nfe=nfe, preset="paper").as_dict()
     for name in ("spacing", *(_STATED_OF_DMPS if method == "dmps" else ())):
         theirs, mine = as_typed(paper[name]), as_typed(row.get(name))
-        if name in row and theirs != mine:
+        if row.get(name) is not None and theirs != mine:
             yield f"{name} {mine} (paper: {theirs})"
 
 
@@ -239,7 +246,7 @@ def paper_seconds(samplers: Sequence[str]) -> list[dict[str, Value]]:
     return [
         {
             SOURCE: "paper",
-            "method": method,
+            "method": _form(method, table.sampler),
             "sampler": table.sampler,
             "nfe": table.nfe,
             "size": "256x256",
