@@ -134,7 +134,7 @@ class Restorer:
         from dmps_cli.jobs.raised_sigma import own_excess
 
         name, sigma_y, own = of.job.plan.task, of.noise.sigma_y, None
-        known = usual(job.sampling, name, self.prior.name)
+        known = usual(of.job.sampling, name, self.prior.name)
         is_asked = of.truth is None and known is not None and task_row(name).kernel is not None
         if is_asked and fit.excess is not None and fit.excess > OVER:
             part = trial_part(of.y, of.job.plan, of.op.device)
