@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dmps_cli import fields, pipeline
+from dmps_cli.errors import MemoryShortageError
 from dmps_cli.levels import SAMPLERS
 from dmps_cli.methods.choice import build_posterior, resolve_sampling
 from dmps_cli.operators import banded
@@ -142,3 +144,15 @@ def test_a_large_picture_is_restored_by_strips_wherever_its_state_lies(monkeypat
     torch.testing.assert_close(restored(), in_memory, rtol=0, atol=0)
     errors = [float((x - truth).square().mean().sqrt()) for x in (whole, in_memory)]
     assert errors[1] == pytest.approx(errors[0], rel=0.05)
+
+
+def test_a_disk_without_room_is_said_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stub: a disk without room is not to be had."""
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fields, "FILE_BYTES", 100)
+    monkeypatch.setattr(fields.os, "posix_fallocate", full)
+    with pytest.raises(MemoryShortageError, match=r"No space left on device.*TMPDIR"):
+        fields.buffer((1, 3, 10, 10))

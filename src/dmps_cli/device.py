@@ -163,7 +163,13 @@ def free_bytes(device: torch.device) -> int | None:
     return free
 
 
-def check_memory(needed: float | None, count: int, device: torch.device, what: str) -> None:
+def check_memory(
+    needed: float | None,
+    count: int,
+    device: torch.device,
+    what: str,
+    advice: str,
+) -> None:
     """Raises MemoryShortageError if `count` times the bytes needed are not free; nothing where either is not known.
 
     Linux promises more memory than it has, and kills the process that takes it at its word.
@@ -172,8 +178,7 @@ def check_memory(needed: float | None, count: int, device: torch.device, what: s
     if needed is None or free is None or count * needed <= free:
         return
     raise MemoryShortageError(
-        f"{what} would take about {count * needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are "
-        "free; take a smaller picture, --tile 512 or --dtype bfloat16"
+        f"{what} would take about {count * needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free; {advice}"
     )
 
 

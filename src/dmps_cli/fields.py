@@ -8,6 +8,7 @@ gather) is done on the whole, in memory.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
@@ -16,6 +17,8 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from torch import Tensor
+
+from dmps_cli.errors import MemoryShortageError
 
 Rows = Callable[[int, int], Tensor]
 """(top, bottom) -> those rows, (1, C, bottom - top, W)."""
@@ -135,15 +138,29 @@ def strips(height: int, rows: int = STRIP_ROWS) -> Iterator[tuple[int, int]]:
 def buffer(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Returns zeros on the CPU: in memory, or in a file without a name where they take more than FILE_BYTES.
 
-    Raises OSError where there is no room for the file (TMPDIR says where it lies).
+    Raises MemoryShortageError where there is no room for the file (TMPDIR says where it lies).
     """
-    if prod(shape) * dtype.itemsize <= FILE_BYTES:
+    size = prod(shape) * dtype.itemsize
+    if size <= FILE_BYTES:
         return torch.zeros(tuple(shape), dtype=dtype)
-    with tempfile.TemporaryFile(prefix="dmps-") as file:
-        size = prod(shape) * dtype.itemsize
-        file.truncate(size)
-        mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))  # it keeps the file
+    folder = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(prefix="dmps-") as file:
+            _reserve(file.fileno(), size)  # a full disk would end the process as a page is written
+            mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))  # it keeps the file
+    except OSError as exc:
+        raise MemoryShortageError(
+            f"a file of {size / 2**30:.1f} GiB in {folder} is needed and cannot be made ({exc.strerror}); set TMPDIR "
+            "to a folder with room"
+        ) from exc
     return torch.from_numpy(mapped).view(dtype).reshape(tuple(shape))
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)
 
 
 def buffer_like(x: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ def picture_key(x: Tensor) -> Key:
     return content_key(x.contiguous().cpu().numpy().tobytes()), 0
 
 
+SMALLER = "take a smaller picture, --tile 512 or --dtype bfloat16"
 BACKWARD_MEMORY = 4.5
 """Peak memory of a call of the network with the way back, over that of the call (natural: 3.8; in bfloat16 4.4)."""
 
@@ -92,7 +93,8 @@ def restore(
     needed = strips_bytes(prior, op.in_shape, op.out_shape) if is_large else prior.peak_bytes(height, width)
     if needed is not None and METHODS[sampling.method].back_propagates:
         needed *= BACKWARD_MEMORY
-    check_memory(needed, min(size, len(y)), op.device, f"a picture of {width} x {height} px")
+    advice = "close other programs, or take a smaller picture" if is_large else SMALLER
+    check_memory(needed, min(size, len(y)), op.device, f"a picture of {width} x {height} px", advice)
     with memory_errors():
         parts = [
             _mean_together(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import imagecodecs
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmps_cli import fields, pipeline
 from tests.shell import Dmps, Result, photo, pixels
 
 FAST = ("-t", "denoise", "--sigma", "0.05", "--nfe", "1", "--preset", "fast")
@@ -145,3 +147,23 @@ def test_an_array_says_its_range(dmps: Dmps) -> None:
     refused = dmps("restore", "x.npy", *FAST)
     assert (refused.code, "--range 0,1 or --range -1,1" in refused.err) == (1, True)
     restored(dmps, "x.npy", "--range", "0,1")
+
+
+def test_a_large_picture_says_its_time_and_keeps_its_bits(dmps: Dmps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large by a lower limit; the state in memory, then in a file."""
+    photo(Path("p.png"), (96, 80))
+    monkeypatch.setattr(pipeline, "LARGE_PIXELS", 5000)
+    result = restored(dmps, "p.png", "-o", "a.png")
+    assert re.search(r"p\.png: 96 x 80 px in 1 windows?, 1 evaluations? of each: about \d+ s to come", result.err)
+    monkeypatch.setattr(fields, "FILE_BYTES", 100)
+    restored(dmps, "p.png", "-o", "b.png")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_a_result_that_would_not_be_read_again_is_refused_first(dmps: Dmps, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(Path("p.png"), (96, 80))
+    monkeypatch.setenv("DMPS_MAX_PIXELS", "10000")
+    result = dmps("restore", "p.png", "-t", "sr4", "--sigma", "0.05", "--nfe", "1")
+    assert result.code == 1
+    assert "the restoration of p.png is too large (384 x 320 px, 122880 pixels)" in result.err
+    assert not Path("p_restored.png").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from dmps_cli.checks import Rule, check_fields, choice, option, real, whole
 from dmps_cli.errors import UsageError
@@ -66,6 +67,11 @@ class ReadingOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def given(self) -> dict[str, Any]:
+        """Returns what is said of values, for sidecars; nothing that is left as it is."""
+        names = {"range": self.value_range, "white": self.white, "alpha": None if self.alpha == "keep" else self.alpha}
+        return {name: value for name, value in names.items() if value is not None}
 
     @property
     def ends(self) -> tuple[float, float] | None:

@@ -25,7 +25,7 @@ MAX_LOG = 2**30
 """Bytes of a file that grows by a line for each result."""
 
 MAX_PICTURE = 2**32
-"""Bytes of a picture or of an array of one: twice what float32 takes of the most pixels that are read."""
+"""Bytes of a picture or of an array of one: what float32 takes of the most pixels that are read, and a third more."""
 
 _SHOWN = 160  # characters of a decoder's own words
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmps_cli.fields import strips
+from dmps_cli.fields import STRIP_ROWS, strips
 from dmps_cli.methods.choice import Sampling
 from dmps_cli.methods.table import family
 from dmps_cli.operators.base import LinearOperator
@@ -88,13 +88,14 @@ def fits_of(y: Tensor, op: LinearOperator, x: Tensor, sigma_y: float, *, is_clip
 def _beyond(picture: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (the share of values beyond [-1, 1] by more than BEYOND, the mean square of what is beyond), each (B,).
 
-    A large picture, of which double precision would take four times the memory, part by part.
+    A large picture, of which double precision would take several times the memory, strip by strip.
     """
-    rows = max(1, LARGE_PIXELS // picture.shape[-1])
+    height, width = picture.shape[-2:]
+    rows = STRIP_ROWS if height * width > LARGE_PIXELS else height
     outside = square = torch.zeros(len(picture), dtype=torch.float64)
-    for top, bottom in strips(picture.shape[-2], rows):
+    for top, bottom in strips(height, rows):
         over = (picture[..., top:bottom, :].flatten(1).cpu().double().abs() - 1.0).clamp_min(0.0)
-        share = (bottom - top) / picture.shape[-2]
+        share = (bottom - top) / height
         outside = outside + share * (over > BEYOND).double().mean(1)
         square = square + share * (over**2).mean(1)
     return outside, square

@@ -54,7 +54,7 @@ class Measured:
         picture = self.op.picture(x)
         if not (self.noise.is_none and isinstance(self.op, Mask)):
             return picture
-        return self.op.to_image(self.y)[0].where(self.op.keep, picture)
+        return self.op.to_image(self.y)[0].to(picture.device).where(self.op.keep.to(picture.device), picture)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,7 @@ class Restorer:
             "task": job.plan.task,
             "operator": dict(job.plan.params),
             "channels": of.op.in_shape[0],
+            **job.reading.given(),
             **of.noise.as_dict(),
             **job.sampling.as_dict(),
             "seed": self.compute.seed,
