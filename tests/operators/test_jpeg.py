@@ -12,7 +12,7 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from dmps_cli.errors import InputError
-from dmps_cli.files.jpeg import read_coefficients
+from dmps_cli.jobs.jpeg import read_coefficients
 from dmps_cli.operators.jpeg import COLOURS, HALF_WHITE, Jpeg, Layout, dct_matrix, measured, rounding_sigma
 from tests.conftest import rel
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from dmps_cli.operators.jpeg import Layout
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _SPACES = {"JCS_YCbCr": "ycbcr", "JCS_RGB": "rgb", "JCS_GRAYSCALE": "grey"}
 
 
