@@ -53,7 +53,7 @@ BOTH = pytest.mark.parametrize("sampler", SAMPLERS)
 LEVELS = {"ddpm": [*pairwise(ddpm_levels(8))], "flow": [*pairwise(flow_levels(8))]}
 EVERY = [pair for pairs in LEVELS.values() for pair in pairs]
 RUNS = [*DEFAULTS]
-BAYES = {"pgdm": {"guidance": "bayes"}}  # PGDM as Bayes' rule weighs it
+BAYES = {"pgdm": {"guidance": "bayes"}, "ot-ode": {"gamma": "1"}}  # as Bayes' rule weighs the guidance
 WITHOUT_MODES = [name for name, row in METHODS.items() if not row.needs_modes]
 
 
