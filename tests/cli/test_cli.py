@@ -626,14 +626,14 @@ def test_time_has_the_prior_alone_first_and_parts_that_add_up(dmps: Dmps) -> Non
     fast = ["--task", "sr4", "--nfe", "3", "--image-size", "32", "--repeats", "2", "--no-memory"]
     content = json.loads(dmps("time", "--methods", "dmps,dps,ddrm", *fast, "--compare", "paper", "--json").out)
     rows = {row["method"]: row for row in content["rows"]}
-    assert list(rows) == ["unconditional", "dmps (x0)", "dps", "ddrm"]
+    assert list(rows) == ["unconditional", "dmps (x0)", "dps (line search)", "ddrm"]
     for row in rows.values():
         assert row["calls"] == 3
         assert 0 < row["network"] < row["seconds"]
         assert sum(row[part] for part in ("network", "backward", "likelihood", "rest")) == pytest.approx(row["seconds"])
         assert row["seconds"] == min(row["runs"]) and row["spread"] == max(row["runs"]) - min(row["runs"])
         assert row["ratio"] == row["seconds"] / rows["dmps (x0)"]["seconds"]
-    assert rows["dps"]["backward"] > 0.2 * rows["dps"]["network"]
+    assert rows["dps (line search)"]["backward"] > 0.2 * rows["dps (line search)"]["network"]
     assert [rows[name]["backward"] for name in ("unconditional", "dmps (x0)", "ddrm")] == [0, 0, 0]
     assert rows["unconditional"]["likelihood"] < 0.1 * rows["unconditional"]["seconds"]
     assert [row["seconds"] for row in content["paper"]] == [67.02, 194.42, 182.35]

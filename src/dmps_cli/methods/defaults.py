@@ -25,8 +25,10 @@ DEFAULTS: dict[tuple[str, str], Values] = {
     ("dmps (sample)", "flow"): _FLOW | {"weight": 2.0, "cap": 1.0},
     ("dmps-tweedie", "ddpm"): _DDPM | {"weight": 1.0},
     ("dmps-tweedie", "flow"): _FLOW | {"weight": 1.0},
-    ("dps", "ddpm"): _DDPM | {"zeta": "search"},
-    ("dps", "flow"): _FLOW | {"zeta": "search"},
+    ("dps (line search)", "ddpm"): _DDPM,
+    ("dps (line search)", "flow"): _FLOW,
+    ("dps (authors)", "ddpm"): _DDPM | {"zeta": 0.3},
+    ("dps (authors)", "flow"): _FLOW | {"zeta": 0.3},
     ("pgdm", "ddpm"): _DDPM | {"weight": 1.0, "guidance": "published"},
     ("pgdm", "flow"): _FLOW | {"weight": 1.0, "guidance": "published"},
     ("ot-ode", "flow"): _FLOW | {"gamma": "sqrt", "x_init": "inverse"},
@@ -44,6 +46,7 @@ SAMPLERS = ("ddpm", "flow")
 
 TASK_DEFAULTS: dict[tuple[str, str, str], Values] = {
     **{("dmps (x0)", sampler, task): _AT_X0_FLAT for sampler in SAMPLERS for task in ("inpaint", "cs")},
+    **{("dps (authors)", sampler, "inpaint"): {"zeta": 0.5} for sampler in SAMPLERS},
     **{
         (f"dmps ({at})", sampler, blur): {"weight": 1.0}
         for at in ("x_t", "sample")
@@ -70,19 +73,18 @@ class Preset:
 
 
 def _paper() -> dict[tuple[str, str], Values]:
-    """Returns evaluations and spacing of the paper's tables for all methods but dmps at x0, which the paper has not.
+    """Returns evaluations and spacing of the paper's tables for all methods but those that the paper has not.
 
     DMPS with the paper's lambda and no cap, the baselines as their authors have them (docs/baselines.md).
     """
     rows: dict[tuple[str, str], Values] = {}
     for method, sampler in DEFAULTS:
-        if method != "dmps (x0)":
+        if method not in ("dmps (x0)", "dps (line search)"):
             rows[method, sampler] = {"nfe": {"ddpm": 1000, "flow": 50}[sampler], "spacing": "uniform"}
     for sampler, weight in (("ddpm", 1.75), ("flow", 2.0)):
         for at in ("x_t", "sample"):
             rows[f"dmps ({at})", sampler] |= {"weight": weight, "cap": None}
         rows["diffpir", sampler] |= {"zeta": 0.1, "prior_weight": 0.25}
-        rows["dps", sampler] |= {"zeta": 0.3}
     rows["pgdm", "ddpm"] |= {"guidance": "bayes"}
     rows["ot-ode", "flow"] |= {"gamma": "1", "x_init": "adjoint"}
     return rows
@@ -95,11 +97,7 @@ PRESETS = {
         help="the paper's: 1000 evaluations on uniform DDPM levels or 50 on flow levels, dmps with its score at x_t, "
         "lambda 1.75 or 2, no cap",
         values=_paper(),
-        tasks={
-            (method, sampler, "inpaint"): {"zeta": zeta}
-            for method, zeta in (("dps", 0.5), ("diffpir", 1.0))
-            for sampler in ("ddpm", "flow")
-        },
+        tasks={("diffpir", sampler, "inpaint"): {"zeta": 1.0} for sampler in SAMPLERS},
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dmps_cli.checks import Rule, real
+from dmps_cli.checks import real
 
 
 # --- Knobs: what can be turned, and what a value may be
@@ -26,7 +26,6 @@ SCORE_AT = ("x0", "x_t", "sample")
 GAMMAS = ("1", "sqrt")
 GUIDANCE = ("published", "bayes")
 X_INITS = ("inverse", "adjoint")
-SEARCH = "search"
 WORDS = ("score_at", "gamma", "guidance", "x_init")
 """Knobs whose values are words, 1 among them; the others are numbers."""
 
@@ -53,9 +52,9 @@ KNOBS = {
     ),
     "zeta": Knob(
         option="--zeta",
-        metavar=f"X|{SEARCH}",
-        help=f"dps: length of the step along the gradient, as its authors have it, or {SEARCH}, found in every step by "
-        "a line search; diffpir: share of the noise that is drawn afresh, 0 to 1.",
+        metavar="X",
+        help="dps: length of the step along the gradient, as its authors have it, in place of a line search; diffpir: "
+        "share of the noise that is drawn afresh, 0 to 1.",
     ),
     "prior_weight": Knob(
         option="--prior-weight", metavar="X", help="diffpir: weight of the prior against the measurement, its lambda."
@@ -93,8 +92,3 @@ KNOBS = {
 NON_NEGATIVE = real(0.0)
 SHARE = real(0.0, 1.0)
 POSITIVE = real(0.0, above=True)
-LENGTH_OR_SEARCH: Rule[float | str] = Rule(
-    what=f"{NON_NEGATIVE.what}, or {SEARCH}",
-    read=lambda value: value if value == SEARCH else NON_NEGATIVE.read(value),
-    words=(SEARCH,),
-)

@@ -127,7 +127,7 @@ class SamplingOptions(SamplingChoices):
     weight: float | None = _knob("weight")
     variance_factor: float | None = _knob("variance_factor")
     cap: str | None = _knob("cap")
-    zeta: str | None = _knob("zeta")
+    zeta: float | None = _knob("zeta")
     prior_weight: float | None = _knob("prior_weight")
     eta: float | None = _knob("eta")
     eta_y: float | None = _knob("eta_y")

@@ -12,12 +12,10 @@ from dmps_cli.errors import unknown_name
 from dmps_cli.methods.knobs import (
     GAMMAS,
     GUIDANCE,
-    LENGTH_OR_SEARCH,
     MAX_MEAN_OF,
     NON_NEGATIVE,
     POSITIVE,
     SCORE_AT,
-    SEARCH,
     SHARE,
     X_INITS,
 )
@@ -85,13 +83,6 @@ def _by_score(score_at: str) -> Method:
     )
 
 
-def _dps(prior: Prior, measurement: Measurement, sampler_eta: float, knobs: Mapping[str, Any]) -> Posterior:
-    """Returns DPS with a line search, or with its authors' constant zeta."""
-    if knobs["zeta"] == SEARCH:
-        return _lazily("dps", "LineSearchDps", takes_eta=True)(prior, measurement, sampler_eta, {})
-    return _lazily("dps", "Dps", takes_eta=True)(prior, measurement, sampler_eta, knobs)
-
-
 METHODS = {
     "dmps (x0)": Method(
         help="the same likelihood at x0, the measurement's own noise counted, for few evaluations",
@@ -112,10 +103,16 @@ METHODS = {
         knobs={"weight": NON_NEGATIVE},
         build=_lazily("tweedie", "DmpsTweedie"),
     ),
-    "dps": Method(
-        help="gradient of the residual's norm through the network (Chung et al. 2023)",
-        knobs={"zeta": LENGTH_OR_SEARCH},
-        build=_dps,
+    "dps (line search)": Method(
+        help="dps with each step's length found by a line search, which is not its authors'",
+        knobs={},
+        build=_lazily("dps", "LineSearchDps", takes_eta=True),
+        back_propagates=True,
+    ),
+    "dps (authors)": Method(
+        help="gradient of the residual's norm through the network, a constant zeta (Chung et al. 2023)",
+        knobs={"zeta": NON_NEGATIVE},
+        build=_lazily("dps", "Dps", takes_eta=True),
         back_propagates=True,
     ),
     "pgdm": Method(
