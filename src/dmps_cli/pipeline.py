@@ -50,10 +50,11 @@ BACKWARD_MEMORY = 4.5
 """Peak memory of a call of the network with the way back, over that of the call (natural: 3.8; in bfloat16 4.4)."""
 
 
-def degrade(x: Tensor, op: LinearOperator, sigma_y: float, *, seed: int, keys: Sequence[Key]) -> Tensor:
+def degrade(x: Tensor, op: LinearOperator, sigma_y: float | Tensor, *, seed: int, keys: Sequence[Key]) -> Tensor:
     """Returns the measurement y = A x + n, n ~ N(0, sigma_y^2 I).
 
-    x: (B, C, H, W) on [-1, 1]; sigma_y on the same scale; keys: one per image. Result: (B, *op.out_shape).
+    x: (B, C, H, W) on [-1, 1]; sigma_y on the same scale, of all numbers or of each; keys: one per image.
+    Result: (B, *op.out_shape).
     """
     with memory_errors():
         y = op.A(x)
@@ -85,6 +86,7 @@ def restore(
     `fields.FILE_BYTES`. Raises NumericsError if a state is no longer finite, ConvergenceError if a solve fails,
     UsageError if the method cannot work with the operator, MemoryShortageError.
     """
+    measurement = measurement.whitened()
     y, op = measurement.y, measurement.op
     is_large = by_strips(op.in_shape, sampling)
     prior = for_large(prior) if is_large else prior

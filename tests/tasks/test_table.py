@@ -14,14 +14,14 @@ import torch
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.tasks.geometry import crop_box, source_shape
 from dmps_cli.tasks.options import RULES, OperatorOptions
-from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.rows import OWN, TASKS
 from dmps_cli.tasks.table import build, resolve
 
 
 def test_every_option_is_checked_and_belongs_to_a_task() -> None:
     options = {field.name for field in fields(OperatorOptions)}
     assert options == set(RULES)
-    assert options == {option for row in TASKS.values() for option in row.params}
+    assert options == {option for row in (*TASKS.values(), *OWN.values()) for option in row.params}
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -118,27 +118,30 @@ def operator(
     size = tuple(shape)
     if len(size) != 3 or not all(isinstance(side, int) and side >= 1 for side in size):
         raise ValueError(f"shape is {size}; expected (C, H, W), as x.shape[1:] gives it")
-    keep = options.get("mask")
+    keep, own = options.get("mask"), None
     if isinstance(keep, Tensor):
         params = resolve(name, operator_options(options | {"mask": "a tensor"}))
         check_mask(keep, size)
         keep = ~keep if params["invert_mask"] else keep
     else:
         plan = make_plan(name, operator_options(options), None, 0)
-        name, params, keep = plan.task, dict(plan.params), plan.mask
-    return build(name, params, size, dtype=dtype, device=device, mask=keep)
+        name, params, keep, own = plan.task, dict(plan.params), plan.mask, plan.own
+    return build(name, params, size, dtype=dtype, device=device, mask=keep, own=own)
 
 
-def degrade(x: Tensor, op: LinearOperator, sigma_y: float, seed: int = 0) -> Measurement:
+def degrade(x: Tensor, op: LinearOperator, sigma_y: float | Tensor, seed: int = 0) -> Measurement:
     """Measures images: y = A x + n, n ~ N(0, sigma_y^2 I).
 
-    op: A. x: (B, *op.in_shape) on [-1, 1]; sigma_y: on that scale, 0.05 is 6.4 grey levels of 255. An image's noise
+    op: A. x: (B, *op.in_shape) on [-1, 1]; sigma_y: on that scale, 0.05 is 6.4 grey levels of 255; or a tensor
+    of them, one for each number of y. An image's noise
     follows from seed and pixels alone, as in `dmps degrade`; of equal images in one batch each has its own. Raises
     ValueError for what does not fit.
     """
     check_fits("x", x, op.in_shape, op)
     SEED("seed", seed, ValueError)
-    SIGMA("sigma_y", sigma_y, ValueError)
+    if not isinstance(sigma_y, Tensor):
+        SIGMA("sigma_y", sigma_y, ValueError)
+    Measurement(x.new_zeros((len(x), *op.out_shape)), op, sigma_y)  # refuses sigmas that do not fit
     seen: Counter[int] = Counter()
     keys = []
     for image in x.detach().to(torch.float32):

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dmps_cli import __version__
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import typed
-from dmps_cli.cli.options import Inputs, OutputFlags, Seed, Sigma, TaskName, White, checked_sigma, checked_task, finish
+from dmps_cli.cli.options import (
+    Inputs,
+    OutputFlags,
+    Seed,
+    SigmaOrFile,
+    TaskName,
+    White,
+    checked_sigma_or_file,
+    checked_task,
+    finish,
+)
 from dmps_cli.errors import UsageError
 from dmps_cli.files.measurements import KIND, RESTORATION_KIND
 from dmps_cli.files.options import InputOptions
@@ -14,7 +26,7 @@ from dmps_cli.jobs.degrade import Degrader
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.rows import TASKS
-from dmps_cli.tasks.table import files_of
+from dmps_cli.tasks.table import files_of, named
 
 
 @command_options
@@ -24,7 +36,7 @@ def degrade(
     files: InputOptions,
     inputs: Inputs = None,
     task: TaskName = None,
-    sigma: Sigma = None,
+    sigma: SigmaOrFile = None,
     seed: Seed = 0,
     white: White = None,
 ) -> None:
@@ -37,13 +49,14 @@ def degrade(
 
     Example: dmps degrade photo.jpg --task sr4 --sigma 0.05 --seed 0 -o y.png
     """
-    if checked_task(task, typed("degrade", inputs or [])) is None:
+    if named(checked_task(task, typed("degrade", inputs or [])), operator) is None:
         raise UsageError(f"name a --task: {', '.join(TASKS)}")
-    plan = make_plan(task, operator, checked_sigma(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
+    plan = make_plan(task, operator, checked_sigma_or_file(sigma), seed, own_alpha=True)  # type: ignore[arg-type]
     console = output.console()
     batch, paths = open_batch(inputs or [], console, left_out=[KIND, RESTORATION_KIND], options=files)
     degrader = Degrader(plan=plan, seed=seed, white=white, output=output, batch=batch)
-    planned = degrader.planned(paths, files_of(plan.task, operator), console.check_path)
+    read = files_of(plan.task, operator) + ([plan.each_sigma] if isinstance(plan.each_sigma, Path) else [])
+    planned = degrader.planned(paths, read, console.check_path)
     if planned:
         console.note(plan.describe())
         with console.progress(len(planned), "pictures") as (advance, say):

@@ -24,6 +24,7 @@ from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.chain import split_tasks
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
+from dmps_cli.tasks.table import named
 from dmps_cli.weights.options import ComputeOptions
 
 DEFAULT_TASKS = "sr4"
@@ -42,7 +43,9 @@ def evaluate(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="What --merge joins.", show_default=False)
     ] = None,
-    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, see `dmps tasks`.")] = DEFAULT_TASKS,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="A,B", help=f"Tasks, see `dmps tasks`. Default: {DEFAULT_TASKS}.")
+    ] = None,
     methods: Methods = None,
     samplers: Samplers = None,
     sigma: Sigmas = None,
@@ -84,13 +87,14 @@ def evaluate(
         raise UsageError(f"{folders[0]}: folders are for --merge; photographs are named by --dataset")
     entry = compute.check()
     noises = listed("--sigma", sigma, checked_sigma)
+    names = split_tasks((tasks if operator.own is None else named(tasks, operator)) or DEFAULT_TASKS)
     request = EvaluationRequest(
         plans=[
-            make_plan(name, shared_options(name, tasks, operator), noise, compute.seed)
-            for name in split_tasks(tasks)
+            make_plan(name, shared_options(name, names, operator), noise, compute.seed)
+            for name in names
             for noise in noises
         ],
-        samplings={name: sampling.compared(entry, methods, samplers, name) for name in split_tasks(tasks)},
+        samplings={name: sampling.compared(entry, methods, samplers, name) for name in names},
         source=source,
         target=target,
         compute=compute,

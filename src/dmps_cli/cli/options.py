@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ import typer
 from dmps_cli.checks import SEED, SIGMA, Rule, choice, typed
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import COMPLETE
-from dmps_cli.errors import UsageError
+from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.options import WHITE, WHITE_HELP
+from dmps_cli.files.reading import check_regular
+from dmps_cli.files.suffixes import IMAGE_SUFFIXES
 from dmps_cli.jobs.batch import Batch, OutputOptions
 from dmps_cli.metrics.lpips import LPIPS_NETS
 from dmps_cli.tasks.table import task as task_row
@@ -39,17 +42,25 @@ _SIGMA_HELP = (
     "Noise standard deviation of the measurement: 0.05 on the [-1, 1] scale, or 6.4/255, grey levels of 255, the same. "
 )
 
+_FILE_HELP = "FILE: of each value, an array of the measurement's shape, or a picture in grey levels. "
+
 Sigma = Annotated[
     str | None,
     typer.Option("--sigma", metavar="STD|LEVELS/255", help=f"{_SIGMA_HELP}Default: the task's."),
+]
+
+SigmaOrFile = Annotated[
+    str | None,
+    typer.Option("--sigma", metavar="STD|LEVELS/255|FILE", help=f"{_SIGMA_HELP}{_FILE_HELP}Default: the task's."),
 ]
 
 SigmaOrAuto = Annotated[
     str | None,
     typer.Option(
         "--sigma",
-        metavar="STD|LEVELS/255|auto",
-        help=f"{_SIGMA_HELP}auto: estimated from the picture. Default: that of its sidecar; auto without one.",
+        metavar="STD|LEVELS/255|FILE|auto",
+        help=f"{_SIGMA_HELP}{_FILE_HELP}auto: estimated from the picture. "
+        "Default: that of its sidecar; auto without one.",
     ),
 ]
 
@@ -119,9 +130,20 @@ def _typed_sigma(value: Any) -> float:
 _TYPED_SIGMA = Rule(what=f"{SIGMA.what}, or grey levels as 15/255", read=_typed_sigma)
 
 
-def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | None:
-    """Returns what `checked_sigma` does, or AUTO: it is to be estimated."""
-    return AUTO if text is not None and text.strip().lower() == AUTO else checked_sigma(text)
+def checked_sigma_or_file(text: str | None) -> float | Path | None:
+    """Returns what `checked_sigma` does, or the file that says it of each value. Raises InputError if it is missing."""
+    if text is None or not (os.path.lexists(text) or Path(text).suffix.lower() in (*IMAGE_SUFFIXES, ".npy")):
+        return checked_sigma(text)
+    try:
+        check_regular(Path(text))
+    except OSError as exc:
+        raise InputError(f"cannot read {text}: {exc.strerror}") from exc
+    return Path(text)
+
+
+def checked_sigma_or_auto(text: str | None) -> float | Literal["auto"] | Path | None:
+    """Returns what `checked_sigma_or_file` does, or AUTO: it is to be estimated."""
+    return AUTO if text is not None and text.strip().lower() == AUTO else checked_sigma_or_file(text)
 
 
 @dataclass(frozen=True, kw_only=True)

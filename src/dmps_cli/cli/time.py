@@ -17,6 +17,7 @@ from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
+from dmps_cli.tasks.table import named
 from dmps_cli.units import GREY_LEVELS
 from dmps_cli.weights.options import ComputeOptions
 
@@ -29,7 +30,9 @@ def time(
     sampling: SamplingOptions,
     operator: OperatorOptions,
     compute: ComputeOptions,
-    task: Annotated[str, typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`.")] = "sr4",
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`. Default: sr4.")
+    ] = None,
     methods: Methods = None,
     samplers: Samplers = None,
     image_size: Annotated[str, typer.Option(metavar="N|HxW", help="Size of the restored image, px.")] = "256",
@@ -69,6 +72,7 @@ def time(
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
     with_paper = is_compared(compare)
+    task = named(task, operator) or "sr4"
     samplings = sampling.compared(entry, methods, samplers, task)
     plan = make_plan(task, operator, noise, compute.seed)
     bench = Bench(compute, plan, parse_size(image_size, plan.params), random_weights)
@@ -81,7 +85,7 @@ def time(
     from dmps_cli.report.tables import csv_text
 
     prior = bench.load(device, console)
-    trials = bench.trials(prior, device, with_baselines(samplings))
+    trials = bench.trials(prior, device, with_baselines(samplings), console)
     with console.progress(len(trials) * (1 + repeats), "runs") as (advance, say):
 
         def tell(trial: Trial) -> None:

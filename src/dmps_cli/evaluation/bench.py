@@ -53,7 +53,13 @@ class Bench:
         override = self.compute.weights_file
         return random_prior(self.compute.model, device, self.compute.dtype, override=override, batch=batch)
 
-    def trials(self, prior: LoadedPrior, device: torch.device, choices: Sequence[tuple[Sampling, bool]]) -> list[Trial]:
+    def trials(
+        self,
+        prior: LoadedPrior,
+        device: torch.device,
+        choices: Sequence[tuple[Sampling, bool]],
+        listener: Listener = SILENT,
+    ) -> list[Trial]:
         """Returns a trial per (choice, whether it is to be unconditional), all on one measurement of a grey picture."""
         import torch
 
@@ -62,7 +68,7 @@ class Bench:
         from dmps_cli.pipeline import FILE_KEY, degrade
 
         scene = scene_shape(self.plan.task, self.plan.params, self.size, prior.prior.channels)
-        op = self.plan.build(scene, device)
+        op = self.plan.build(scene, device, listener)
         x = torch.zeros((self.compute.batch_size, *op.in_shape), device=device)
         y = degrade(x, op, self.plan.sigma_y, seed=self.compute.seed, keys=[FILE_KEY] * len(x))
         measurement = Measurement(y, op, self.plan.sigma_y)

@@ -42,7 +42,7 @@ from dmps_cli.metrics.protocol import OF_SAMPLES
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.writers import REPORTS, RESULTS, TABLES
 from dmps_cli.tasks.chain import slug
-from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.rows import OWN, TASKS
 from dmps_cli.tasks.table import resolve_recorded
 from dmps_cli.units import MAX_SIGMA
 
@@ -57,7 +57,8 @@ MEASURED = {*METRICS, *OF_SAMPLES, "seconds"}
 KnownTask = Annotated[
     str,
     form(
-        f"one of {', '.join(TASKS)}, or several with bars between", rf"{'|'.join(TASKS)}|[^\x00-\x1f]*[(|][^\x00-\x1f]*"
+        f"one of {', '.join((*TASKS, *OWN))}, or several with bars between",
+        rf"{'|'.join((*TASKS, *OWN))}|[^\x00-\x1f]*[(|][^\x00-\x1f]*",
     ),
 ]
 SigmaY = Annotated[float, Meta(ge=0.0, le=MAX_SIGMA)]

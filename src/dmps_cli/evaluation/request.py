@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ from dmps_cli.evaluation.worker import Worker
 from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import Batch
-from dmps_cli.listener import Listener, note_missing
+from dmps_cli.listener import SILENT, Listener, note_missing
 from dmps_cli.metrics.protocol import list_hash
-from dmps_cli.tasks.chain import split_tasks
 from dmps_cli.tasks.geometry import crop_box
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan
@@ -83,7 +83,7 @@ class EvaluationRequest:
                 part=part,
                 fit=self.fit,
                 plan=Plan(
-                    problems=[as_problem(plan, self.samplings[plan.task], device) for plan in self.plans],
+                    problems=[as_problem(plan, self.samplings[plan.task], device, listener) for plan in self.plans],
                     seed=self.compute.seed,
                     num_samples=self.samples,
                     facts={"seed": self.compute.seed, "model_sha256": prior.sha256},
@@ -134,14 +134,12 @@ class EvaluationRequest:
         return dict(json.loads(json.dumps(config)))  # lists for tuples, as read back
 
 
-def shared_options(name: str, tasks: str, options: OperatorOptions) -> OperatorOptions:
+def shared_options(name: str, tasks: Sequence[str], options: OperatorOptions) -> OperatorOptions:
     """Returns those of the options that the task takes. Raises UsageError for one that none of the tasks takes."""
-    takers = {
-        option: [other for other in split_tasks(tasks) if option in task(other).params] for option in options.given()
-    }
+    takers = {option: [other for other in tasks if option in task(other).params] for option in options.given()}
     orphans = [option for option, names in takers.items() if not names]
     if orphans:
-        raise UsageError(f"none of the tasks {tasks} takes --{orphans[0].replace('_', '-')}")
+        raise UsageError(f"none of the tasks {', '.join(tasks)} takes --{orphans[0].replace('_', '-')}")
     return OperatorOptions(**{option: value for option, value in options.given().items() if name in takers[option]})
 
 
@@ -154,7 +152,9 @@ def check_inputs(pictures: Mapping[str, Path], target: FolderOptions) -> None:
             raise UsageError(f"{path} is a picture of {target.out}, which --overwrite would empty")
 
 
-def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.device) -> Problem:
+def as_problem(
+    plan: OperatorPlan, samplings: list[Sampling], device: torch.device, listener: Listener = SILENT
+) -> Problem:
     """Returns the plan as the evaluation sees it."""
     from dmps_cli.evaluation.outcomes import Problem
 
@@ -164,5 +164,5 @@ def as_problem(plan: OperatorPlan, samplings: list[Sampling], device: torch.devi
         samplings=samplings,
         crop=lambda size: crop_box(plan.task, plan.params, size),
         needs_colour=task(plan.task).needs_colour,
-        build=lambda shape: plan.build(shape, device),
+        build=lru_cache(maxsize=1)(lambda shape: plan.build(shape, device, listener)),  # neighbours share it
     )

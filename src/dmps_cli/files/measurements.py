@@ -70,8 +70,9 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     """What y.json says.
 
     image_shape: (C, H, W) of x; mask: the inpainting mask as a PNG in base64; pattern_sha256: of the pixels or rows
-    that the operator measures, where it chooses some (`LinearOperator.pattern`). A new field has a default, so that
-    older files stay readable.
+    that the operator measures, where it chooses some (`LinearOperator.pattern`);
+    sigma_values: the noise of each number of y, where they have their own; sigma_y is then their common one. A new
+    field has a default, so that older files stay readable.
     """
 
     task: str
@@ -86,6 +87,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     measurement_sha256: str
     mask: str | None = None
     pattern_sha256: str | None = None
+    sigma_values: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=versions)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from dmps_cli.files.atomic import sha256_file
 from dmps_cli.files.measurements import OriginalFile, pattern_hash, siblings, write_measurement
 from dmps_cli.files.reading import MAX_PICTURE
 from dmps_cli.jobs.batch import Batch, OutputOptions, may_write, plan_outputs
+from dmps_cli.jobs.noise_values import common_sigma, each_sigma, recorded
 from dmps_cli.tasks.chain import slug
 from dmps_cli.tasks.geometry import crop_box
 from dmps_cli.tasks.plan import OperatorPlan
@@ -71,7 +72,9 @@ class Degrader:
     def may_write(self, path: Path, target: Path) -> bool | None:
         """Returns what `batch.may_write` does of a photograph's measurement; asked before work, and after it."""
         plan, sha256 = self.plan, sha256_file(path, limit=MAX_PICTURE)
-        made_of = {"source_sha256": sha256, "task": plan.task, "operator": dict(plan.params), "sigma_y": plan.sigma_y}
+        made_of: dict[str, Any] = {"source_sha256": sha256, "task": plan.task, "operator": dict(plan.params)}
+        if plan.each_sigma is None:
+            made_of |= {"sigma_y": plan.sigma_y}
         return may_write(target, siblings(target), made_of | {"seed": self.seed}, self.output, self.batch.listener)
 
     def degrade(self, path: Path, target: Path) -> Degraded | None:
@@ -97,7 +100,8 @@ class Degrader:
         if op.frame is not None:
             shown = "{2} x {3} px from ({0}, {1})".format(*op.frame)
             note(f"{path}: the measurement shows {shown} of {w} x {h}; the rest is the scene around")
-        y = degrade(x, op, plan.sigma_y, seed=self.seed, keys=[picture_key(x)])
+        each = None if plan.each_sigma is None else each_sigma(plan.each_sigma, op)
+        y = degrade(x, op, plan.sigma_y if each is None else each, seed=self.seed, keys=[picture_key(x)])
         overwrite = self.may_write(path, target)
         if overwrite is None:
             return None
@@ -110,7 +114,8 @@ class Degrader:
             pattern_sha256=pattern_hash(op.pattern),
             task=plan.task,
             operator=dict(plan.params),
-            sigma_y=plan.sigma_y,
+            sigma_y=plan.sigma_y if each is None else common_sigma(each),
+            sigma_values=None if each is None else recorded(each),
             seed=self.seed,
             image_shape=(channels, h, w),
             source=OriginalFile(
@@ -125,7 +130,7 @@ class Degrader:
 
         plan = self.plan.of_picture(path)
         if self.built is None or self.built[0].key != plan.key or self.built[1].in_shape != shape:
-            op = plan.build(shape, torch.device("cpu"))
+            op = plan.build(shape, torch.device("cpu"), self.batch.listener)
             for note in plan.mask_notes(op):
                 self.batch.listener.note(note)
             self.built = plan, op

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,12 @@ class Measured:
     @property
     def kind(self) -> object:
         """Equal for measurements that may be restored together."""
-        return self.job.plan.key, self.op.in_shape, self.noise.sigma_y
+        return (
+            self.job.plan.key,
+            self.op.in_shape,
+            self.noise.sigma_y,
+            None if self.noise.each is None else id(self.noise),
+        )
 
     def finished(self, x: Tensor) -> Tensor:
         """Returns the picture (C, H, W) in a sample x; pixels that a mask keeps without noise are those measured."""
@@ -74,7 +80,7 @@ class Reader:
         read = self.read(job)
         pixels, is_exact = self.pixels(job, read)
         shape, share = self.shape(job, pixels), 1.0
-        if shape[0] == 1 and pixels.shape[1] == 3:
+        if shape[0] == 1 and pixels.shape[1] == 3 and not task(job.plan.task).is_own:
             pixels, share = self.grey_value(job, pixels)
         check_claimed(job.plan, pixels.numel(), job.path)
         op = self.operator(job.plan, shape)
@@ -90,7 +96,7 @@ class Reader:
     def read(self, job: Job) -> Reading:
         """Returns what a job's file holds; said. Opacity that is the mask is not carried."""
         taken = Taken(
-            is_picture=task(job.plan.task).is_picture,
+            is_picture=task(job.plan.task).is_picture and not task(job.plan.task).is_own,
             options=job.reading if job.plan.mask_of is None else replace(job.reading, alpha="keep"),
             own_colours=job.writing.keeps_metadata,
         )
@@ -105,6 +111,8 @@ class Reader:
         if job.sidecar is None:
             return self.undescribed(job, pixels), False
         recorded = recorded_plan(job.path, job.sidecar)
+        if is_exact and recorded.task == job.plan.task and task(recorded.task).is_own:
+            return pixels, is_exact  # by its own file or code, whatever that holds now
         if is_exact and recorded.key != job.plan.key:  # restored as another operator's
             return as_picture(pixels, recorded, job.path, self.prior.device), False
         return pixels, is_exact
@@ -113,11 +121,13 @@ class Reader:
         """Returns a picture that nothing vouches for, its first channel where all are equal, which is said."""
         from dmps_cli.files.images import is_grey
 
-        if pixels.ndim != PICTURE_NDIM:
-            raise InputError(
-                f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width); it has no sidecar"
-            )
-        if pixels.shape[1] == 1 or task(job.plan.task).needs_colour or not is_grey(pixels):
+        row = task(job.plan.task)
+        if row.is_own and job.plan.image_shape is not None:
+            return pixels
+        if pixels.ndim != PICTURE_NDIM or (row.is_own and pixels.shape[1] not in (1, 3)):
+            more = "; say what x has with --image-shape" if row.is_own else "; it has no sidecar"
+            raise InputError(f"{job.path} holds {tuple(pixels.shape[1:])}, not (channels, height, width){more}")
+        if pixels.shape[1] == 1 or row.needs_colour or not is_grey(pixels):
             return pixels
         self.listener.note(f"{job.path}: its channels are equal; one is restored, and the result is grey")
         return pixels[:, :1]
@@ -153,13 +163,15 @@ class Reader:
         key = (plan.key, shape)
         if key not in self.built:
             self.built.clear()
-            self.built[key] = plan.build(shape, self.prior.device)
+            self.built[key] = plan.build(shape, self.prior.device, self.listener)
             for note in plan.mask_notes(self.built[key]):
                 self.listener.note(note)
         return self.built[key]
 
     def y(self, job: Job, pixels: Tensor, op: LinearOperator, *, is_exact: bool) -> Tensor:
         """Returns the measurement, (1, *op.out_shape), that the pixels are or show."""
+        if task(job.plan.task).is_own and pixels.numel() == math.prod(op.out_shape):
+            return pixels.reshape(1, *op.out_shape)
         y = pixels if is_exact else op.from_image(self.of_channels(job, pixels, op))
         if tuple(y.shape[1:]) != op.out_shape:
             raise InputError(
@@ -192,7 +204,8 @@ def check_result(job: Job, op: LinearOperator) -> None:
 
 def as_picture(y: Tensor, measured: OperatorPlan, path: Path, device: torch.device) -> Tensor:
     """Returns the exact floats of one operator as the picture that another one takes them from. Raises InputError."""
-    if not task(measured.task).is_picture or measured.image_shape is None:
+    row = task(measured.task)
+    if row.is_own or not row.is_picture or measured.image_shape is None:
         raise InputError(f"{path} is a '{measured.task}' measurement; no other operator can take it")
     op = measured.build(measured.image_shape, device)
     if tuple(y.shape[1:]) != op.out_shape:

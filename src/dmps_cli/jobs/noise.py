@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import UsageError
+from dmps_cli.jobs.noise_values import common_sigma, each_sigma
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.geometry import scene_shape
 from dmps_cli.tasks.options import VALID
@@ -30,7 +31,8 @@ class MeasuredNoise:
     """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
 
     is_none: whether the measurement is exact, up to its rounding. is_bound: whether sigma_y counts compression in,
-    whose error is less in most places.
+    whose error is less in most places. each: of each number of y (*out_shape), where
+    they have their own; sigma_y is then the common one.
     """
 
     sigma_y: float
@@ -39,6 +41,7 @@ class MeasuredNoise:
     is_none: bool = False
     is_bound: bool = False
     raised: Raised | None = None
+    each: Tensor | None = None
 
     @property
     def remark(self) -> str | None:
@@ -59,6 +62,9 @@ def noise_of(
 
     seed: of trials with the prior. Raises UsageError where it is to be estimated, and no picture shows it.
     """
+    if job.plan.each_sigma is not None:
+        each = share * each_sigma(job.plan.each_sigma, op)
+        return MeasuredNoise(sigma_y=common_sigma(each), origin="of each value", each=each)
     if not job.plan.is_estimated:
         sigma_y = share * job.plan.sigma_y
         return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)

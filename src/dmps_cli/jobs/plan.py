@@ -11,7 +11,7 @@ from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.measurements import Sidecar
 from dmps_cli.listener import Listener
-from dmps_cli.tasks.chain import is_chain, normal
+from dmps_cli.tasks.chain import is_chain
 from dmps_cli.tasks.geometry import share_measured
 from dmps_cli.tasks.options import PATTERNS, OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan, check_mask, short
@@ -19,8 +19,8 @@ from dmps_cli.tasks.table import check_told, of_found_picture, resolve, resolve_
 from dmps_cli.tasks.table import task as task_row
 from dmps_cli.units import both_scales
 
-GivenSigma = float | Literal["auto"] | None
-"""What --sigma says: a standard deviation, that it is to be estimated, or nothing."""
+GivenSigma = float | Literal["auto"] | Path | None
+"""What --sigma says: a standard deviation, a file of them, that it is to be estimated, or nothing."""
 
 
 class NoTaskError(UsageError):
@@ -43,7 +43,6 @@ def plan_operator(
 
     Raises UsageError if it stays open.
     """
-    task = None if task is None else normal(task)
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma, listener)
     if task is None:
@@ -53,11 +52,16 @@ def plan_operator(
     check_told(task, options)
     params = resolve(task, of_found_picture(task, options))
     check_mask(params)
-    return OperatorPlan(task=task, params=params, **_noise("auto" if sigma is None else sigma)).of_picture(path)
+    noise, shape = _noise("auto" if sigma is None else sigma), params.get("image_shape")
+    return OperatorPlan(
+        task=task, params=params, own=options.own, image_shape=shape and tuple(shape), **noise
+    ).of_picture(path)
 
 
-def _noise(sigma: float | Literal["auto"]) -> dict[str, Any]:
+def _noise(sigma: float | Literal["auto"] | Path) -> dict[str, Any]:
     """Returns the fields of a plan that say what its noise is."""
+    if isinstance(sigma, Path):
+        return {"sigma_y": 0.0, "each_sigma": sigma}
     return {"sigma_y": 0.0, "is_estimated": True} if sigma == "auto" else {"sigma_y": sigma}
 
 
@@ -65,6 +69,11 @@ def _plan_from_sidecar(
     path: Path, sidecar: Sidecar, task: str, options: OperatorOptions, sigma: GivenSigma, listener: Listener
 ) -> OperatorPlan:
     measured = recorded_plan(path, sidecar)
+    if task_row(task).is_own and options.own is None:
+        raise UsageError(
+            f"{path} was measured by {short(measured.params[task])}, which a sidecar may name and not choose; give "
+            f"{flag(task)}"
+        )
     recorded, given = measured.params if task == measured.task else {}, options.given()
     if task != measured.task:
         listener.note(f"{path}: --task {task} overrides the sidecar's {measured.task}")
@@ -74,10 +83,15 @@ def _plan_from_sidecar(
         check_mask(params)
     elif "invert_mask" in given:
         raise UsageError("--invert-mask belongs to a --mask; the sidecar holds the mask as it was used")
-    noise = _noise(measured.sigma_y if sigma is None else sigma)
-    if sigma is not None and sigma != measured.sigma_y:
-        told = sigma if sigma == "auto" else both_scales(sigma)
+    recorded_noise = {"sigma_y": measured.sigma_y, "each_sigma": measured.each_sigma}
+    noise = recorded_noise if sigma is None else {"each_sigma": None} | _noise(sigma)
+    if sigma is not None and (sigma != measured.sigma_y or measured.each_sigma is not None):
+        told = both_scales(sigma) if isinstance(sigma, float) else sigma
         listener.note(f"{path}: --sigma {told} overrides the sidecar's {both_scales(measured.sigma_y)}")
+    if task_row(task).is_own:
+        return _with_own(
+            path, replace(measured, task=task, params=params, own=options.own, **noise), measured, listener
+        )
     mask_png = None if "mask" in given else measured.mask_png
     plan = OperatorPlan(task=task, params=params, mask_png=mask_png, **noise).of_picture(path)
     if task == measured.task and _is_same(plan, measured):
@@ -86,6 +100,15 @@ def _plan_from_sidecar(
         if name in recorded and (params[name] != recorded[name] or name == "mask"):
             listener.note(f"{path}: {flag(name)} {short(params[name])} overrides the sidecar's {_told(recorded, name)}")
     return plan
+
+
+def _with_own(path: Path, plan: OperatorPlan, measured: OperatorPlan, listener: Listener) -> OperatorPlan:
+    """Returns the plan of an operator of one's own; said where it is not that of the sidecar."""
+    shape = plan.params["image_shape"]
+    now, then = plan.params[plan.task], measured.params.get(plan.task)
+    if then is not None and now["sha256"] != then["sha256"]:
+        listener.note(f"{path}: it was measured by another {then['name']} than {now['name']} is now")
+    return plan if shape is None else replace(plan, image_shape=tuple(shape))
 
 
 def _params(task: str, measured: OperatorPlan, options: OperatorOptions) -> dict[str, Any]:
@@ -134,6 +157,7 @@ def recorded_plan(path: Path, sidecar: Sidecar) -> OperatorPlan:
         image_shape=sidecar.image_shape,
         mask_png=sidecar.mask,
         pattern_sha256=sidecar.pattern_sha256,
+        each_sigma=sidecar.sigma_values,
     )
 
 

@@ -21,7 +21,7 @@ from dmps_cli.listener import Listener
 from dmps_cli.methods.options import HasSampler, SamplingOptions
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import OperatorPlan
-from dmps_cli.tasks.table import files_of
+from dmps_cli.tasks.table import files_of, named
 from dmps_cli.tasks.table import task as checked_task
 
 if TYPE_CHECKING:
@@ -50,8 +50,13 @@ class Request:
         """Raises UsageError for what can be refused before any input is looked at."""
         if self.task is not None:
             checked_task(self.task)
-        self.sampling.resolve(self.own, self.task)
+        self.sampling.resolve(self.own, self.named)
         SAMPLES("--samples", self.samples)
+
+    @property
+    def named(self) -> str | None:
+        """The task that is meant: --matrix and --operator stand for one. Raises UsageError for both."""
+        return named(self.task, self.operator)
 
     def jobs(
         self, batch: Batch, paths: Sequence[Path], check: Callable[[Path], object] = lambda path: None
@@ -64,7 +69,8 @@ class Request:
         def written(target: Path) -> list[Path]:
             return [file for name in sample_names(target, self.samples) for file in (name, name.with_suffix(".json"))]
 
-        kept = [*references(self.reference), *files_of(self.task, self.operator)]
+        kept = [*references(self.reference), *files_of(self.named, self.operator)]
+        kept += [self.noise] if isinstance(self.noise, Path) else []
         operator = self.operator.with_kernel_read()
 
         def named(path: PurePath) -> str:
@@ -89,7 +95,7 @@ class Request:
         sidecar, notes = read_sidecar(path)
         for note in notes:
             listener.note(note)
-        plan = plan_operator(path, sidecar, self.task, operator, self.noise, listener)
+        plan = plan_operator(path, sidecar, self.named, operator, self.noise, listener)
         sha256 = sha256_file(path, limit=MAX_PICTURE)
         targets = {
             sample: name

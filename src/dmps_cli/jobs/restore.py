@@ -108,8 +108,9 @@ class Restorer:
         elapsed = stopwatch(op.device)
         iterations: list[list[int]] = []
         y = torch.cat([of.y for of, _ in draws])
+        measurement = Measurement(y, op, sigma_y if first.noise.each is None else first.noise.each).whitened()
         x = restore(
-            Measurement(y, op, sigma_y),
+            measurement,
             self.prior.prior,
             sampling,
             seed=self.compute.seed,
@@ -118,7 +119,7 @@ class Restorer:
             on_iterations=iterations.extend,
         )
         seconds = elapsed() / len(draws)
-        fits = fits_of(y, op, x.to(op.device), sigma_y, is_clipped=self.prior.clips_x0)
+        fits = fits_of(measurement.y, measurement.op, x.to(op.device), sigma_y, is_clipped=self.prior.clips_x0)
         restored = []
         for k, (of, sample) in enumerate(draws):
             said = of.noise.remark or self.remark(of, fits[k])

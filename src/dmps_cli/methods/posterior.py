@@ -21,8 +21,10 @@ class Posterior(Denoiser):
     """A prior informed by a measurement: the denoiser that the sampling loop is given."""
 
     def __init__(self, prior: Prior, measurement: Measurement) -> None:
+        measurement = measurement.whitened()
+        assert isinstance(measurement.sigma_y, float | int)
         self.prior, self.measurement = prior, measurement
-        self.y, self.op, self.sigma_y = measurement.y, measurement.op, measurement.sigma_y
+        self.y, self.op, self.sigma_y = measurement.y, measurement.op, float(measurement.sigma_y)
 
     @cached_property
     def solver(self) -> TruncatedSolver:

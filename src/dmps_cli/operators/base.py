@@ -66,6 +66,8 @@ class LinearOperator(ABC):
     pattern: Tensor | None = None
     task: str | None = None
     """The name of the task that it was built for, by which methods have their defaults."""
+    verdict: str | None = None
+    """What was found of an operator of one's own when it was loaded (`operators.functions.verdict`)."""
     frame: tuple[int, int, int, int] | None = None
 
     def __init__(
@@ -204,8 +206,13 @@ class LinearOperator(ABC):
         return self.frame[3], self.frame[2]
 
     def to_image(self, y: Tensor) -> Tensor:
-        """Returns y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping. y itself where it is one."""
-        return y
+        """Returns y as a picture to look at, (B, 1 or 3, h, w) on [-1, 1] before clipping.
+
+        y itself where it is one, else A^T y / ||A||^2.
+        """
+        if len(self.out_shape) == 3 and self.out_shape[0] in (1, 3):
+            return y
+        return self.At(y) / self.norm**2
 
     def from_image(self, image: Tensor) -> Tensor:
         """Returns the measurement that a degraded picture shows: the inverse of `to_image` up to 8-bit rounding.

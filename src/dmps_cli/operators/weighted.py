@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from torch import Tensor
 
 from dmps_cli.operators.base import LinearOperator, SpectralOperator
 from dmps_cli.operators.pointwise import FlatOperator, Identity, Mask
+
+TINY = 1e-30
+"""Instead of 0 below a fraction, where nothing is measured."""
 
 
 class ScaledRows(SpectralOperator):
@@ -64,11 +65,6 @@ class Weighted(LinearOperator):
         self.inner, self.pattern, self.frame, self.task = inner, inner.pattern, inner.frame, inner.task
         self.weights = weights.to(inner.device, inner.dtype).expand(inner.out_shape)
 
-    @cached_property
-    def _mean_noise(self) -> float:
-        """The mean of 1 / w^2."""
-        return float((1.0 / self.weights.double() ** 2).mean())
-
     def A(self, x: Tensor) -> Tensor:
         """Returns the product w A x."""
         return self.weights * self.inner.A(x)
@@ -82,9 +78,13 @@ class Weighted(LinearOperator):
         return self.weights * self.inner.gram(self.weights * r)
 
     def precondition(self, r: Tensor, noise_var: float, scale: float) -> Tensor:
-        """Returns 1/w (noise_var mean(1/w^2) I + scale A A^T)^-1 1/w r: the inverse, were all noises the same."""
-        noise_var = noise_var * self._mean_noise
-        return self.inner.near_solve(r / self.weights, noise_var, scale) / self.weights
+        """Returns 1/d (noise_var mean(1/d^2) I + scale A A^T)^-1 1/d r, d^2 = w^2 + noise_var / (scale ||w A||^2).
+
+        The inverse, were all noises the same, where the picture counts for more than the noise (d near w); near
+        1 / noise_var where the noise does.
+        """
+        d = (self.weights**2 + noise_var / max(scale * self.norm**2, TINY)).sqrt()
+        return self.inner.near_solve(r / d, noise_var * float((1.0 / d**2).mean()), scale) / d
 
     def to_image(self, y: Tensor) -> Tensor:
         """Returns the picture that the operator inside makes of y."""

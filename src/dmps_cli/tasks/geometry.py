@@ -43,6 +43,8 @@ def source_shape(name: str, params: Params, picture_size: tuple[int, int], chann
 
     Raises InputError if the kernel is larger.
     """
+    if params.get("image_shape"):
+        return tuple(params["image_shape"])
     check_kernel(name, params, picture_size)
     h, w = picture_size
     return scene_shape(name, params, (h * factor(params), w * factor(params)), channels)
@@ -60,12 +62,22 @@ def crop_box(name: str, params: Params, size: tuple[int, int]) -> tuple[int, int
     The whole image, but for super-resolution, whose H and W, less a scene's margin, are multiples of the scale. Raises
     InputError if nothing is left.
     """
+    if shape := params.get("image_shape"):
+        return _middle(size, (shape[1], shape[2]))
     scale = factor(params)
     around = margin(name, params) if scale > 1 else (0, 0)
     height, width = (side - (side - beyond) % scale for side, beyond in zip(size, around, strict=True))
     if height <= around[0] or width <= around[1]:
         raise InputError(f"the picture is {size[1]} x {size[0]} px, smaller than the scale {scale}")
     return (size[1] - width) // 2, (size[0] - height) // 2, width, height
+
+
+def _middle(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Returns the central part of an image of (H, W) of the wanted size. Raises InputError where it is smaller."""
+    (H, W), (height, width) = size, wanted
+    if height > H or width > W:
+        raise InputError(f"the picture is {W} x {H} px, smaller than --image-shape, {width} x {height}")
+    return (W - width) // 2, (H - height) // 2, width, height
 
 
 def shown_size(name: str, params: Params, size: tuple[int, int]) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dmps_cli.checks import SEED, TRUTH, Rule, choice, option, real, reals, whole
-from dmps_cli.tasks import kernels
+from dmps_cli.errors import UsageError
+from dmps_cli.tasks import kernels, own
 
 PATTERNS = ("mask", "box", "fraction")
 """Ways to say which pixels are missing."""
@@ -33,6 +34,15 @@ _SIDES = reals(
     lambda n: all(v == int(v) and v >= 0 for v in n) and min(n[2:]) >= 1,
 )
 _BOX = Rule(what=_SIDES.what, read=lambda value: [int(number) for number in _SIDES.read(value)])
+MAX_SIDE = 2**15
+"""px of a picture that --image-shape may claim."""
+
+_THREE = reals(
+    [3],
+    f"channels,height,width: 1 or 3, and whole numbers from 1 to {MAX_SIDE}",
+    lambda n: all(v == int(v) and 1 <= v <= MAX_SIDE for v in n) and n[0] in (1, 3),
+)
+_SHAPE = Rule(what=_THREE.what, read=lambda value: [int(number) for number in _THREE.read(value)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +96,38 @@ class OperatorOptions:
     ratio: int | None = option("Compression: pixels per measured value.", "N", rule=whole(1))
     operator_seed: int | None = option("Seed of the random mask or of the choice of rows.", "N", rule=SEED)
 
+    matrix: str | None = option(
+        "A matrix in place of --task: .npz (sparse, as SciPy saves it) or .npy, a column for each number of "
+        "x.flatten(), or for each pixel of a channel.",
+        "FILE",
+    )
+    operator: str | None = option(
+        "Python code in place of --task, which is run: called with image shape, dtype and device it gives a "
+        "LinearOperator, or functions (A, At) of tensors; without At, A is differentiated.",
+        "FILE.py:NAME|MODULE:NAME",
+    )
+    image_shape: str | None = option(
+        "Channels, height and width of x for --matrix and --operator, where the input is no picture of that size.",
+        "C,H,W",
+        rule=_SHAPE,
+    )
+
+    @property
+    def own(self) -> str | None:
+        """The file or the code of an operator of one's own. Raises UsageError where both are given."""
+        if self.matrix is not None and self.operator is not None:
+            raise UsageError("--matrix and --operator exclude each other")
+        return self.matrix or self.operator
+
     def given(self) -> dict[str, Any]:
         """Returns the options that are not left open."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def files(self) -> list[Path]:
-        """Returns those that are read: a mask, a kernel."""
+        """Returns those that are read: a mask, a kernel, a matrix, code."""
         kernel = None if self.kernel is None else kernels.file_of(self.kernel)
-        return [*([] if self.mask is None else [Path(self.mask)]), *([] if kernel is None else [kernel])]
+        named = [self.mask, self.matrix, self.operator and own.code_file(self.operator), kernel]
+        return [Path(file) for file in named if file is not None]
 
     def with_kernel_read(self) -> OperatorOptions:
         """Returns the options with the numbers of a kernel's file in its name's place: read once for many pictures.
@@ -109,5 +143,7 @@ RULES: dict[str, Callable[[str, Any], Any]] = {
     **{described.name: described.metadata["rule"] for described in fields(OperatorOptions)},
     "kernel": lambda option, value: kernels.read(value),
     "mask": lambda option, value: str(value),
+    "matrix": lambda option, value: own.named_matrix(value),
+    "operator": lambda option, value: own.named_code(value),
 }
 """Option -> its rule; of those that name files what is read of them."""

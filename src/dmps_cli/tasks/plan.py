@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError, memory_errors
 from dmps_cli.files.measurements import decode_mask, pattern_hash
+from dmps_cli.listener import SILENT, Listener
 from dmps_cli.tasks import kernels
-from dmps_cli.tasks.chain import normal
 from dmps_cli.tasks.geometry import source_shape
 from dmps_cli.tasks.options import VALID, OperatorOptions
 from dmps_cli.tasks.rows import ALPHA_MASK, Shape3
-from dmps_cli.tasks.table import LINKS, build, given_parts, resolve
+from dmps_cli.tasks.table import LINKS, build, given_parts, named, resolve
 from dmps_cli.tasks.table import task as task_row
 from dmps_cli.units import both_scales
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 def make_plan(
-    task: str, options: OperatorOptions, sigma: float | None, seed: int, *, own_alpha: bool = False
+    task: str, options: OperatorOptions, sigma: float | Path | None, seed: int, *, own_alpha: bool = False
 ) -> OperatorPlan:
     """Returns the complete parameters; a random pattern follows the seed unless it has its own.
 
     own_alpha: whether each picture may bring its mask. Raises UsageError for a wrong option, InputError for a missing
     mask.
     """
-    task = normal(task)
+    task = named(task, options) or task
     params = resolve(task, options)
     for link, (_, given) in zip(params.get(LINKS, [params]), given_parts(task, options), strict=True):
         if link.get("operator_seed") is not None and given.operator_seed is None:
@@ -44,7 +44,15 @@ def make_plan(
     check_mask(params)
     if params.get("mask") == ALPHA_MASK and not own_alpha:
         raise UsageError(f"--mask {ALPHA_MASK} is each picture's own; name a mask's file here")
-    return OperatorPlan(task=task, params=params, sigma_y=task_row(task).sigma_y if sigma is None else sigma)
+    shape = params.get("image_shape")
+    return OperatorPlan(
+        task=task,
+        params=params,
+        own=options.own,
+        image_shape=shape and tuple(shape),
+        each_sigma=sigma if isinstance(sigma, Path) else None,
+        sigma_y=sigma if isinstance(sigma, float | int) else task_row(task).sigma_y,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +61,9 @@ class OperatorPlan:
 
     image_shape: (C, H, W) of x where the sidecar fixes it; mask_png: the sidecar's mask in base64, where no file is
     named instead; mask_of: the picture whose transparent parts are the mask; pattern_sha256: what the operator's
-    pattern must hash to; is_estimated: whether the noise is asked of each picture, in place of sigma_y.
+    pattern must hash to; is_estimated: whether the noise is asked of each picture, in place of sigma_y; own:
+    the file or the code of an operator of one's own, as the command line, and nothing else, has named it.
+    each_sigma: where the noise of each number of y is, in place of sigma_y (`jobs.noise_values`).
     """
 
     task: str
@@ -64,11 +74,13 @@ class OperatorPlan:
     mask_of: Path | None = None
     pattern_sha256: str | None = None
     is_estimated: bool = False
+    own: str | None = None
+    each_sigma: Path | Mapping[str, Any] | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for plans that build the same operator for the same shape."""
-        return self.task, repr(self.params), self.mask_png, self.mask_of, self.pattern_sha256
+        return self.task, repr(self.params), self.mask_png, self.mask_of, self.pattern_sha256, self.own
 
     def of_picture(self, path: Path) -> OperatorPlan:
         """Returns the plan for one picture, whose own transparent parts may be the mask."""
@@ -114,20 +126,24 @@ class OperatorPlan:
             return load_opaque(self.mask_of, invert=invert), ()
         return load_mask(Path(self.params["mask"]), invert=invert)
 
-    def build(self, in_shape: Shape3, device: torch.device) -> LinearOperator:
-        """Returns the operator in float32 for images of that shape.
+    def build(self, in_shape: Shape3, device: torch.device, listener: Listener = SILENT) -> LinearOperator:
+        """Returns the operator in float32 for images of that shape; what was found of one's own is told.
 
         Raises InputError where it is not the one recorded.
         """
         import torch
 
         with memory_errors():
-            op = build(self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask)
+            op = build(
+                self.task, self.params, in_shape, dtype=torch.float32, device=device, mask=self.mask, own=self.own
+            )
         if self.pattern_sha256 not in (None, pattern_hash(op.pattern)):
             raise InputError(
                 f"the parameters of this '{self.task}' measurement do not give the pixels that it was made of: its "
                 "sidecar was edited, or another NumPy draws another pattern from its seed"
             )
+        if op.verdict:
+            listener.note(op.verdict)
         return op
 
     def describe(self) -> str:
@@ -135,6 +151,8 @@ class OperatorPlan:
         told = {name: value for name, value in self.params.items() if name != LINKS}  # a chain says it all itself
         params = ", ".join(f"{name} {short(value)}" for name, value in told.items() if value not in (None, 0.0))
         noise = "estimated" if self.is_estimated else both_scales(self.sigma_y)
+        if self.each_sigma is not None:
+            noise = f"of each value, {self.each_sigma if isinstance(self.each_sigma, Path) else 'in the sidecar'}"
         return f"{self.task}{f' ({params})' if params else ''}, sigma_y {noise}"
 
 
@@ -143,7 +161,7 @@ def short(value: object) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(short, value))
     if isinstance(value, Mapping):
-        return kernels.described(value)
+        return value["name"] if "name" in value else kernels.described(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -31,7 +31,10 @@ ALPHA_MASK = "alpha"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where an operator is built: image shape (C, H, W), complete parameters, the mask or the kernel that it has."""
+    """Where an operator is built: image shape (C, H, W), complete parameters, the mask or the kernel that it has.
+
+    own: the file or the code of an operator of one's own, as the command line names it.
+    """
 
     in_shape: Shape3
     params: Params
@@ -39,6 +42,7 @@ class Site:
     device: torch.device | str
     mask: Tensor | None = None
     kernel: Kernel | None = None
+    own: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Task:
     main: str | None = None
     is_picture: bool = True  # whether a picture file can hold the measurement
     needs_colour: bool = False  # whether x cannot be grey
+    is_own: bool = False  # whether what it is comes with the command line, and y may have any shape
 
 
 def _is_large(site: Site) -> bool:
@@ -236,3 +241,34 @@ TASKS: dict[str, Task] = {
         is_picture=False,
     ),
 }
+
+
+def _own_matrix(site: Site) -> LinearOperator:
+    from dmps_cli.tasks.own import matrix_operator
+
+    return matrix_operator(site)
+
+
+def _own_code(site: Site) -> LinearOperator:
+    from dmps_cli.tasks.own import code_operator
+
+    return code_operator(site)
+
+
+OWN: dict[str, Task] = {
+    "matrix": Task(
+        help="any matrix, --matrix FILE",
+        sigma_y=0.05,
+        params={"matrix": None, "image_shape": None},
+        build=_own_matrix,
+        is_own=True,
+    ),
+    "operator": Task(
+        help="any linear operator, --operator FILE.py:NAME",
+        sigma_y=0.05,
+        params={"operator": None, "image_shape": None},
+        build=_own_code,
+        is_own=True,
+    ),
+}
+"""Tasks that an option of their name stands for, in place of --task."""

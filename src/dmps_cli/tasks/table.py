@@ -17,10 +17,10 @@ from dmps_cli.checks import flag
 from dmps_cli.errors import InputError, UsageError, unknown_name
 from dmps_cli.files.measurements import decode_mask, encode_mask
 from dmps_cli.tasks import kernels
-from dmps_cli.tasks.chain import is_chain, parsed
+from dmps_cli.tasks.chain import is_chain, normal, parsed
 from dmps_cli.tasks.options import PATTERNS, RULES, VALID, OperatorOptions
 from dmps_cli.tasks.purposes import Purpose, meant_by
-from dmps_cli.tasks.rows import ALPHA_MASK, TASKS, Params, Shape3, Site, Task
+from dmps_cli.tasks.rows import ALPHA_MASK, OWN, TASKS, Params, Shape3, Site, Task
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +43,8 @@ def task(name: str, command: str | None = None) -> Task:
     command: as it was typed, without the task; then the error says what to type. Of a chain the row is made of those
     of its links; --boundary is the one option that it takes, for those that have none of their own.
     """
-    if name in TASKS:
-        return TASKS[name]
+    if row := TASKS.get(name) or OWN.get(name):
+        return row
     if is_chain(name):
         return _row_of([task(link) for link, _ in links_of(name)])
     purposes = meant_by(name, TASKS)
@@ -99,6 +99,25 @@ def parts(name: str, params: Params) -> list[tuple[str, Params]]:
     return [(name, params)] if links is None else [(link["task"], link) for link in links]
 
 
+def named(name: str | None, options: OperatorOptions) -> str | None:
+    """Returns the task that is meant: the name, or the one that --matrix or --operator stands for; None for neither.
+
+    Raises UsageError for both, and for --image-shape without an operator of one's own.
+    """
+    stands_for = next((own for own in OWN if getattr(options, own) is not None), None)
+    if options.own is None:
+        if options.image_shape is not None:
+            raise UsageError("--image-shape belongs to --matrix and --operator")
+        if name in OWN:
+            raise UsageError(f"the task '{name}' is named by {flag(name or '')}")
+        return name if name is None else normal(name)
+    if name not in (None, stands_for):
+        raise UsageError(
+            f"{flag(stands_for or '')} stands in place of a task, and '{name}' is one; leave one of them out"
+        )
+    return stands_for
+
+
 def given_parts(name: str, options: OperatorOptions) -> list[tuple[str, OperatorOptions]]:
     """Returns (task, what it is given) of each link of a chain; of any other task itself alone, with the options."""
     return links_of(name) if is_chain(name) else [(name, options)]
@@ -109,7 +128,7 @@ def like(name: str | None) -> str | None:
     if name is None or not is_chain(name):
         return name
     names = [link for link, _ in links_of(name)]
-    blurs = [link for link in names if TASKS[link].kernel is not None]
+    blurs = [link for link in names if task(link).kernel is not None]
     return next(iter([*blurs, *(link for link in names if link != "denoise")]), names[0])
 
 
@@ -206,6 +225,9 @@ def _resolved_link(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def _resolved_recorded(name: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parameters of one task as a file has them."""
     given = {option: value for option, value in recorded.items() if value is not None}
+    for own in OWN:
+        if isinstance(given.get(own), str):
+            raise InputError(f"the {own} '{given[own]}' has no name and hash")
     kernel = given.get("kernel")
     if isinstance(kernel, str) and not kernels.is_formula(kernel):
         raise InputError(f"the kernel '{kernel}' is neither numbers nor one of {kernels.USAGES}")
@@ -254,6 +276,7 @@ def build(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     mask: Tensor | None = None,
+    own: str | None = None,
 ) -> LinearOperator:
     """Returns the operator of a task for images of shape (C, H, W).
 
@@ -266,7 +289,7 @@ def build(
     chain = parts(name, params)
     for place, (part, values) in enumerate(chain):
         with _named(part, name):
-            made = _built(part, values, shape, dtype=dtype, device=device, mask=mask)
+            made = _built(part, values, shape, dtype=dtype, device=device, mask=mask, own=own)
             shape = _after(made, is_last=place == len(chain) - 1)
         op = made if op is None else op | made
     assert op is not None
@@ -296,14 +319,24 @@ def _after(op: LinearOperator, *, is_last: bool) -> Shape3:
 
 
 def _built(
-    name: str, params: Params, in_shape: Shape3, *, dtype: torch.dtype, device: torch.device | str, mask: Tensor | None
+    name: str,
+    params: Params,
+    in_shape: Shape3,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    mask: Tensor | None,
+    own: str | None,
 ) -> LinearOperator:
     """Returns the operator of one task."""
+    row = task(name)
+    if row.is_own and own is None:
+        raise InputError(f"'{name}' is an operator of one's own; name it with {flag(name)}")
     if isinstance(params.get("mask"), Mapping):
         mask = decode_mask(params["mask"]["png"])
     if params.get("mask") is not None and mask is None:
         raise ValueError(f"task '{name}' was resolved with the mask {params['mask']}, which was not given")
-    if task(name).needs_colour and in_shape[0] == 1:
+    if row.needs_colour and in_shape[0] == 1:
         raise InputError("it takes a picture in colour, and gets one of one channel")
     check_kernel(name, params, in_shape[1:])
     scale = params.get("scale", 1)
@@ -312,7 +345,7 @@ def _built(
             f"the picture is {in_shape[2]} x {in_shape[1]} px, not a multiple of the scale {scale}; crop it first"
         )
     blur = kernel_of(name, params)
-    op = task(name).build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask, kernel=blur))
+    op = row.build(Site(in_shape=in_shape, params=params, dtype=dtype, device=device, mask=mask, kernel=blur, own=own))
     op.task = name
     return op
 
