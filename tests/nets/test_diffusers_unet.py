@@ -69,7 +69,7 @@ def x0_at(prior: Prior, x_t: Tensor, bar: float) -> Tensor:
 def test_denoiser_is_the_schedulers_prediction(tmp_path: Path, name: str, prediction: str, clip: bool) -> None:
     options = {**SCHEDULES[name], "prediction_type": prediction, "clip_sample": clip}
     scheduler, net = diffusers.DDPMScheduler(**options), unet().double()
-    prior = load_diffusers(save(tmp_path, net, **options), dtype=torch.float64)
+    prior = load_diffusers(save(tmp_path, net, **options), dtype=torch.float64)[0]
     bars, x_t = scheduler.alphas_cumprod, randn(2, 3, 8, 12)
     for step in (1, len(bars) // 2, len(bars) - 2):
         output = net(x_t, step).sample
@@ -87,7 +87,7 @@ def test_alpha_bars_are_the_schedulers(name: str) -> None:
 def test_on_the_linear_chain_it_is_the_ddpm_prior(tmp_path: Path) -> None:
     """The same network as an eps network of whole steps."""
     net = unet().double()
-    prior = load_diffusers(save(tmp_path, net), dtype=torch.float64)
+    prior = load_diffusers(save(tmp_path, net), dtype=torch.float64)[0]
     assert isinstance(prior, DenoiserPrior)
     assert alpha_bars(Schedule(), "x") == list(linear_bars())
     ddpm = DDPMPrior(lambda x, t: net(x, t.float()).sample, learned_range=False, clip_denoised=True)
@@ -109,18 +109,18 @@ def test_pipeline_folders_and_pickled_weights_of_old_names_are_read(tmp_path: Pa
         state = {name.replace(f".{new}.", f".{before}."): value for name, value in state.items()}
     torch.save(state, file.with_suffix(".bin"))
     file.unlink()
-    assert rel(x0_at(load_diffusers(pipeline), x_t, 0.5), x0_at(load_diffusers(plain), x_t, 0.5)) <= 1e-6
+    assert rel(x0_at(load_diffusers(pipeline)[0], x_t, 0.5), x0_at(load_diffusers(plain)[0], x_t, 0.5)) <= 1e-6
 
 
 def test_half_precision_network_keeps_the_images_type(tmp_path: Path) -> None:
     folder, x_t = save(tmp_path, unet()), randn(1, 3, 8, 8).float()
-    exact, half = (x0_at(load_diffusers(folder, dtype=dtype), x_t, 0.5) for dtype in (torch.float32, torch.bfloat16))
+    exact, half = (x0_at(load_diffusers(folder, dtype=dtype)[0], x_t, 0.5) for dtype in (torch.float32, torch.bfloat16))
     assert half.dtype == torch.float32
     assert rel(half, exact) <= 0.05
 
 
 def test_no_noise_leaves_the_image_and_sizes_must_halve(tmp_path: Path) -> None:
-    prior, z = load_diffusers(save(tmp_path, unet(), clip_sample=False)), randn(1, 3, 8, 8).float()
+    prior, z = load_diffusers(save(tmp_path, unet(), clip_sample=False))[0], randn(1, 3, 8, 8).float()
     assert isinstance(prior, DenoiserPrior)
     assert torch.equal(prior.denoise(z, 0.0), z)
     with pytest.raises(ValueError, match="9 x 8 is not divisible by 2"):
@@ -130,7 +130,7 @@ def test_no_noise_leaves_the_image_and_sizes_must_halve(tmp_path: Path) -> None:
 
 
 def test_gradient_passes(tmp_path: Path) -> None:
-    prior = load_diffusers(save(tmp_path, unet(), clip_sample=False), dtype=torch.float64)
+    prior = load_diffusers(save(tmp_path, unet(), clip_sample=False), dtype=torch.float64)[0]
     x, direction, step = randn(1, 3, 8, 8), randn(1, 3, 8, 8, seed=1), 1e-5
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(x0_at(prior, x.requires_grad_(), 0.5).sum(), x)
@@ -152,7 +152,7 @@ def folder(tmp_path: Path) -> Path:
         ("config", {"time_embedding_type": "fourier"}, "time_embedding_type 'fourier'"),
         ("config", {"out_channels": 6}, "different numbers of channels"),
         ("config", {"down_block_types": ["NoBlock2D", "DownBlock2D"]}, "diffusers cannot build this network"),
-        ("config", {"block_out_channels": [8, 32]}, "not the weights of this architecture"),
+        ("config", {"block_out_channels": [8, 32]}, "not those of this architecture"),
         ("scheduler_config", {"beta_schedule": "sigmoid"}, "DDPMScheduler with beta_schedule 'sigmoid'"),
         ("scheduler_config", {"_class_name": "KarrasVeScheduler", "beta_schedule": None}, "KarrasVeScheduler with"),
         ("scheduler_config", {"prediction_type": "flow"}, "prediction_type is 'flow'; expected one of epsilon"),

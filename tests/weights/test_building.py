@@ -14,8 +14,8 @@ from dmps_cli.errors import WeightsError
 from dmps_cli.levels import flow_levels
 from dmps_cli.nets.ncsnpp import NCSNpp
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior
-from dmps_cli.weights.building import build_prior, fits, read_weights, trainable_names
-from dmps_cli.weights.reading import read_checkpoint
+from dmps_cli.weights.building import build_prior, fits, read_weights
+from dmps_cli.weights.reading import read_content
 from tests.conftest import GOLDEN, golden, golden_json, randn, rel
 from tests.rule import rule_tensor
 
@@ -30,7 +30,7 @@ def adm_state() -> dict[str, Tensor]:
 
 
 def flow_prior(dtype: torch.dtype = torch.float32) -> FlowPrior:
-    state = read_weights(TRAINING_STATE, "ncsnpp", FLOW)
+    state = read_weights(TRAINING_STATE, "ncsnpp", FLOW).tensors
     prior = build_prior("ncsnpp", FLOW, state, where="golden", dtype=dtype)
     assert isinstance(prior, FlowPrior)
     return prior
@@ -61,7 +61,7 @@ def test_flow_prior_is_the_networks_velocity() -> None:
 def test_adm_file_end_to_end(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     data, source = golden("nets/adm_1"), tmp_path / "file.pt"
     torch.save({"ema": adm_state()}, source)
-    state = read_weights(source, "adm", ADM["config"])
+    state = read_weights(source, "adm", ADM["config"]).tensors
     prior = build_prior("adm", ADM["config"], state, where=str(source), dtype=dtype, clip_denoised=False)
     assert isinstance(prior, DDPMPrior)
     assert (prior.learned_range, prior.clips_x0, prior.channels) == (ADM["config"]["learn_sigma"], False, 3)
@@ -69,7 +69,7 @@ def test_adm_file_end_to_end(tmp_path: Path, dtype: torch.dtype, tolerance: floa
 
 
 def test_natural_file_end_to_end() -> None:
-    state = read_checkpoint(Path(dmps_cli.__file__).parent / "data" / "natural.safetensors")
+    state = read_weights(Path(dmps_cli.__file__).parent / "data" / "natural.safetensors", "natural", {}).tensors
     prior, data = build_prior("natural", {}, state, where="bundled"), golden("nets/natural")
     assert isinstance(prior, DenoiserPrior)
     assert float((prior.denoise(data["1.x"], float(data["1.sigma"])) - data["1.x0"]).abs().max()) <= 4e-4
@@ -93,31 +93,32 @@ def test_other_weights_are_named() -> None:
         build_prior("amd", {}, A, where="file.pt")
 
 
-def test_the_published_buffer_may_be_there_or_not(tmp_path: Path) -> None:
-    published = read_checkpoint(TRAINING_STATE, lambda: trainable_names("ncsnpp", FLOW, "golden"))
-    assert published["sigmas"].dtype == torch.float64
-    state = read_weights(TRAINING_STATE, "ncsnpp", FLOW)
-    assert state.keys() == published.keys() - {"sigmas"}
-    for content in (published, state):
-        prior = build_prior("ncsnpp", FLOW, content, where="golden")
+def test_the_published_buffer_may_be_there_or_not() -> None:
+    content: Any = read_content(TRAINING_STATE)
+    assert content["model"]["module.sigmas"].dtype == torch.float64
+    state = read_weights(TRAINING_STATE, "ncsnpp", FLOW).tensors
+    assert {f"module.{name}" for name in state} == content["model"].keys() - {"module.sigmas"}
+    for tensors in (state, {**state, "sigmas": content["model"]["module.sigmas"]}):
+        prior = build_prior("ncsnpp", FLOW, tensors, where="golden")
         assert isinstance(prior, FlowPrior)
         assert isinstance(prior.network, NCSNpp)
         assert "sigmas" not in prior.network.state_dict()
 
 
-def test_a_file_fits_its_own_network_alone(tmp_path: Path) -> None:
-    torch.save(adm_state(), tmp_path / "adm.pt")
-    assert fits(tmp_path / "adm.pt", "adm", ADM["config"])
-    assert fits(TRAINING_STATE, "ncsnpp", FLOW)
-    assert not fits(TRAINING_STATE, "adm", ADM["config"])
-    assert not fits(tmp_path / "adm.pt", "ncsnpp", FLOW)
-    assert not fits(tmp_path / "adm.pt", "natural", {})
+def test_a_file_fits_its_own_network_alone() -> None:
+    state, adm = read_content(TRAINING_STATE), adm_state()
+    assert fits(adm, "adm", ADM["config"], "x")
+    assert fits(state, "ncsnpp", FLOW, "x")
+    assert not fits(state, "adm", ADM["config"], "x")
+    assert not fits(adm, "ncsnpp", FLOW, "x")
+    assert not fits(adm, "natural", {}, "x")
+    assert not fits({**adm, "label_emb.weight": torch.zeros(10, 128)}, "adm", ADM["config"], "x")  # a conditional one
 
 
 def test_the_weights_of_a_pickle_are_mapped(tmp_path: Path) -> None:
     """They are the file's pages: no storage of their own, so that a start reads only what it uses."""
     torch.save({"model": adm_state(), "optimizer": {"state": adm_state()}}, tmp_path / "file.pt")
-    state = read_weights(tmp_path / "file.pt", "adm", ADM["config"])
+    state = read_weights(tmp_path / "file.pt", "adm", ADM["config"]).tensors
     content = (tmp_path / "file.pt").read_bytes()
     value = state["out.2.weight"]
     maps = Path("/proc/self/maps").read_text()

@@ -32,7 +32,8 @@ from dmps_cli.priors import DDPMPrior
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import build, resolve
 from dmps_cli.weights import cards as weights
-from dmps_cli.weights.building import trainable_names
+from dmps_cli.weights.building import network_of
+from dmps_cli.weights.reading import safetensors_of
 from tests.conftest import GOLDEN, golden_json
 from tests.rule import rule_tensor
 from tests.shell import Dmps, break_import, photo, pixels
@@ -252,9 +253,9 @@ def test_a_file_that_is_no_checkpoint_is_said(dmps: Dmps, tmp_path: Path) -> Non
     torch.save({"w": torch.zeros(3)}, tmp_path / "other.pt")
     result = dmps("restore", "p.png", "--task", "denoise", "--model", "other.pt", *FAST)
     assert (result.code, "none of the networks in the table" in result.err) == (1, True)
-    torch.save({"w": torch.zeros(3), "x": Path("y")}, tmp_path / "evil.pt")  # asks for pathlib
+    torch.save({"w": torch.zeros(3), "x": Handler}, tmp_path / "evil.pt")  # asks for a class
     result = dmps("restore", "p.png", "--task", "denoise", "--model", "evil.pt", *FAST)
-    assert (result.code, "refused" in result.err) == (1, True)
+    assert (result.code, "refused" in result.err, "save the weights alone" in result.err) == (1, True, True)
     for name in ("", "/dev/null"):
         assert dmps("restore", "p.png", "--task", "denoise", "--model", name, *FAST).code == 2
     result = dmps("restore", "p.png", "--task", "denoise", "--model", "missing.pt", *FAST)
@@ -275,11 +276,35 @@ def test_a_file_is_recognised_by_its_tensors(dmps: Dmps, tmp_path: Path) -> None
         result = dmps("restore", f"{name}.png", "--task", "denoise", "--model", "faces.pt", *table, *FAST)
         assert result.code == 0, result.err
         assert pixels(f"{name}_restored.png").shape[:2] == size
+    assert dmps("restore", "small.png", "-t", "denoise", "--model", "natural", "-o", "a.png", *FAST).code == 0
     bundled = weights.card("natural").location
     (tmp_path / "copy.safetensors").write_bytes(bundled.read_bytes())
-    for model, output in (("natural", "a.png"), ("./copy.safetensors", "b.png")):
-        assert dmps("restore", "small.png", "--task", "denoise", "--model", model, "-o", output, *FAST).code == 0
+    own = safetensors_of(bundled)[0]
+    torch.save({"model": {f"module.{name}": 0.5 * value for name, value in own.items()}, "ema": own}, tmp_path / "n.pt")
+    for model in ("./copy.safetensors", "n.pt"):
+        result = dmps("restore", "small.png", "-t", "denoise", "--model", model, "-o", "b.png", "--overwrite", *FAST)
+        assert result.code == 0, result.err
+        np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+    assert "dmps: n.pt: its averaged weights (EMA) are read, of entry 'ema'; those of entry 'model', " in result.err
+
+
+def test_a_table_says_where_in_the_file_the_weights_lie(dmps: Dmps, tmp_path: Path) -> None:
+    """Of two networks in a file, the one that the table names; without a note, since nothing was chosen for anybody."""
+    photo(tmp_path / "p.png", (32, 32))
+    other = {name: 0.5 * value for name, value in adm_state().items()}
+    torch.save(other, tmp_path / "other.pt")
+    torch.save(
+        {"gen": {f"net.{name}": value for name, value in other.items()}, "ema": adm_state()}, tmp_path / "two.pt"
+    )
+    for output, entries in (("a", {"path": "other.pt"}), ("b", {"path": "two.pt", "entry": "gen", "prefix": "net."})):
+        tiny_table(tmp_path / "mine.toml", **entries)
+        flags = ("--model", "tiny", "--weights-file", "mine.toml", "-o", f"{output}.png")
+        result = dmps("restore", "p.png", "--task", "denoise", *flags, *FAST)
+        assert (result.code, "EMA" in result.err) == (0, False), result.err
     np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
+    tiny_table(tmp_path / "mine.toml", path="two.pt", entry="net")
+    result = dmps("restore", "p.png", "--task", "denoise", "--overwrite", *flags, *FAST)
+    assert (result.code, "has no entry 'net': where 'net' is expected, there is gen, ema" in result.err) == (1, True)
 
 
 def test_tiles_restore_like_the_whole(dmps: Dmps, tmp_path: Path) -> None:
@@ -321,7 +346,7 @@ def test_flow_tables_build_the_published_network(name: str) -> None:
         network = NCSNpp(NCSNppConfig.from_reference(entry.config, name))
     shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
     assert shapes == {key: shape for key, shape in recorded["state_dict"].items() if key != "sigmas"}
-    assert trainable_names("ncsnpp", entry.config, name) == recorded["ema_shadow_params_order"]
+    assert network_of(network).trainable == recorded["ema_shadow_params_order"]
     assert (entry.prior, entry.sampler, entry.image_size) == ("flow", "flow", 256)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,10 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmps_cli.errors import WeightsError
-from dmps_cli.weights.building import trainable_names
-from dmps_cli.weights.reading import read_checkpoint
+from dmps_cli.weights.pickles import Skipped
+from dmps_cli.weights.reading import read_content
 from tests.conftest import GOLDEN, golden_json
-from tests.rule import rule_tensor
 
 TRAINING_STATE = GOLDEN / "nets" / "ncsnpp_ckpt_1.pth"
 FLOW: dict[str, Any] = golden_json("nets/ncsnpp_ckpt_1")["config"]
@@ -42,61 +42,6 @@ def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in state.items()}
 
 
-# Reading
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (A, A),
-        (prefixed("module.", A), A),
-        (prefixed("_orig_mod.module.", A), A),
-        ({"module.w": A["w"], "v": B["w"]}, {"module.w": A["w"], "v": B["w"]}),  # not all: part of the names
-        ({"state_dict": A, "epoch": 3}, A),
-        ({"model": A, "optimizer": {"state": {}}}, A),
-        ({"model": prefixed("module.", A), "ema": B}, B),
-        ({"state_dict": A, "ema_state_dict": prefixed("module.", B)}, B),
-        ({"model": {"state_dict": A}}, A),
-        ({"ema": {"state_dict": B}, "model": A}, B),
-        ({"model": {**A, "mean": torch.ones(1)}, "ema": B}, {**B, "mean": torch.ones(1)}),
-        ({"model": A, "ema": 0.999}, A),
-        ({"model": A, "ema": None}, A),
-    ],
-)
-@pytest.mark.parametrize("legacy", [False, True])
-def test_the_averaged_weights_come_first(tmp_path: Path, content: object, expected: Any, legacy: bool) -> None:
-    assert same(read_checkpoint(saved(tmp_path, content, _use_new_zipfile_serialization=not legacy)), expected)
-
-
-def test_safetensors_are_read_as_they_are(tmp_path: Path) -> None:
-    save_file({"module.w": A["w"].half()}, tmp_path / "any.bin")
-    assert same(read_checkpoint(tmp_path / "any.bin"), {"module.w": A["w"].half()})
-
-
-def test_training_state_gives_the_averages_and_the_models_untrained_rest() -> None:
-    """The file's averages follow the rule on the names, the model's own tensors the rule on `module.` + name."""
-    state = read_checkpoint(TRAINING_STATE, lambda: trainable_names("ncsnpp", FLOW, "golden"))
-    for name, shape in golden_json("nets/ncsnpp_ckpt_1")["state_dict"].items():
-        if name != "sigmas":
-            key = f"module.{name}" if name == "all_modules.0.W" else name
-            assert torch.equal(state[name], rule_tensor(key, tuple(shape))), name
-
-
-def test_training_state_needs_the_right_architecture(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="158 averaged tensors for 0 trainable parameters"):
-        read_checkpoint(TRAINING_STATE)
-    model = {"module.W": torch.ones(2), "module.w": torch.zeros(2, 3), "module.b": torch.zeros(3)}
-    state = {"model": model, "ema": {"shadow_params": [torch.ones(2, 3), torch.ones(4)]}}
-    with pytest.raises(WeightsError, match=r"the averaged b is \(4,\), the model's \(3,\)"):
-        read_checkpoint(saved(tmp_path, state), lambda: ["w", "b"])
-
-
-def test_a_learning_rate_of_numpy_is_no_obstacle(tmp_path: Path) -> None:
-    rate = np.minimum(2e-4, 1.0)
-    assert isinstance(rate, np.float64)
-    assert same(read_checkpoint(saved(tmp_path, {"model": A, "optimizer": {"lr": rate}})), A)
-
-
 class Payload:
     """What unpickling would run."""
 
@@ -107,30 +52,64 @@ class Payload:
         return self.call
 
 
+class Arguments(argparse.Namespace):
+    """No Namespace: a class of somebody's own."""
+
+
+def object_array(content: object) -> np.ndarray:
+    array = np.empty(1, dtype=object)
+    array[0] = content
+    return array
+
+
+HIDDEN: dict[str, Callable[[object], object]] = {
+    "beside the weights": lambda payload: {"model": A, "extra": payload},
+    "in a list": lambda payload: [A, {}, [1, (2, [payload])]],
+    "a key": lambda payload: {"model": A, payload: 1},
+    "in a Namespace": lambda payload: {"model": A, "args": argparse.Namespace(lr=1, hook=payload)},
+    "a subclass of Namespace": lambda payload: {"model": A, "args": Arguments(hook=payload)},
+    "in an array of objects": lambda payload: {"model": A, "losses": object_array(payload)},
+    "in a default": lambda payload: {"model": A, "log": collections.defaultdict(int, {"x": payload})},
+    "in an attribute of a mapping": lambda payload: {"model": attributed(payload)},
+}
+
+
+def attributed(payload: object) -> collections.OrderedDict[str, Tensor]:
+    state = collections.OrderedDict(A)
+    state._metadata = payload  # type: ignore[attr-defined]
+    return state
+
+
 @pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN)
 @pytest.mark.parametrize(
-    ("function", "named"), [(os.mkdir, r"posix\.mkdir"), (exec, "exec"), (argparse.Namespace, "argparse")]
+    ("function", "named"), [(os.mkdir, r"posix\.mkdir"), (exec, "exec"), (os.system, r"posix\.sys")]
 )
 def test_a_file_that_would_run_something_is_refused_unrun(
-    tmp_path: Path, function: Callable[..., object], named: str, legacy: bool
+    tmp_path: Path, hide: Callable[[object], object], function: Callable[..., object], named: str, legacy: bool
 ) -> None:
     mark = tmp_path / "mark"
-    argument = {os.mkdir: (str(mark),), exec: (f"import os; os.mkdir({str(mark)!r})",)}.get(function, ())
-    content = {"model": A, "extra": Payload(function, *argument)}
-    path = saved(tmp_path, content, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(WeightsError, match=f"asks for {named}") as caught:
-        read_checkpoint(path)
+    argument = {os.mkdir: str(mark), os.system: f"mkdir {mark}"}.get(function, f"import os; os.mkdir({str(mark)!r})")
+    path = saved(tmp_path, hide(Payload(function, argument)), _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsError, match=f"asks for ({named}|tests.weights.test_reading.Arguments)") as caught:
+        read_content(path)
     assert "\n" not in str(caught.value)
+    assert "save the weights alone: torch.save(model.state_dict(), 'weights.pt')" in str(caught.value)
     assert not mark.exists()
-    if argument:
-        torch.load(path, weights_only=False)  # the payload is live: elsewhere it runs
-        assert mark.exists()
+    torch.load(path, weights_only=False)  # the payload is live: elsewhere it runs
+    assert mark.exists()
 
 
-def circular(path: Path) -> None:
-    content: dict[str, object] = {}
-    content["model"] = content
-    torch.save(content, path)
+def test_what_is_data_alone_is_skipped_unbuilt(tmp_path: Path) -> None:
+    """Of a Namespace, an array and a path nothing is made: in their places stand objects without content."""
+    content = {"args": argparse.Namespace(lr=1), "losses": np.ones(3), "root": Path("x"), "log": object_array([1])}
+    read: Any = read_content(saved(tmp_path, {**content, "model": A}))
+    assert {type(read[name]) for name in content} == {Skipped}
+    assert not any(vars(read[name]) for name in content)
+
+
+def test_a_mapping_of_a_default_is_a_mapping(tmp_path: Path) -> None:
+    assert read_content(saved(tmp_path, {"log": collections.defaultdict(list, x=1)})) == {"log": {"x": 1}}
 
 
 def damaged_pickle(path: Path) -> None:
@@ -166,6 +145,12 @@ def other_zip(path: Path) -> None:
         file.writestr("readme.txt", "nothing")
 
 
+def program(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("data.pkl", "code/__torch__.py", "constants.pkl", "version"):
+            file.writestr(f"archive/{name}", "3")
+
+
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -179,18 +164,15 @@ def other_zip(path: Path) -> None:
         (damaged_pickle, "is damaged"),
         (bomb, "unpacks to 50000000; weights are not compressed"),
         (os.mkfifo, "it is a named pipe"),
-        (circular, "no weights found in it, only 'model'"),
+        (program, r"is a program \(TorchScript\), not weights; save the weights alone"),
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "it is a folder"),
-        (lambda path: torch.save({"step": 3, "lr": 0.1}, path), "no weights found in it, only 'step', 'lr'"),
-        (lambda path: torch.save({}, path), "no weights found in it, only nothing"),
-        (lambda path: torch.save(torch.ones(3), path), "no weights found in it, only Tensor"),
     ],
 )
 def test_other_files_are_named_in_one_line(tmp_path: Path, make: Callable[[Path], object], complaint: str) -> None:
     path = tmp_path / "model.pt"
     make(path)
     with pytest.raises(WeightsError, match=complaint) as caught:
-        read_checkpoint(path)
+        read_content(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

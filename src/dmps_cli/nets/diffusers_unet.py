@@ -121,11 +121,11 @@ class DiffusersDenoiser(nn.Module):
     forward = denoise
 
 
-def folder_denoiser(folder: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> DiffusersDenoiser:
+def folder_denoiser(folder: Path, read: Callable[[Path, nn.Module], Mapping[str, Tensor]]) -> DiffusersDenoiser:
     """Returns the denoiser of a folder `config.json`, `scheduler_config.json`, `diffusion_pytorch_model.*`, on the CPU.
 
-    Pipelines keep them in `unet/` and `scheduler/`. read: gives the tensors of a weights file. Raises WeightsError
-    for what is missing, conditional, latent, or of a schedule that is not known here.
+    Pipelines keep them in `unet/` and `scheduler/`. read: gives the tensors of a network out of a weights file.
+    Raises WeightsError for what is missing, conditional, latent, or of a schedule that is not known here.
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder")
@@ -249,7 +249,7 @@ def _check_unconditional(folder: Path, config: Mapping[str, Any]) -> None:
         raise WeightsError(f"{folder}: its network works on codes of a {latent[0]}; only those on pixels are supported")
 
 
-def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> Any:
+def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path, nn.Module], Mapping[str, Tensor]]) -> Any:
     """Returns the UNet2DModel with its weights, made on the meta device and frozen."""
     weights = weights_path(home)
     try:
@@ -261,12 +261,12 @@ def _network(config: Mapping[str, Any], home: Path, read: Callable[[Path], Mappi
             net = UNet2DModel.from_config(dict(config))
     except WeightsError as exc:
         raise WeightsError(f"{home}: diffusers cannot build this network: {exc.__cause__}") from exc
-    load_state(net, {_current_name(name): value for name, value in read(weights).items()}, str(weights))
+    load_state(net, read(weights, net), str(weights))
     return net
 
 
-def _current_name(name: str) -> str:
-    """Returns the present name of an attention layer."""
+def current_name(name: str) -> str:
+    """Returns the present name of a tensor, whose attention layer may have an old one."""
     return re.sub(
         r"(?<=\.attentions\.)(\d+)\.(query|key|value|proj_attn)\.",
         lambda match: f"{match[1]}.{_ATTENTION_NAMES[match[2]]}.",

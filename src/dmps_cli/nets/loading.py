@@ -27,7 +27,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Raises WeightsError, as `load_state` does, if `state` is not the module's."""
-    problems = _differences({name: tuple(v.shape) for name, v in module.state_dict().items()}, state)
+    problems = differences({name: tuple(v.shape) for name, v in module.state_dict().items()}, state)
     if problems:
         raise WeightsError(
             f"{where}: not the weights of this architecture: {'; '.join(problems)}; "
@@ -35,7 +35,7 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
         )
 
 
-def _differences(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
+def differences(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
     """Returns one phrase per kind of difference between the expected `shapes` and `state`."""
     wrong = [
         f"{name} {tuple(state[name].shape)} instead of {shape}"

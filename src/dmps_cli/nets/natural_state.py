@@ -21,10 +21,15 @@ def natural_from_state(state: Mapping[str, Tensor], where: str, metadata: Mappin
     state: the file's tensors, whatever their precision; where: the file, for messages; metadata: its strings, of
     which `sigma_data`, `sigma_min`, `sigma_max` count (absent: the defaults of Natural). Raises WeightsError.
     """
-    with torch.device("meta"):
-        net = NaturalNet(NaturalConfig.from_state(state, where))
+    net = natural_on_meta(state, where)
     load_state(net, state, where)
     return Natural(net, **sigmas_of(metadata or {}, where)).to(memory_format=torch.channels_last)
+
+
+def natural_on_meta(state: Mapping[str, Tensor], where: str) -> NaturalNet:
+    """Returns the network that the tensors are of, without storage. Raises WeightsError if they are of none."""
+    with torch.device("meta"):
+        return NaturalNet(NaturalConfig.from_state(state, where))
 
 
 SigmaBound = Annotated[float, Meta(gt=0.0, le=1e4)]

@@ -27,8 +27,8 @@ from dmps_cli.training.budgets import Budget, Minutes, Steps
 from dmps_cli.training.photographs import Collection, draw_batch
 from dmps_cli.training.state import Files, Saved, check_room, write_log, write_picture, write_prior, write_state
 from dmps_cli.training.trainer import PSNR_NAMES, LogRow, Recipe, Trainer
+from dmps_cli.weights.building import read_weights
 from dmps_cli.weights.cards import card, metadata_of
-from dmps_cli.weights.reading import read_checkpoint
 
 LR_OF_WEIGHTS = 1e-3
 """Highest learning rate where given weights begin: that of new ones would undo part of what they know."""
@@ -109,7 +109,7 @@ def initial_network(name: str, channels: int | None) -> Initial:
         raise WeightsError(f"the weights of '{name}' are not at {entry.location}")
     if entry.location.is_dir():
         raise WeightsError(f"{name} is a folder; name a prior's file")
-    state = read_checkpoint(entry.location)
+    state = read_weights(entry.location, ARCHITECTURE, {}, entry=entry.entry, prefix=entry.prefix).tensors
     config = NaturalConfig.from_state(state, str(entry.location))
     if channels not in (None, config.channels):
         raise UsageError(f"{name} has {config.channels} channels, not {channels}; leave out --channels, or --init")

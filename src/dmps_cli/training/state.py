@@ -28,7 +28,8 @@ from dmps_cli.training.curves import draw
 from dmps_cli.training.muon import moments_of
 from dmps_cli.training.objective import network_facts
 from dmps_cli.training.trainer import PSNR_NAMES, Recipe, Trainer
-from dmps_cli.weights.reading import read_checkpoint, read_safetensors
+from dmps_cli.weights.building import read_weights
+from dmps_cli.weights.reading import read_safetensors
 
 STATE_FORMAT = "dmps training state 3"
 
@@ -136,7 +137,7 @@ def read_state(files: Files) -> Saved:
     if not files.state.exists():
         if not files.prior.exists():
             raise WeightsError(f"there is no {files.state} to go on from, nor {files.prior}")
-        NaturalConfig.from_state(read_checkpoint(files.prior), str(files.prior))
+        read_weights(files.prior, "natural", {})
         raise WeightsError(f"{files.state} is missing; {anew}")
     try:
         tensors, metadata = read_safetensors(files.state)

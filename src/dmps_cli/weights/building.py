@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from dmps_cli.errors import OptionsError, WeightsError
 from dmps_cli.nets.adm import ADM, ADMConfig
-from dmps_cli.nets.diffusers_unet import Schedule, alpha_bars, folder_denoiser, read_config
+from dmps_cli.nets.diffusers_unet import Schedule, alpha_bars, current_name, folder_denoiser, read_config
 from dmps_cli.nets.loading import load_state
 from dmps_cli.nets.natural import NaturalConfig
-from dmps_cli.nets.natural_state import natural_from_state
+from dmps_cli.nets.natural_state import natural_from_state, natural_on_meta
 from dmps_cli.nets.ncsnpp import UNUSED_BUFFERS, NCSNpp, NCSNppConfig
 from dmps_cli.priors import DDPMPrior, DenoiserPrior, FlowPrior, Prior
-from dmps_cli.weights.reading import MismatchError, kind_of, read_checkpoint, safetensors_of
+from dmps_cli.weights.finding import Found, MismatchError, Network, Sought, find
+from dmps_cli.weights.reading import read_content
 
 
 # Building
@@ -69,12 +70,23 @@ def on_meta(architecture: str, config: Mapping[str, object], where: str) -> nn.M
         raise OptionsError(f"{where}: these options make no {architecture} network: {exc}") from exc
 
 
-def trainable_names(architecture: str, config: Mapping[str, object], where: str) -> list[str]:
-    """Returns the parameters that training changes, in the order of the published `model.parameters()`."""
+def sought(architecture: str, config: Mapping[str, object], where: str) -> Sought:
+    """Returns what a file must hold to be that network's. Raises OptionsError, WeightsError as `on_meta`."""
     if architecture == "natural":
-        return []
-    network = on_meta(architecture, config, where)
-    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        return Sought(
+            known=frozenset({"inp.weight"}), network=lambda tensors: network_of(natural_on_meta(tensors, where))
+        )
+    network = network_of(on_meta(architecture, config, where))
+    unused = ARCHITECTURES[architecture].unused
+    return Sought(known=frozenset(network.shapes) | unused, network=lambda _: network, unused=unused)
+
+
+def network_of(module: nn.Module) -> Network:
+    """Returns the names and shapes of a network's tensors."""
+    return Network(
+        shapes={name: tuple(value.shape) for name, value in module.state_dict().items()},
+        trainable=[name for name, parameter in module.named_parameters() if parameter.requires_grad],
+    )
 
 
 def random_state(architecture: str, config: Mapping[str, object], where: str) -> dict[str, Tensor]:
@@ -94,24 +106,32 @@ def random_state(architecture: str, config: Mapping[str, object], where: str) ->
     return {name: draw(name, value.shape) for name, value in state.items()}
 
 
-def read_weights(path: Path, architecture: str, config: Mapping[str, object]) -> dict[str, Tensor]:
-    """Returns the tensors that the architecture reads of a file, mapped where it can be. Raises WeightsError."""
-    return used(architecture, read_checkpoint(path, lambda: trainable_names(architecture, config, str(path))))
+def read_weights(
+    path: Path,
+    architecture: str,
+    config: Mapping[str, object],
+    *,
+    entry: str | None = None,
+    prefix: str | None = None,
+) -> Found:
+    """Returns the network's weights in a file, mapped where they can be, the averaged ones first (`weights.finding`).
 
-
-def fits(path: Path, architecture: str, config: Mapping[str, object]) -> bool:
-    """Returns whether a file holds the weights of that network: all of its tensors, of its shapes, and no others.
-
-    Raises WeightsError for a file that is no checkpoint at all, or must not be read.
+    Raises WeightsError.
     """
-    if architecture == "natural":
-        return kind_of(path) == "safetensors" and "inp.weight" in safetensors_of(path)[0]
-    shapes = {name: value.shape for name, value in on_meta(architecture, config, str(path)).state_dict().items()}
+    wanted = sought(architecture, config, str(path))
+    return find(read_content(path), wanted, str(path), entry=entry, prefix=prefix)
+
+
+def fits(content: object, architecture: str, config: Mapping[str, object], where: str) -> bool:
+    """Returns whether what a file holds (`read_content`) has that network's weights: all of its tensors and no others.
+
+    Raises OptionsError for a network that cannot be.
+    """
     try:
-        state = read_weights(path, architecture, config)
+        find(content, sought(architecture, config, where), where)
     except MismatchError:
         return False
-    return {name: value.shape for name, value in state.items()} == shapes
+    return True
 
 
 def used(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,16 +174,32 @@ def build_prior(
     return prior
 
 
-def load_diffusers(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Prior:
-    """Returns the prior of a local diffusers folder: an unconditional UNet2DModel on pixels and its noise schedule.
+def load_diffusers(
+    folder: Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    entry: str | None = None,
+    prefix: str | None = None,
+) -> tuple[Prior, Found]:
+    """Returns the prior of a local diffusers folder, and where its weights were found.
 
-    The network may lie in `unet/`, the schedule in `scheduler/`. Raises WeightsError, also if diffusers is missing.
+    An unconditional UNet2DModel on pixels and its noise schedule; the network may lie in `unet/`, the schedule in
+    `scheduler/`. Raises WeightsError, also if diffusers is missing.
     """
-    denoiser = folder_denoiser(folder, read_checkpoint)
+    found: list[Found] = []
+
+    def read(path: Path, net: nn.Module) -> Mapping[str, Tensor]:
+        network = network_of(net)
+        wanted = Sought(known=frozenset(network.shapes), network=lambda _: network, renamed=current_name)
+        found.append(find(read_content(path), wanted, str(path), entry=entry, prefix=prefix))
+        return found[0].tensors
+
+    denoiser = folder_denoiser(folder, read)
     denoiser.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     prior = DenoiserPrior(denoiser.denoise, denoiser.channels)
     prior.multiple = denoiser.multiple
-    return prior
+    return prior, found[0]
 
 
 def folder_size(folder: Path) -> int | None:

@@ -46,6 +46,7 @@ else:  # read by `parse_source`
 
 _DATA = Path(str(files("dmps_cli"))) / "data"
 _SOURCE_ROOT = Path(__file__).parents[3]
+PlaceText = Annotated[str, Meta(min_length=1, max_length=500)]
 Positive = Annotated[int, Meta(ge=1, le=2**50)]
 
 
@@ -56,11 +57,14 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     that it is used on by default. schedule: of the DDPM chain that it was trained on. image_size: side of the one
     size, px, that the network knows; None: any. bundled: a file of the package; path: a file or folder of the user's;
     sources: downloads, the preferred first; files: those of a folder. size: bytes, exactly; megabytes: about. config:
-    options of the network, by the reference's names.
+    options of the network, by the reference's names. entry, prefix: where in the file its weights lie, for one that
+    holds several (`weights.finding`).
     """
 
     about: str
     architecture: Annotated[str, one_of(PRIOR_KINDS)]
+    entry: PlaceText | None = None
+    prefix: PlaceText | None = None
     prior: Annotated[str, one_of(sorted({*PRIOR_KINDS.values()}))]
     sampler: Annotated[str, one_of(SAMPLERS)] = "ddpm"
     config: dict[str, Any] = {}
@@ -219,7 +223,7 @@ def card(name: str, override: Path | None = None) -> Card:
 
 
 _OF_ITS_OWN_FILE: dict[str, Any] = {
-    **dict.fromkeys(("bundled", "sha256", "size", "megabytes")),
+    **dict.fromkeys(("bundled", "sha256", "size", "megabytes", "entry", "prefix")),
     "sources": (),
     "warning": "",
 }
@@ -234,18 +238,19 @@ def _card_of_path(path: Path, table: Mapping[str, Card]) -> Card:
     Raises WeightsError if it is neither.
     """
     from dmps_cli.weights.building import fits, folder_size
+    from dmps_cli.weights.reading import read_content
 
     own: dict[str, Any] = {"name": path.stem, "about": "a checkpoint of yours", "path": str(path), "licence": "yours"}
     if path.is_dir():
         return Card(**own, architecture=DIFFUSERS, prior=PRIOR_KINDS[DIFFUSERS], image_size=folder_size(path))
-    tried = []
+    content, tried = read_content(path), []
     for known in table.values():
         network = (known.architecture, dict(known.config))
         if known.architecture == DIFFUSERS or network in tried:
             continue
         tried.append(network)
         try:
-            is_this = fits(path, *network)
+            is_this = fits(content, *network, str(path))
         except OptionsError:  # of a table that has nothing to do with this file
             continue
         if is_this:

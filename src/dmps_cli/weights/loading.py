@@ -83,14 +83,16 @@ def load_prior(
     entry = card(name, override)
     if entry.architecture == DIFFUSERS:
         folder, sha256 = _folder(entry, offline=offline, listener=listener)
-        prior = building.load_diffusers(folder, device=device, dtype=DTYPES[dtype])
+        prior, found = building.load_diffusers(
+            folder, device=device, dtype=DTYPES[dtype], entry=entry.entry, prefix=entry.prefix
+        )
     else:
         file, sha256 = _file(entry, offline=offline, listener=listener)
-        tensors = building.read_weights(file, entry.architecture, entry.config)
+        found = building.read_weights(file, entry.architecture, entry.config, entry=entry.entry, prefix=entry.prefix)
         prior = building.build_prior(
             entry.architecture,
             entry.config,
-            tensors,
+            found.tensors,
             where=str(file),
             device=device,
             dtype=DTYPES[dtype],
@@ -99,7 +101,9 @@ def load_prior(
             metadata=read_metadata(file),
         )
         if entry.architecture == "natural":
-            prior.bytes_per_pixel = peak_bytes_per_pixel(tensors, dtype)
+            prior.bytes_per_pixel = peak_bytes_per_pixel(found.tensors, dtype)
+    if found.said and entry.entry is entry.prefix is None:
+        listener.note(f"{name}: {found.said}")
     if entry.image_size is not None and entry.image_size % prior.multiple:
         raise WeightsError(f"'{name}': image_size {entry.image_size} is no multiple of its network's {prior.multiple}")
     if entry.image_size is not None:
