@@ -7,7 +7,7 @@ DEVELOPED = $(VENV)/.developed
 MINUTES ?= 30
 SEED ?= 0
 
-.PHONY: demo test check bench fuzz clean
+.PHONY: demo test check bench fuzz tutorials clean
 
 demo: $(INSTALLED)
 	$(BIN)/dmps demo --output demo --overwrite
@@ -26,6 +26,11 @@ check: $(DEVELOPED)
 fuzz: $(DEVELOPED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
+# The commands of docs/examples, in full: some minutes.
+tutorials: $(INSTALLED)
+	rm -rf tutorials
+	sed -n '/^```sh/,/^```/p' docs/examples/README.md | grep -v '^```' | PATH="$(CURDIR)/$(BIN):$$PATH" bash -e
+
 bench: $(DEVELOPED)
 	$(BIN)/python benchmarks/bench.py
 
@@ -41,4 +46,4 @@ $(DEVELOPED): $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo tutorials

@@ -352,7 +352,10 @@ def test_a_sweep_is_every_combination(dmps: Dmps, photos: Path) -> None:
     one = ["--lambda", "1.5", "--sigma", "0.05", "--nfe", "2", "--method", "dmps"]
     alone = json.loads(dmps("eval", "--dataset", "set", "--tasks", "denoise", "--limit", "2", *one, "--json").out)
     assert all(row in quality(content["rows"]) for row in quality(alone["rows"]))
-    assert (len(alone["rows"]), "--lambda is 'x'; expected a number" in dmps("eval", "--dataset", "set", "--lambda", "1,x").err) == (
+    assert (
+        len(alone["rows"]),
+        "--lambda is 'x'; expected a number" in dmps("eval", "--dataset", "set", "--lambda", "1,x").err,
+    ) == (
         2,
         True,
     )

@@ -94,7 +94,7 @@ sizes = st.tuples(st.integers(1, 3), st.integers(3, 5), st.integers(3, 5)).map(l
 
 
 @given(links=st.lists(st.sampled_from(LINKS), min_size=1, max_size=2), last=st.sampled_from(LAST), shape=sizes)
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_a_chain_is_the_product_of_its_matrices(links: list[str], last: str, shape: tuple[int, ...]) -> None:
     chain = [*links, last]
     if "colorize" in chain:
