@@ -173,7 +173,8 @@ def from_uint8(values: np.ndarray) -> Tensor:
     """Returns 0..255, (H, W) or (H, W, C), to float32 (C, H, W) on [-1, 1]."""
     if values.ndim == 2:
         values = values[:, :, None]
-    return torch.from_numpy(np.array(values)).permute(2, 0, 1).contiguous().to(torch.float32) / 127.5 - 1.0
+    planes = torch.from_numpy(np.array(values)).permute(2, 0, 1).contiguous()
+    return planes.to(torch.float32).div_(127.5).sub_(1.0)  # in place: of a large picture there is no room for copies
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
