@@ -114,7 +114,7 @@ def for_large(prior: Prior, batch: int = 1) -> Prior:
     return WindowedPrior(prior, window, is_only_size=False, batch=batch, overlap_share=LARGE_OVERLAP_SHARE)
 
 
-STRIPS_BYTES = 2**29  # of strips, of what is being packed for a file, of everything small
+STRIPS_BYTES = 2**30  # of strips, of what is being packed for a file, of everything small
 MEASURED_TIMES = 8  # copies of a measurement that are in memory together: its residual, solves, their transforms
 
 

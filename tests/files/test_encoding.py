@@ -14,8 +14,9 @@ from PIL import Image, ImageCms
 
 from dmps_cli.errors import OutputError
 from dmps_cli.files import deep, encoding, png
-from dmps_cli.files.encoding import Metadata, Written, encode, lost
+from dmps_cli.files.encoding import Written, encode, lost
 from dmps_cli.files.images import load
+from dmps_cli.files.metadata import Metadata
 
 
 def noise(*shape: int, bits: int = 8) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 from dmps_cli.errors import NumericsError, OutputError
 from dmps_cli.fields import strips
 from dmps_cli.files import deep, png
+from dmps_cli.files.metadata import NO_METADATA, Metadata
 from dmps_cli.files.suffixes import DEEP, OUTPUT_SUFFIXES, WITH_ALPHA, can_be_deep, written_as
 
 JPEG_QUALITY = 95
@@ -23,8 +24,6 @@ LARGE_PIXELS = 2**25
 """Pictures with more pixels are packed strip by strip, as PNG; smaller ones by Pillow."""
 
 PART_ROWS = 1024  # whose floats are in memory together
-_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags
-_EXIF_SUB = 0x8769
 
 _PILLOW: dict[str, tuple[str, dict[str, Any], int]] = {
     "png": ("PNG", {"compress_level": 6}, 2**31 - 1),
@@ -34,36 +33,6 @@ _PILLOW: dict[str, tuple[str, dict[str, Any], int]] = {
     "bmp": ("BMP", {}, 2**31 - 1),
 }
 """Pillow's name, its options, and the longest side, px, that the format holds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What a file says beside its pixels. exif: its bytes; icc: its colour profile; dpi: (x, y) px per inch."""
-
-    exif: bytes | None = None
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-
-    def named(self) -> list[str]:
-        """Returns the names of what is there, but for a resolution, which every camera invents."""
-        return ["EXIF"] * (self.exif is not None) + ["a colour profile"] * (self.icc is not None)
-
-    def upright(self, size: tuple[int, int]) -> bytes | None:
-        """Returns the EXIF of a picture of (width, height) px that stands upright."""
-        if self.exif is None:
-            return None
-        exif = Image.Exif()
-        exif.load(self.exif)
-        if _ORIENTATION in exif:
-            exif[_ORIENTATION] = 1
-        sub = exif.get_ifd(_EXIF_SUB) if _EXIF_SUB in exif else {}
-        for tag, side in zip((_WIDTH, _HEIGHT), size, strict=True):
-            if tag in sub:
-                sub[tag] = side
-        return exif.tobytes()
-
-
-NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True, kw_only=True)

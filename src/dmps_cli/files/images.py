@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files import deep
 from dmps_cli.files.colours import deep_to_srgb, lab_to_srgb, to_srgb
-from dmps_cli.files.encoding import NO_METADATA, Metadata, encode, over_white, png_bytes, to_levels
+from dmps_cli.files.encoding import encode, over_white, png_bytes, to_levels
+from dmps_cli.files.metadata import NO_METADATA, Metadata, metadata_of, orientation_of
 from dmps_cli.files.reading import decoding, open_regular
 from dmps_cli.files.suffixes import READ
 
@@ -32,12 +33,6 @@ MAX_PIXELS = 2**28
 _MAX_PIXELS_VARIABLE = "DMPS_MAX_PIXELS"
 _DIGITS = 15  # more pixels than any memory holds
 _READ_FORMATS = tuple(name for name in READ if name != "MPO")  # its JPEG reader opens them
-_ORIENTATION = 0x0112  # EXIF tag
-_OF_THE_PICTURE = {0x010E, 0x010F, 0x0110, 0x0112, 0x0131, 0x0132, 0x013B, 0x8298}
-"""EXIF tags: description, maker, model, orientation, software, time, artist, copyright."""
-
-_SUB_TABLES = (0x8769, 0x8825)  # of the shot, and of its place
-
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -221,8 +216,8 @@ def _plain(path: Path, *, own_colours: bool = False) -> _Plain:
                 _check_png(path)
             is_deep = _has_16_bits(found)
             values = _deep(file, found) if is_deep else None
-            orientation = _orientation(found)  # reading EXIF may load the pixels; then a TIFF file is upright already
-            kept = _metadata(found)
+            orientation = orientation_of(found)  # reading EXIF may load the pixels; then a TIFF file is upright already
+            kept = metadata_of(found)
             if values is None:
                 image, notes = _first_frame(found, orientation, is_deep=is_deep)
     if values is not None:
@@ -298,7 +293,7 @@ def _first_frame(image: Image.Image, orientation: int, *, is_deep: bool) -> tupl
     image.load()
     if orientation in _UPRIGHT:
         notes.append("is turned as its EXIF orientation says")
-    method = _UPRIGHT.get(_orientation(image))
+    method = _UPRIGHT.get(orientation_of(image))
     return (image if method is None else image.transpose(method)), notes
 
 
@@ -313,42 +308,6 @@ def _has_16_bits(image: Image.Image) -> bool:
     arguments = tiles[0].args if tiles else None
     raw_mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
     return (isinstance(raw_mode, str) and ";16" in raw_mode) or (image.format == "PPM" and rest[:1] > [255])
-
-
-def _metadata(image: Image.Image) -> Metadata:
-    """Returns what the file says beside its pixels; damaged EXIF is none."""
-    dpi: Any = image.info.get("dpi")
-    known = isinstance(dpi, tuple) and len(dpi) == 2 and all(0.0 < float(value) < 1e6 for value in dpi)
-    return Metadata(
-        exif=_exif(image),
-        icc=image.info.get("icc_profile") or None,
-        dpi=(float(dpi[0]), float(dpi[1])) if known else None,
-    )
-
-
-def _exif(image: Image.Image) -> bytes | None:
-    """Returns the EXIF; of a TIFF file, whose other tags say how its pixels lie, what is of the picture."""
-    try:
-        found = image.getexif()
-        if image.format == "TIFF":
-            own = Image.Exif()
-            for tag in _OF_THE_PICTURE & found.keys():
-                own[tag] = found[tag]
-            for tag in _SUB_TABLES:
-                if table := found.get_ifd(tag):
-                    own.get_ifd(tag).update(table)
-            found = own
-        return found.tobytes() if found else None
-    except Exception:  # noqa: BLE001 - whatever Pillow's reader raises
-        return None
-
-
-def _orientation(image: Image.Image) -> int:
-    """Returns 1..8, 1 for upright; damaged EXIF is no reason to refuse the picture."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - whatever Pillow's reader raises
-        return 1
 
 
 def check_pixels(what: object, width: int, height: int) -> None:

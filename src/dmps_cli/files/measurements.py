@@ -32,7 +32,7 @@ from dmps_cli.units import GREY_LEVELS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dmps_cli.files.images import Metadata
+    from dmps_cli.files.metadata import Metadata
 
 
 KIND = "dmps measurement"
