@@ -131,7 +131,6 @@ def forecast(prior: Prior, shape: Sequence[int], sampling: Sampling, device: tor
     assert isinstance(windowed, WindowedPrior)
     side = min(windowed.window, height), min(windowed.window, width)
     probe, count = torch.zeros(1, prior.channels, *side, device=device), len(windowed.places(height, width))
-    windowed.inner.predict(probe[..., :64, :64] if windowed.multiple <= 64 else probe, levels[0], levels[1])  # warms up
     elapsed = stopwatch(device)
     windowed.inner.predict(probe, levels[0], levels[1])
     time = duration(elapsed() * count * sampling.nfe)
