@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dmps_cli.evaluation.folder import read_rows
+from dmps_cli.evaluation.rows import read_rows
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.report.drawing import svg
 from dmps_cli.report.plots import Chart, Series

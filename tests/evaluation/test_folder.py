@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from dmps_cli.errors import InputError
-from dmps_cli.evaluation.folder import config_hash, open_run, read_runs
+from dmps_cli.evaluation.configuration import config_hash
+from dmps_cli.evaluation.folder import open_run
+from dmps_cli.evaluation.merging import read_runs
 from tests.shell import Dmps, photo
 
 Content = dict[str, Any]

@@ -18,10 +18,10 @@ from PIL import Image
 
 from dmps_cli import pipeline
 from dmps_cli.cli.main import app
-from dmps_cli.evaluation.folder import RowLog
 from dmps_cli.evaluation.outcomes import heat_map, of_samples
 from dmps_cli.evaluation.pictures import Framing
 from dmps_cli.evaluation.results import HEAT_NOTE
+from dmps_cli.evaluation.rows import RowLog
 from dmps_cli.files.atomic import name_key
 from dmps_cli.metrics.scorer import Scorer
 from dmps_cli.report import sheets
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 KILLED = """
 import os, signal, sys
-from dmps_cli.evaluation.folder import RowLog
+from dmps_cli.evaluation.rows import RowLog
 from dmps_cli.cli.main import main
 
 whole = RowLog.append

@@ -32,7 +32,7 @@ def build_run() -> None:
 
 def mended_config(content: Any) -> Any:
     """With the hash that belongs to it."""
-    from dmps_cli.evaluation.folder import config_hash
+    from dmps_cli.evaluation.configuration import config_hash
 
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         with contextlib.suppress(ValueError, TypeError, RecursionError):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dmps_cli.device import stopwatch
 from dmps_cli.errors import DmpsError
-from dmps_cli.evaluation.folder import Row, row_key
+from dmps_cli.evaluation.rows import Row, row_key
 from dmps_cli.files.atomic import name_key
 from dmps_cli.files.images import cropped
 from dmps_cli.methods.choice import Sampling

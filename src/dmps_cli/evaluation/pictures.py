@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dmps_cli.checks import Rule, check_fields, choice, option, whole
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.evaluation.data_cards import DataCard, data_card, data_cards
-from dmps_cli.evaluation.folder import png_name
 from dmps_cli.evaluation.named import row_origin, row_pictures
+from dmps_cli.evaluation.picture_files import png_name
 from dmps_cli.evaluation.shards import Link
 from dmps_cli.files.atomic import name_key
 from dmps_cli.files.inputs import STDIN, is_picture, stdin_names

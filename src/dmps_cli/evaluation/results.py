@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli import __version__
-from dmps_cli.evaluation.folder import (
-    Row,
-    config_hash,
-    mean_file,
-    measurement_file,
-    restored_file,
-    spread_file,
-    truth_file,
-)
+from dmps_cli.evaluation.configuration import config_hash
+from dmps_cli.evaluation.picture_files import mean_file, measurement_file, restored_file, spread_file, truth_file
+from dmps_cli.evaluation.rows import Row
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.reading import inside
 from dmps_cli.methods.knobs import KNOBS

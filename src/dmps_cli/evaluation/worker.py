@@ -10,28 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from dmps_cli import processes
 from dmps_cli.errors import UsageError
-from dmps_cli.evaluation.folder import (
-    FolderOptions,
-    Row,
-    RowLog,
-    check_folder,
-    copy_pictures,
-    mean_file,
-    measurement_file,
-    open_run,
-    ordered,
-    read_failures,
-    read_rows,
-    read_runs,
-    restored_file,
-    row_key,
-    rows_file,
-    spread_file,
-    truth_file,
-    unique,
-)
+from dmps_cli.evaluation.folder import FolderOptions, check_folder, open_run
+from dmps_cli.evaluation.merging import copy_pictures, read_failures, read_runs
+from dmps_cli.evaluation.picture_files import mean_file, measurement_file, restored_file, spread_file, truth_file
 from dmps_cli.evaluation.pictures import Framing, share
 from dmps_cli.evaluation.results import Results
+from dmps_cli.evaluation.rows import Row, RowLog, ordered, read_rows, row_key, rows_file, unique
 from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.reading import inside
 from dmps_cli.jobs.batch import Batch, failure_list
