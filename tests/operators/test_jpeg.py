@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmps_cli.errors import InputError
 from dmps_cli.jobs.jpeg import read_coefficients
-from dmps_cli.operators.jpeg import COLOURS, HALF_WHITE, Jpeg, Layout, dct_matrix, measured, rounding_sigma
+from dmps_cli.operators.jpeg import COLOURS, HALF_WHITE, Jpeg, Layout, dct_matrix, rounding_sigma
 from tests.conftest import rel
 
 FORMS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
@@ -33,9 +33,10 @@ def file_of(tmp_path: Path, pixels: np.ndarray, **options: object) -> Path:
 
 
 def read(path: Path) -> tuple[Jpeg, Tensor, Layout]:
-    layout, planes = read_coefficients(path)
-    y, sigmas = measured(layout, planes)
-    return Jpeg(layout, sigmas, dtype=torch.float64, device="cpu"), y[None], layout
+    found = read_coefficients(path)
+    measured = found.measurement(dtype=torch.float64, device="cpu")
+    assert isinstance(measured.op, Jpeg)
+    return measured.op, measured.y, found.layout
 
 
 def scaled(pixels: np.ndarray) -> Tensor:
@@ -77,7 +78,7 @@ def test_the_encoder_rounds_what_the_operator_measures(tmp_path: Path, form: str
     x = scaled(pixels[..., None] if form == "grey" else pixels)
     right, below = op.in_shape[2] - x.shape[3], op.in_shape[1] - x.shape[2]
     whole = torch.nn.functional.pad(x, (0, right, 0, below), mode="replicate")  # as the encoder fills its units
-    off = (op.A(whole) - y)[0] * op.sigmas[:, None, None] * HALF_WHITE
+    off = (op.A(whole) - y)[0] / op.weights[:, None, None] * HALF_WHITE
     if form in ("4:2:2", "4:2:0") and bool(right or below):
         off = off[:, :-1, :-1]  # blocks that the file need not have are no multiples of a step
     assert bool((off.abs() <= layout.in_unit(layout.steps)[:, None, None] / 2 + 2.5).all())

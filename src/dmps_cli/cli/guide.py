@@ -7,13 +7,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmps_cli.tasks.purposes import DEFOCUS, GREY, MOVED, NOISE, OF_A_PICTURE, SMALL, SOFT, TRANSPARENT, Purpose
+from dmps_cli.tasks.purposes import (
+    BLOCKS,
+    DEFOCUS,
+    GREY,
+    MOVED,
+    NOISE,
+    OF_A_PICTURE,
+    SMALL,
+    SOFT,
+    TRANSPARENT,
+    Purpose,
+)
 
 if TYPE_CHECKING:
     from dmps_cli.jobs.inspection import Look
 
 
 SEEN_NOISE = 2.0  # grey levels of 255
+SEEN_ROUNDING = 3.0  # grey levels of 255: JPEG of quality 85 and below
 SMALL_SIDE = 320  # px; a picture with a shorter side is enlarged more often than not
 
 
@@ -45,6 +57,8 @@ def described(path: Path, seen: Look) -> str:
         facts.append(f"transparent in {seen.transparent:.1%} of it")
     if seen.noise >= SEEN_NOISE:
         facts.append(f"noise about {seen.noise:.0f} of 255 (estimated)")
+    if seen.rounding >= SEEN_ROUNDING:
+        facts.append(f"JPEG with an error of about {seen.rounding:.0f} of 255")
     if seen.moved_along and seen.edge:
         facts.append(f"its edges {seen.edge:.0f} px wide {seen.moved_along} and sharper across")
     elif seen.edge:
@@ -60,6 +74,8 @@ def fitting(seen: Look) -> Iterator[Purpose]:
         yield TRANSPARENT
     if seen.noise >= SEEN_NOISE:
         yield NOISE
+    if seen.rounding >= SEEN_ROUNDING:
+        yield BLOCKS
     if seen.moved_along:
         yield MOVED
     elif seen.edge:

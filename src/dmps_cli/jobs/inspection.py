@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from dmps_cli.files.compression import rounding_of
 from dmps_cli.files.images import is_grey, opacity, to_grey
 from dmps_cli.files.measurements import Taken, read_measurement
 from dmps_cli.files.options import ReadingOptions
@@ -30,8 +31,8 @@ class Look:
     """What a picture shows.
 
     width, height: px; is_grey: one channel, or three equal ones; transparent: share of pixels that are not opaque;
-    noise: estimated, grey levels of 255; edges: width px of its edges along the horizontal and the vertical axis, None
-    where it has none or noise hides them.
+    noise: estimated, grey levels of 255; rounding: the error of a JPEG file, grey levels, 0 for others; edges: width px
+    of its edges along the horizontal and the vertical axis, None where it has none or noise hides them.
     """
 
     width: int
@@ -39,6 +40,7 @@ class Look:
     is_grey: bool
     transparent: float
     noise: float
+    rounding: float
     edges: tuple[float | None, float | None]
 
     @property
@@ -70,6 +72,7 @@ def look(path: Path) -> Look | None:
         is_grey=is_grey(pixels),
         transparent=0.0 if alpha is None else float((alpha < 1.0).double().mean()),
         noise=noise,
+        rounding=rounding_of(path) or 0.0,
         edges=(None, None) if noise > HIDING_NOISE else (edge_width(grey), edge_width(grey.mT)),
     )
 

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import InputError, UsageError
+from dmps_cli.files.reading import open_regular
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from dmps_cli.operators.jpeg import Layout
+    from dmps_cli.operators.jpeg import Coefficients
+    from dmps_cli.operators.measurement import Measurement
 
+_START = b"\xff\xd8\xff"
 _SPACES = {"JCS_YCbCr": "ycbcr", "JCS_RGB": "rgb", "JCS_GRAYSCALE": "grey"}
 
 
-def read_coefficients(path: Path) -> tuple[Layout, list[Tensor]]:
-    """Returns (how the file holds its picture, of each component its coefficients).
+def jpeg_measurement(
+    path: Path, channels: int, device: torch.device | str, dtype: torch.dtype | None = None
+) -> tuple[Measurement, str]:
+    """Returns (the measurement that a JPEG file is, a sentence on it), for a prior of that many channels.
 
-    Coefficients: (block rows, block columns, 8, 8), float64, in grey levels, for whole units: a block beyond
-    those of the file is its neighbour's edge continued. Raises InputError for what is no JPEG file, damaged, or has
-    other colours; UsageError without the package that reads coefficients.
+    Of a file in colour a prior of grey pictures is given the luma, which is the grey value. Raises as
+    `read_coefficients`.
+    """
+    import torch
+
+    found = read_coefficients(path)
+    if channels == 1 and found.layout.colours == "ycbcr":
+        grey = replace(found.layout, colours="grey", factors=((1, 1),), steps=found.layout.steps[:1])
+        rows, columns = grey.grid
+        found = replace(found, layout=grey, planes=[found.planes[0][:rows, :columns]])
+    elif channels == 1 and found.layout.colours == "rgb":
+        raise InputError(
+            f"{path} holds red, green and blue, and the prior is one of grey pictures; choose one of colour"
+        )
+    measured = found.measurement(dtype=dtype or torch.float32, device=device)
+    least, most = (float(step) for step in (found.layout.steps.min(), found.layout.steps.max()))
+    about = f"{found.layout.describe()}, quantization steps {least:g} to {most:g}; its rounding is taken for noise"
+    return measured, about
+
+
+def read_coefficients(path: Path) -> Coefficients:
+    """Returns what a JPEG file holds.
+
+    A block beyond those of the file is its neighbour's edge continued. Raises InputError for what is no JPEG file,
+    damaged, or has other colours; UsageError without the package that reads coefficients.
     """
     import numpy as np
     import torch
 
     from dmps_cli.files.images import load
-    from dmps_cli.operators.jpeg import Layout
+    from dmps_cli.operators.jpeg import Coefficients, Layout
 
+    if not is_jpeg(path):
+        raise InputError(f"{path} is no JPEG file; task 'jpeg' takes its coefficients, which no other file holds")
     load(path)  # whole, regular, not too large: what the decoder below does not ask
     image = _read(path)
     space = _SPACES.get(str(image.jpeg_color_space).rsplit(".", maxsplit=1)[-1])
@@ -52,10 +83,18 @@ def read_coefficients(path: Path) -> tuple[Layout, list[Tensor]]:
         torch.from_numpy(plane.astype(np.float64)) * steps for plane, steps in zip(planes, layout.steps, strict=True)
     ]
     rows, columns = layout.grid
-    return layout, [
-        _continued(_continued(plane, rows * v, 0), columns * h, 1)
-        for plane, (v, h) in zip(coefficients, factors, strict=True)
-    ]
+    parts = zip(coefficients, factors, strict=True)
+    whole = [_continued(_continued(plane, rows * v, 0), columns * h, 1) for plane, (v, h) in parts]
+    return Coefficients(layout=layout, planes=whole)
+
+
+def is_jpeg(path: Path) -> bool:
+    """Returns whether a file begins as JPEG does. Raises InputError where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(_START)) == _START
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
 
 
 def _read(path: Path) -> Any:

@@ -46,12 +46,7 @@ class Measured:
     @property
     def kind(self) -> object:
         """Equal for measurements that may be restored together."""
-        return (
-            self.job.plan.key,
-            self.op.in_shape,
-            self.noise.sigma_y,
-            None if self.noise.each is None else id(self.noise),
-        )
+        return id(self.op), self.noise.sigma_y, None if self.noise.each is None else id(self.noise)
 
     def finished(self, x: Tensor) -> Tensor:
         """Returns the picture (C, H, W) in a sample x; pixels that a mask keeps without noise are those measured."""
@@ -78,6 +73,8 @@ class Reader:
     def measured(self, job: Job) -> Measured:
         """Returns what a job's file holds. Raises InputError where what is read does not fit together."""
         read = self.read(job)
+        if task(job.plan.task).reads_file:
+            return self.of_file(job, read)
         pixels, is_exact = self.pixels(job, read)
         shape, share = self.shape(job, pixels), 1.0
         if shape[0] == 1 and pixels.shape[1] == 3 and not task(job.plan.task).is_own:
@@ -92,6 +89,17 @@ class Reader:
             job, op = replace(job, plan=beyond), self.operator(beyond, planned_shape(beyond, op.picture_size, shape[0]))
         truth = load_truth(job, op)
         return Measured(job=job, y=y, op=op, noise=noise, truth=truth, read=read)
+
+    def of_file(self, job: Job, read: Reading) -> Measured:
+        """Returns the measurement that a file is by itself; said."""
+        from dmps_cli.jobs.jpeg import jpeg_measurement
+
+        found, text = jpeg_measurement(job.path, self.prior.channels, self.prior.device)
+        self.listener.note(f"{job.path}: {text}")
+        check_result(job, found.op)
+        found.op.task = job.plan.task
+        noise = MeasuredNoise(sigma_y=float(found.sigma_y), origin="of the file's rounding")
+        return Measured(job=job, y=found.y, op=found.op, noise=noise, truth=load_truth(job, found.op), read=read)
 
     def read(self, job: Job) -> Reading:
         """Returns what a job's file holds; said. Opacity that is the mask is not carried."""

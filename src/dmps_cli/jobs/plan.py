@@ -43,6 +43,10 @@ def plan_operator(
 
     Raises UsageError if it stays open.
     """
+    if task is not None and task_row(task).reads_file:
+        if sigma not in (None, "auto"):
+            raise UsageError(f"task '{task}' has the noise of the file's own rounding; --sigma does not apply")
+        return OperatorPlan(task=task, params=resolve(task, options), **_noise("auto"))
     if sidecar is not None:
         return _plan_from_sidecar(path, sidecar, task or sidecar.task, options, sigma, listener)
     if task is None:

@@ -1,7 +1,7 @@
 """JPEG as a linear measurement: colour transform, chroma averaging, block DCT; the noise is what rounding did.
 
-y = diag(1 / sigma) A x + n, n ~ N(0, I): every coefficient over the standard deviation of its own rounding. One matrix
-serves all minimum coded units (MCU, ITU-T T.81, A.2), so that one small singular value decomposition gives the modes.
+y = diag(w) A x + n, n ~ N(0, s^2 I), w = s / sigma: every coefficient over the standard deviation of its own rounding.
+One matrix serves all minimum coded units (ITU-T T.81, A.2): one small singular value decomposition gives the modes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from torch import Tensor
 from dmps_cli.errors import InputError
 from dmps_cli.linalg import MatrixSVD, matrix_svd
 from dmps_cli.operators.base import SpectralOperator
+from dmps_cli.operators.measurement import Measurement
 
 BLOCK = 8
+TIGHTER = 0.6
+"""What the deviations of rounding are multiplied by: an error that is bounded by half a step is not a Gaussian's of the
+same variance, and under the wider one the prior smoothes too much (docs/jpeg.md)."""
+
 MIN_ZEROS = 0.02
 """A coefficient of which fewer are 0 is as good as uniform within a step."""
 HALF_WHITE = 127.5
@@ -51,6 +56,15 @@ class Layout:
     colours: str
     factors: tuple[tuple[int, int], ...]
     steps: Tensor
+
+    def describe(self) -> str:
+        """Says how the picture is held: JPEG 4:2:0, as the field writes it."""
+        if self.colours != "ycbcr":
+            return f"JPEG in {'grey' if self.colours == 'grey' else 'RGB'}"
+        (v, h), (v_chroma, h_chroma) = self.factors[0], self.factors[1]
+        forms = {(1, 1): "4:4:4", (1, 2): "4:2:2", (2, 2): "4:2:0", (2, 1): "4:4:0", (1, 4): "4:1:1"}
+        shares = v // v_chroma, h // h_chroma
+        return f"JPEG {forms.get(shares, f'chroma 1 of {shares[1]} x {shares[0]}')}"
 
     @property
     def shift(self) -> Tensor:
@@ -116,19 +130,19 @@ def _block_dct(D: Tensor, side: int, samples: int) -> Tensor:
 
 
 class Jpeg(SpectralOperator):
-    """The coefficients of a file over the standard deviations of their rounding, `sigmas`.
+    """The coefficients of a file, each with a weight.
 
     x: (C, H, W), whole units, of which `frame` is the picture; C = 3, or 1 for a file of one component. y: (n, rows,
-    columns), n coefficients in each unit in the order of `unit_matrix`. sigmas: (n,), on [-1, 1].
+    columns), n coefficients in each unit in the order of `unit_matrix`. weights: (n,), positive.
     """
 
-    def __init__(self, layout: Layout, sigmas: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(self, layout: Layout, weights: Tensor, *, dtype: torch.dtype, device: torch.device | str) -> None:
         (height, width), (rows, columns) = layout.unit, layout.grid
         in_shape = len(layout.factors), height * rows, width * columns
-        super().__init__(in_shape, (len(sigmas), rows, columns), dtype, device)
-        self.layout, self.sigmas = layout, sigmas
+        super().__init__(in_shape, (len(weights), rows, columns), dtype, device)
+        self.layout, self.weights = layout, weights
         self.frame = (0, 0, layout.size[1], layout.size[0])
-        self._matrix = unit_matrix(layout) / sigmas.double()[:, None]
+        self._matrix = weights.double()[:, None] * unit_matrix(layout)
 
     @cached_property
     def _svd(self) -> MatrixSVD:
@@ -181,14 +195,30 @@ def _times(matrix: Tensor, units: Tensor) -> Tensor:
     return torch.einsum("ij,bjrc->birc", matrix, units)
 
 
-def measured(layout: Layout, planes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns (y, sigmas) of a file's coefficients, (n, rows, columns) and (n,), float64.
+@dataclass(frozen=True, kw_only=True)
+class Coefficients:
+    """What a file holds, in whole units.
 
-    planes: of each component (block rows, block columns, 8, 8) of whole units, multiples of the steps, in grey levels.
+    planes: of each component (block rows, block columns, 8, 8), in grey levels.
     """
-    sigmas = layout.in_unit(torch.stack([*map(rounding_sigma, planes, layout.steps)]))
-    y = layout.in_units(planes) / HALF_WHITE + layout.shift[:, None, None]
-    return y / sigmas[:, None, None], sigmas
+
+    layout: Layout
+    planes: Sequence[Tensor]
+
+    @property
+    def sigmas(self) -> Tensor:
+        """(n,): of the coefficients of a unit, what they are taken to be off by, on [-1, 1]."""
+        found = torch.stack([*map(rounding_sigma, self.planes, self.layout.steps)])
+        return TIGHTER * self.layout.in_unit(found)
+
+    def measurement(self, *, dtype: torch.dtype, device: torch.device | str) -> Measurement:
+        """Returns y = w (coefficients), its operator, and the s of all: 1 / s^2 = mean of 1 / sigma^2."""
+        sigmas = self.sigmas
+        common = float((1.0 / sigmas**2).mean()) ** -0.5
+        weights = common / sigmas
+        y = self.layout.in_units(self.planes) / HALF_WHITE + self.layout.shift[:, None, None]
+        op = Jpeg(self.layout, weights, dtype=dtype, device=device)
+        return Measurement((weights[:, None, None] * y)[None].to(device, dtype), op, common)
 
 
 def rounding_sigma(plane: Tensor, steps: Tensor) -> Tensor:

@@ -37,6 +37,10 @@ def make_plan(
     mask.
     """
     task = named(task, options) or task
+    if task_row(task).reads_file:
+        raise UsageError(
+            f"task '{task}' is of files as they are; restore takes them, and `dmps score` compares results"
+        )
     params = resolve(task, options)
     for link, (_, given) in zip(params.get(LINKS, [params]), given_parts(task, options), strict=True):
         if link.get("operator_seed") is not None and given.operator_seed is None:

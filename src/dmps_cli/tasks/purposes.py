@@ -92,13 +92,20 @@ GREY = Purpose(
     ),
 )
 
+BLOCKS = Purpose(
+    fault="blocks, rings around edges (a JPEG file)",
+    arguments="--task jpeg",
+    note="no noise and no kernel to choose",
+    words="jpg jfif dejpeg blocks blocky blocking blockiness deblock deblocking artifacts artefacts ringing decompress",
+)
+
 COMPRESSED = Purpose(
     fault="Walsh-Hadamard coefficients, as a .npy file",
     arguments="--task cs",
-    words="compressedsensing compressivesensing compressed hadamard walshhadamard singlepixel",
+    words="compressedsensing compressivesensing hadamard walshhadamard singlepixel",
 )
 
-OF_A_PICTURE = (NOISE, SMALL, DEFOCUS, MOVED, SOFT, DAMAGED, GREY)
+OF_A_PICTURE = (NOISE, SMALL, DEFOCUS, MOVED, SOFT, BLOCKS, DAMAGED, GREY)
 PURPOSES = (*OF_A_PICTURE, COMPRESSED)
 
 OF_ANY_BLUR = (
@@ -109,6 +116,7 @@ OF_ANY_BLUR = (
 _WORDS: dict[str, tuple[Purpose, ...]] = {
     **{word: (purpose,) for purpose in PURPOSES for word in purpose.words.split()},
     **dict.fromkeys(OF_ANY_BLUR.split(), (DEFOCUS, MOVED, SOFT)),
+    **dict.fromkeys(("compressed", "compression"), (BLOCKS, COMPRESSED)),
 }
 
 _NEAR = 0.8  # of difflib: 'denoize' is near, 'denmark' is not

@@ -64,6 +64,7 @@ class Task:
     main: str | None = None
     is_picture: bool = True  # whether a picture file can hold the measurement
     needs_colour: bool = False  # whether x cannot be grey
+    reads_file: bool = False  # whether a file is its own measurement: operator, y and noise
     is_own: bool = False  # whether what it is comes with the command line, and y may have any shape
 
 
@@ -272,3 +273,19 @@ OWN: dict[str, Task] = {
     ),
 }
 """Tasks that an option of their name stands for, in place of --task."""
+
+
+def _no_site(site: Site) -> LinearOperator:
+    raise InputError("a JPEG file is a measurement as it is: `restore` takes it, and whatever saves a .jpg makes one")
+
+
+OF_FILES: dict[str, Task] = {
+    "jpeg": Task(
+        help="JPEG compression, of a .jpg file: its own coefficients",
+        sigma_y=0.0,
+        params={},
+        build=_no_site,
+        reads_file=True,
+    ),
+}
+"""Tasks of files that say themselves how they measure, and how exactly."""

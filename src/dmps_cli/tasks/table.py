@@ -20,7 +20,7 @@ from dmps_cli.tasks import kernels
 from dmps_cli.tasks.chain import is_chain, normal, parsed
 from dmps_cli.tasks.options import PATTERNS, RULES, VALID, OperatorOptions
 from dmps_cli.tasks.purposes import Purpose, meant_by
-from dmps_cli.tasks.rows import ALPHA_MASK, OWN, TASKS, Params, Shape3, Site, Task
+from dmps_cli.tasks.rows import ALPHA_MASK, OF_FILES, OWN, TASKS, Params, Shape3, Site, Task
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def task(name: str, command: str | None = None) -> Task:
     command: as it was typed, without the task; then the error says what to type. Of a chain the row is made of those
     of its links; --boundary is the one option that it takes, for those that have none of their own.
     """
-    if row := TASKS.get(name) or OWN.get(name):
+    if row := TASKS.get(name) or OWN.get(name) or OF_FILES.get(name):
         return row
     if is_chain(name):
         return _row_of([task(link) for link, _ in links_of(name)])
