@@ -24,6 +24,11 @@ def item_dot(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
 
 
+def shifted(apply: LinearMap, v: Tensor, noise_var: float, scale: float) -> Tensor:
+    """Returns noise_var v + scale apply(v), scale > 0, with one temporary."""
+    return torch.add(apply(v), v, alpha=noise_var / scale).mul_(scale)
+
+
 def conjugate_gradient(apply: LinearMap, b: Tensor, *, rtol: float, max_iter: int) -> Tensor:
     """Solves apply(x) = b for a symmetric positive semi-definite map (Hestenes and Stiefel 1952).
 
@@ -82,7 +87,8 @@ def refine(
     first.
     """
     first = item_dot(residual, residual)
-    direction = precondition(residual)
+    x, residual = x.clone(), residual.clone()  # written over: fresh memory costs more than an iteration's arithmetic
+    direction = precondition(residual).clone()
     rho = item_dot(residual, direction)
     active, is_broken, gains = rho > 0.0, rho < 0.0, [torch.full_like(rho, math.inf)]
     iterations = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -93,10 +99,11 @@ def refine(
         curvature = item_dot(direction, image)
         is_broken |= active & (curvature <= 0.0)
         step = torch.where(active & (curvature > 0.0), rho / curvature, 0.0)
-        x, residual = x + step * direction, residual - step * image
+        x.addcmul_(step, direction)
+        residual.addcmul_(-step, image)
         preconditioned = precondition(residual)
         rho_next = item_dot(residual, preconditioned)
-        direction = preconditioned + torch.where(active, rho_next / rho, 0.0) * direction
+        direction.mul_(torch.where(active, rho_next / rho, 0.0)).add_(preconditioned)
         iterations += active.flatten()
         gains.append(step * rho)
         recent = torch.stack(gains[-max(2, len(gains) // 4) :]).sum(0)

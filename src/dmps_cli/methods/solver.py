@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dmps_cli.linalg import Refined, item_dot, refine
+from dmps_cli.linalg import Refined, item_dot, refine, shifted
 from dmps_cli.operators.base import PINV_DAMPING, LinearOperator
 
 TOLERANCE = 0.03
@@ -58,7 +58,7 @@ class TruncatedSolver:
 
     def _refined(self, u: Tensor, residual: Tensor, noise_var: float, scale: float) -> Refined:
         solved = refine(
-            lambda v: noise_var * v + scale * self.op.gram(v),
+            lambda v: shifted(self.op.gram, v, noise_var, scale) if scale > 0.0 else noise_var * v,
             u,
             residual,
             precondition=lambda v: self.op.precondition(v, noise_var, scale),
