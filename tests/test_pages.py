@@ -13,7 +13,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / ".github" / "SECURITY.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 PACKAGE = ROOT / "src" / "dmps_cli"
 
@@ -41,3 +41,25 @@ def test_files_and_modules_that_are_named_exist(page: Path) -> None:
         assert (ROOT / name).exists() or any(PACKAGE.rglob(name)), name
     for name in re.findall(r"\bdmps_cli(?:\.[a-z_]+)+", text):
         pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_of_the_site_link_below_docs(page: Path) -> None:
+    if page.is_relative_to(ROOT / "docs"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).resolve().is_relative_to(ROOT / "docs"), target
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = re.findall(r"(?m): ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert len(named) == len(set(named))
+    assert set(named) == pages
+
+
+def test_what_is_shown_as_added_is_in_the_code() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (*PACKAGE.rglob("*.py"), ROOT / "weights.toml"))
+    diffs = re.findall(r"```diff\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(diffs) >= 9
+    for diff in diffs:
+        assert re.sub(r"(?m)^\+", "", diff) in code, diff
