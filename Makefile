@@ -1,13 +1,14 @@
-# demo, test, check and fuzz each work on a fresh machine: they make the virtual environment they need.
+# demo, test, check, docs and fuzz each work on a fresh machine: they make the virtual environment they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 DEVELOPED = $(VENV)/.developed
+DOCUMENTED = $(VENV)/.documented
 MINUTES ?= 30
 SEED ?= 0
 
-.PHONY: demo test check bench fuzz tutorials clean
+.PHONY: demo test check docs bench fuzz tutorials clean
 
 demo: $(INSTALLED)
 	$(BIN)/dmps demo --output demo --overwrite
@@ -21,6 +22,12 @@ check: $(DEVELOPED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/reference.py --check
+
+# The site, in site/; the pages of docs/reference are written anew first.
+docs: $(DOCUMENTED)
+	$(BIN)/python benchmarks/reference.py
+	$(BIN)/mkdocs build --strict
 
 # What it finds goes to fuzz-findings/; the same SEED makes the same inputs.
 fuzz: $(DEVELOPED)
@@ -45,5 +52,9 @@ $(DEVELOPED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+$(DOCUMENTED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo tutorials
+	rm -rf $(VENV) build dist demo site tutorials
