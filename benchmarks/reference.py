@@ -185,8 +185,8 @@ def operator_page() -> str:
     return page(
         [
             "# Operators",
-            "Classes of A, in `src/dmps_cli/operators/`. Each has `A`, `At`, `solve`, `pinv` and `norm`; all agree with "
-            "the dense matrix in float64 (a test). `dmps_cli.operator` builds one by the name of a [task](tasks.md); "
+            "Classes of A, in `src/dmps_cli/operators/`. Each has `A`, `At`, `solve`, `pinv` and `norm`; all agree "
+            "with the dense matrix in float64 (a test). `dmps_cli.operator` builds one by the name of a [task](tasks.md); "
             "[python.md](../python.md) shows one of your own.",
             table(["class", "module", "what"], rows),
         ]
@@ -228,7 +228,8 @@ def method_page() -> str:
         [
             "# Methods and knobs",
             "`--method` of `restore`, `--methods` of `eval` and `time`. Where they come from: "
-            "[baselines.md](../baselines.md), [mathematics.md](../mathematics.md); why these numbers: [defaults.md](../defaults.md).",
+            "[baselines.md](../baselines.md), [mathematics.md](../mathematics.md); why these numbers: "
+            "[defaults.md](../defaults.md).",
             table(["method", "what", "back-propagates", "needs an SVD", "on DDPM levels", "on flow levels"], methods),
             "## Where a task has other defaults",
             table(
@@ -274,9 +275,10 @@ def prior_page() -> str:
 
 
 # --- Files, codes, variables
-def _fields(path: str, record: str) -> list[Row]:
-    tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
-    (node,) = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == record)
+def _fields(record: str) -> list[Row]:
+    """Returns keys, types and whether a key must be there of a class of that name, anywhere in the package."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py")))
+    node = next(node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.name == record)
     return [
         (code(line.target.id), code(ast.unparse(line.annotation)), "no" if line.value else "yes")
         for line in node.body
@@ -301,19 +303,19 @@ def format_page() -> str:
             "## A measurement: y.png, y.npy, y.json",
             "`y.png` is to look at, `y.npy` holds the exact floats (float32, on [-1, 1]), `y.json` says what was done. "
             'Keys of the last, beside `"kind": "dmps measurement"`, `format` and `sigma_y_255`:',
-            table(heads, _fields("files/measurements.py", "Sidecar")),
+            table(heads, _fields("Sidecar")),
             "`source` has",
-            table(heads, _fields("files/measurements.py", "OriginalFile")),
+            table(heads, _fields("OriginalFile")),
             "## A run: config.json and rows.jsonl",
             "`eval --out` keeps the configuration, and a row for each restoration, one JSON object a line. "
             "Keys of `config.json`:",
-            table(heads, _fields("evaluation/folder.py", "Configuration")),
+            table(heads, _fields("Configuration")),
             "## A table of checkpoints: weights.toml",
             "One table for each, named by its heading ([checkpoints.md](../checkpoints.md) says what each key means):",
-            table(heads, _fields("weights/cards.py", "Table")),
+            table(heads, _fields("Table")),
             "## A table of data sets: datasets.toml",
             "One table for each ([datasets.md](../datasets.md)):",
-            table(heads, _fields("evaluation/data_cards.py", "DataTable")),
+            table(heads, _fields("DataTable")),
             "## Metrics in tables",
             table(
                 ["column", "unit", "better", "how"],
