@@ -186,8 +186,8 @@ def operator_page() -> str:
         [
             "# Operators",
             "Classes of A, in `src/dmps_cli/operators/`. Each has `A`, `At`, `solve`, `pinv` and `norm`; all agree "
-            "with the dense matrix in float64 (a test). `dmps_cli.operator` builds one by the name of a [task](tasks.md); "
-            "[python.md](../python.md) shows one of your own.",
+            "with the dense matrix in float64 (a test). `dmps_cli.operator` builds one by the name of a "
+            "[task](tasks.md); [python.md](../python.md) shows one of your own.",
             table(["class", "module", "what"], rows),
         ]
     )
