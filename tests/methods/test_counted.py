@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.moments import moments
 from dmps_cli.files.images import load_rgb, photo_paths
 from dmps_cli.levels import CLEAN, Level
 from dmps_cli.methods.choice import build_posterior, resolve_sampling
@@ -310,3 +311,15 @@ def test_the_sidecar_has_the_iterations_of_each_step(dmps: Dmps, preset: str) ->
     assert len(iterations) == 3
     assert all(0 <= count <= 2 * MAX_ITER for count in iterations)
     assert max(iterations) > 2
+
+
+# Against a posterior that is known -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["denoise", "deblur"])
+def test_with_the_flat_variance_and_fresh_noise_the_mean_is_the_posteriors(task: str) -> None:
+    """Of a Gaussian prior; a sample is never more spread than the posterior (docs/defaults.md has the figures)."""
+    knobs = {"variance_factor": 1.0, "eta": 1.0, "eta_y": 1.0}
+    few, many = (moments(task, nfe, knobs=knobs) for nfe in (20, 200))
+    assert many.bias < 0.01 < few.bias < 0.1
+    assert 0.2 < few.variance < many.variance < 0.6

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-TASKS = ("sr4", "deblur", "denoise", "colorize", "inpaint")
+TASKS = ("sr4", "deblur", "denoise", "inpaint")
 SAMPLERS = ("ddpm", "flow")
 PHOTOS = ("chelsea.png", "coffee.png")
 VALUES = ("psnr", "ssim", "lpips", "seconds")
@@ -41,7 +41,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Degrade and restore bundled photographs: five tasks, DDPM and flow levels, one table, one contact sheet.
+    """Degrade and restore bundled photographs: four tasks, DDPM and flow levels, one table, one contact sheet.
 
     It runs the commands that it prints; each can be run alone. No download.
 

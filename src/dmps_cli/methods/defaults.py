@@ -46,6 +46,8 @@ SAMPLERS = ("ddpm", "flow")
 
 TASK_DEFAULTS: dict[tuple[str, str, str], Values] = {
     **{("dmps (x0)", sampler, task): _AT_X0_FLAT for sampler in SAMPLERS for task in ("inpaint", "cs")},
+    **{("dmps (x0)", sampler, "denoise"): {"variance_factor": 1.5} for sampler in SAMPLERS},
+    **{("dmps (x0)", sampler, "colorize"): {"eta": 1.0} for sampler in SAMPLERS},
     **{("dps (authors)", sampler, "inpaint"): {"zeta": 0.5} for sampler in SAMPLERS},
     **{
         (f"dmps ({at})", sampler, blur): {"weight": 1.0}
@@ -123,9 +125,17 @@ class Favour:
 FAVOURED = "dmps (x0)"
 FAVOURS = {
     "psnr": Favour(
-        help="a mean of samples, near the posterior mean",
-        knobs={(sampler, ANY_TASK): {"mean_of": 4} for sampler in SAMPLERS},
+        help="all noise fresh; in denoising the mean of two samples of half the evaluations",
+        knobs={
+            **{(sampler, ANY_TASK): {"eta": 1.0} for sampler in SAMPLERS},
+            **{(sampler, "denoise"): {"variance_factor": 1.0, "mean_of": 2} for sampler in SAMPLERS},
+        },
     ),
     "balance": Favour(help="a sample, as the presets have it", knobs={}),
-    "perception": Favour(help="a sample with more detail", knobs={}),
+    "perception": Favour(
+        help="less fresh noise, and more of the measurement's own grain",
+        knobs={
+            **{(sampler, "denoise"): {"variance_factor": 3.0} for sampler in SAMPLERS},
+        },
+    ),
 }
