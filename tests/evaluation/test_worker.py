@@ -24,7 +24,8 @@ from dmps_cli.evaluation.results import HEAT_NOTE
 from dmps_cli.evaluation.rows import RowLog
 from dmps_cli.files.atomic import name_key
 from dmps_cli.metrics.scorer import Scorer
-from dmps_cli.report import sheets
+from dmps_cli.report import run
+from dmps_cli.report.sheets import Case
 from tests.shell import Dmps, photo, pixels
 
 NAMES = ("a.png", "b.png", "deep/c.png", "d.png")
@@ -479,13 +480,13 @@ def test_a_sheet_is_named_by_the_configuration_not_by_what_is_done(dmps: Dmps, p
 
 def test_a_sheets_footnote_is_of_that_sheet(dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: dict[str, str] = {}
-    draw = sheets.task_sheet
+    draw = run.task_sheet
 
-    def noted(cases: list[sheets.Case], *, footnote: str) -> Image.Image:
+    def noted(cases: list[Case], *, footnote: str) -> Image.Image:
         notes[cases[0].task] = footnote
         return draw(cases, footnote=footnote)
 
-    monkeypatch.setattr(sheets, "task_sheet", noted)
+    monkeypatch.setattr(run, "task_sheet", noted)
     common = ["--dataset", "set", "--nfe", "1", "--limit", "1", "--image-size", "30", "--fit", "crop", "--out", "run"]
     assert dmps("eval", *common, "--tasks", "denoise,sr4", "--sigma", "0.1,0.2").code == 0
     assert {task: re.findall(r"0\.\d on|sr4: \d+", note) for task, note in notes.items()} == {

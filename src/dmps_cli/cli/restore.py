@@ -23,6 +23,7 @@ from dmps_cli.cli.options import (
     checked_task,
     finish,
 )
+from dmps_cli.evaluation.restorations import Restorations
 from dmps_cli.files.measurements import RESTORATION_KIND
 from dmps_cli.files.options import InputOptions, ReadingOptions, WritingOptions
 from dmps_cli.jobs.batch import Batch, open_batch
@@ -54,6 +55,13 @@ def restore(
             help="The true picture, or a folder of them by name: prints PSNR, SSIM and LPIPS against it.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a page (report.html), contact sheets and tables there: inputs, results, the truth if known.",
+        ),
+    ] = None,
     lpips_net: LpipsNet = "alex",
 ) -> None:
     """Restore degraded pictures.
@@ -81,20 +89,33 @@ def restore(
     batch, paths = open_batch(inputs or [], console, left_out=[RESTORATION_KIND], options=files)
     jobs = request.jobs(batch, paths, console.check_path)
     explain_tasks(batch, console)
+    gathered = None if report is None else Restorations(out=report, batch=batch)
+    if gathered is not None:
+        gathered.check(jobs, overwrite=output.overwrite)
     facts: dict[str, Any] = {"version": __version__, "command": "restore", **compute.facts()}
     if len(paths) > 1 and reference is not None and reference.is_file():
         console.note(f"{reference} is the reference of all {len(paths)} inputs; a folder gives each its own")
     scores = Scores(lpips_net, console) if any(job.reference for job in jobs) else None
     try:
         if jobs:
-            run(jobs, batch, compute, scores, console)
+            run(jobs, batch, compute, scores, console, gathered)
     except KeyboardInterrupt:  # what is done is worth its table
         console.object({**facts, **scored(scores, console), **batch.described()})
         raise
+    finally:
+        if gathered is not None:
+            gathered.write(scores, facts, console)
     finish(batch, console, facts | scored(scores, console))
 
 
-def run(jobs: Sequence[Job], batch: Batch, compute: ComputeOptions, scores: Scores | None, console: Console) -> None:
+def run(
+    jobs: Sequence[Job],
+    batch: Batch,
+    compute: ComputeOptions,
+    scores: Scores | None,
+    console: Console,
+    gathered: Restorations | None,
+) -> None:
     """Loads the prior once; restores every job, and prints each path as soon as it is there."""
     prior = compute.load(compute.start(), console)
     for text in dict.fromkeys(f"{job.plan.describe()}; {job.sampling}" for job in jobs):
@@ -108,6 +129,8 @@ def run(jobs: Sequence[Job], batch: Batch, compute: ComputeOptions, scores: Scor
         for restored in restorer.restored(jobs, scores, advance):
             batch.results.append({**restored.facts, "output": str(restored.path)})
             console.path(restored.path)
+            if gathered is not None:
+                gathered.add(restored)
             if restored.remark:
                 console.note(f"{restored.path}: {restored.remark}")
             say(places[restored.of.job.path])

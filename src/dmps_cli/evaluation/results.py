@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,24 +12,20 @@ from dmps_cli import __version__
 from dmps_cli.evaluation.configuration import config_hash
 from dmps_cli.evaluation.picture_files import mean_file, measurement_file, restored_file, spread_file, truth_file
 from dmps_cli.evaluation.rows import Row
-from dmps_cli.files.atomic import atomic_write
 from dmps_cli.files.reading import inside
 from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.metrics.protocol import OF_SAMPLES, Protocol, coverage_notes, measured, size_notes
 from dmps_cli.metrics.table import HOTTEST
-from dmps_cli.report.writers import PAGE
 from dmps_cli.tasks.geometry import shown_size
 
 if TYPE_CHECKING:
     from dmps_cli.listener import Listener
+    from dmps_cli.report.run import RunReport
     from dmps_cli.report.sheets import Case, Shot
     from dmps_cli.report.tables import TableRow
 
 
 GROUP = ("task", "sigma_y", "method", "sampler", "spacing", "nfe")  # and the knobs
-SHEET_IMAGES, PAGE_IMAGES = 8, 24
-"""So many images, the first by name, are on a task's contact sheet and on the page."""
-
 HEAT_NOTE = f"black 0 to white {HOTTEST:g} on [-1, 1]"  # of a map of the samples' standard deviation
 
 
@@ -130,58 +126,25 @@ class Results:
 
     def write(self, out: Path | None, listener: Listener) -> None:
         """Writes tables, sheets, plots and the page to the folder, where there is one and something to write."""
-        from dmps_cli.report.drawing import missing
-
         if out is None or not self.rows:
             return
-        for path, data in self._files():
-            atomic_write(inside(out, path), data, overwrite=True)
-        listener.note(f"wrote tables and {out / PAGE}")
-        if sentence := missing():
-            listener.note(sentence)
+        self.report().write(out, listener)
 
-    def _files(self) -> Iterator[tuple[str, bytes]]:
-        """Yields (path relative to the folder, content), the tables first."""
-        from dmps_cli.files.images import png_bytes
-        from dmps_cli.report.drawing import missing, svg
-        from dmps_cli.report.page import Section, html_page
-        from dmps_cli.report.plots import charts
-        from dmps_cli.report.settings import compact, file_stem, setting_notes
-        from dmps_cli.report.sheets import task_sheet
-        from dmps_cli.report.writers import table_files
+    def report(self) -> RunReport:
+        """Returns what the folder says of them."""
+        from dmps_cli.report.run import PAGE_IMAGES, RunReport
 
-        protocol, summary, notes = self.protocol, self.summary, self.remarks
-        for name, text in table_files(self.named, summary, protocol, self.described(), notes=notes).items():
-            yield name, text.encode(errors="backslashreplace")
-        plots = charts(summary, [name for name in ("psnr", "lpips") if name in protocol.metrics])
-        for stem, chart in () if missing() else plots.items():
-            yield f"plots/{stem}.svg", svg(chart).encode()
-        cases = self._cases(PAGE_IMAGES)
-        for task in dict.fromkeys(case.task for case in cases):
-            here = [case for case in cases if case.task == task]
-            left = len(protocol.images) - len(here[:SHEET_IMAGES])
-            problems = [problem for problem in self.config["problems"] if self._problem_name(problem) == task]
-            footnote = self._protocol(problems).line() + (f"; {left} more images are not shown" if left > 0 else "")
-            sheet = task_sheet(here[:SHEET_IMAGES], footnote=footnote)
-            yield f"sheets/{file_stem(task)}.png", png_bytes(sheet)
-        narrow = compact(summary)
-        sections = [
-            Section(title=task, rows=[row for row in narrow if row["task"] == task])
-            for task in dict.fromkeys(str(row["task"]) for row in summary)
-        ]
-        left = len(protocol.images) - PAGE_IMAGES
-        sentences = [protocol.line(), *notes, *setting_notes(summary)]
-        if cases and left > 0:
-            sentences.append(f"pictures of the first {PAGE_IMAGES} images; {left} more are in the folder")
-        page = html_page(
-            f"dmps eval: {self.facts.get('dataset')}, prior {self.facts.get('model')}",
-            sections,
-            notes=sentences,
-            cases=cases,
-            charts=[*plots.values()],
-            facts=self.config,
+        return RunReport(
+            title=f"dmps eval: {self.facts.get('dataset')}, prior {self.facts.get('model')}",
+            rows=self.named,
+            summary=self.summary,
+            protocol=self.protocol,
+            facts=self.described(),
+            configuration=self.config,
+            notes=self.remarks,
+            cases=self._cases(PAGE_IMAGES),
+            of_task=lambda task: self._protocol([p for p in self.config["problems"] if self._problem_name(p) == task]),
         )
-        yield PAGE, page.encode(errors="replace")
 
     def _cases(self, limit: int) -> list[Case]:
         """Returns the pictures of the first images of every task, as far as they are in the folders."""

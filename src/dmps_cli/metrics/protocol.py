@@ -98,7 +98,5 @@ class Protocol:
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
         count += f", {self.prepared}" if self.prepared else ""
         count += f", {self.samples} posterior samples of each" if self.samples > 1 else ""
-        return (
-            f"{measured}; {self._colour}, clipped to [-1, 1], per image, then averaged; "
-            f"{noise}{count}, list sha256 {list_hash(self.images)[:12]}"
-        )
+        how = f"{measured}; {self._colour}, clipped to [-1, 1], per image, then averaged" if measured else "not scored"
+        return f"{how}; {noise}{count}, list sha256 {list_hash(self.images)[:12]}"

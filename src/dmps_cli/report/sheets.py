@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MAX_COLUMNS = 8
+MAX_CELL = 1024  # px
 INK, FAINT, HAIRLINE, PAPER = "#1a1a1a", "#6b6b6b", "#d0d0d0", "#ffffff"
 
 
@@ -83,13 +84,18 @@ class Case:
 
 
 def case_columns(cases: Sequence[Case]) -> list[str]:
-    """Labels of the columns: truth, measurement, then every restoration's in the order of first appearance."""
-    return ["truth", "measurement", *dict.fromkeys(label for case in cases for label in case.restored)]
+    """Labels of the columns: truth and measurement, then every restoration's in the order of first appearance.
+
+    Without truth where no case has one.
+    """
+    truth = ["truth"] if any(case.truth for case in cases) else []
+    return [*truth, "measurement", *dict.fromkeys(label for case in cases for label in case.restored)]
 
 
 def case_shots(case: Case, columns: Sequence[str]) -> list[Shot | None]:
     """Returns the pictures of a case under these columns; None where it has none."""
-    return [case.truth, case.measurement, *(case.restored.get(label) for label in columns[2:])]
+    shots = {"truth": case.truth, "measurement": case.measurement}
+    return [shots[label] if label in shots else case.restored.get(label) for label in columns]
 
 
 def task_sheet(
@@ -117,7 +123,7 @@ def contact_sheet(
 ) -> Image.Image:
     """Returns a labelled grid of pictures on white, RGB; more than MAX_COLUMNS columns go on in a grid below.
 
-    Each picture is fitted into a square of `cell` px (default: the longest side of all, at least 128): enlarged by
+    Each picture is fitted into a square of `cell` px (default: the longest side of all, 128 to MAX_CELL): enlarged by
     nearest neighbour, so that a measurement's pixels stay visible, reduced by Lanczos, unchanged where its longer side
     is `cell`. footnote: a line or more under the grid. Raises ValueError if a row has not one picture per column.
     """
@@ -126,9 +132,8 @@ def contact_sheet(
     for row in rows:
         if len(row.pictures) != len(columns):
             raise ValueError(f"row '{row.label}' has {len(row.pictures)} pictures for {len(columns)} columns")
-    cell = cell or max(
-        128, *(side for row in rows for picture in row.pictures if picture for side in picture.image.size)
-    )
+    sides = [side for row in rows for picture in row.pictures if picture for side in picture.image.size]
+    cell = cell or min(MAX_CELL, max(128, *sides))
     fitted = [_fitted(row, cell) for row in rows]
     grids = [
         _Grid(columns[part], [replace(row, pictures=row.pictures[part]) for row in fitted], cell)
