@@ -33,10 +33,11 @@ docs: $(DOCUMENTED)
 fuzz: $(DEVELOPED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
-# The commands of docs/examples, in full: some minutes.
+# The commands of the tutorials and of docs/examples, in full: some minutes; writes outputs and pictures of the pages anew.
 tutorials: $(INSTALLED)
 	rm -rf tutorials
 	sed -n '/^```sh/,/^```/p' docs/examples/README.md | grep -v '^```' | PATH="$(CURDIR)/$(BIN):$$PATH" bash -e
+	$(BIN)/python benchmarks/tutorials.py tutorials/pages
 
 bench: $(DEVELOPED)
 	$(BIN)/python benchmarks/bench.py
