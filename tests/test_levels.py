@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dmps_cli.levels import CLEAN, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
+from dmps_cli.levels import CLEAN, SPACINGS, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
 from tests.conftest import golden, golden_json
 
 
@@ -42,6 +45,23 @@ def test_quadratic_steps() -> None:
         steps = kept_steps(nfe, "quadratic")
         assert steps == sorted(set(steps))
         assert (len(steps), steps[0], steps[-1]) == (nfe, 0, 999)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(num_steps=st.integers(2, 1000), data=st.data())
+def test_kept_steps_rise_from_the_clean_end_to_the_noisiest(spacing: str, num_steps: int, data: st.DataObject) -> None:
+    """Whole numbers; within half a step of the formula, but where quadratic ones crowd."""
+    nfe = data.draw(st.integers(2, num_steps))
+    steps = kept_steps(nfe, spacing, num_steps)
+    assert all(type(step) is int for step in steps)
+    assert all(earlier < later for earlier, later in pairwise(steps))
+    assert (len(steps), steps[0], steps[-1]) == (nfe, 0, num_steps - 1)
+    power = 1 if spacing == "uniform" else 2
+    for k, step in enumerate(steps):
+        ideal = (num_steps - 1) * (k / (nfe - 1)) ** power
+        assert abs(step - ideal) <= 0.5 + 1e-9 or (spacing == "quadratic" and step == steps[k - 1] + 1 > ideal)
+    assert kept_steps(1, spacing, num_steps) == [num_steps - 1]
 
 
 @pytest.mark.parametrize("nfe", [0, -3, 1001])

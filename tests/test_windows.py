@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dmps_cli.levels import Level
@@ -32,6 +34,22 @@ def test_weights_add_up_to_one_everywhere(side: int) -> None:
         if start + 64 < side:
             assert bool((weight[-4:] == 0.0).all())
     torch.testing.assert_close(total, torch.ones(side, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data(), window=st.integers(2, 200), overlap_share=st.integers(2, 8))
+def test_weights_of_any_windows_add_up_to_one(data: st.DataObject, window: int, overlap_share: int) -> None:
+    """Windows are the fewest that overlap as they should, in rising order; a far neighbour has no weight."""
+    side = data.draw(st.integers(window, 8 * window))
+    starts, overlap = window_starts(side, window, overlap_share), window // overlap_share
+    assert (starts[0], starts[-1] + window) == (0, side)
+    assert all(0 < later - earlier <= window - overlap for earlier, later in pairwise(starts))
+    assert len(starts) == 1 or (len(starts) - 2) * (window - overlap) + window < side
+    total = torch.zeros(side, dtype=torch.float64)
+    for start, weight in blend_weights(side, window, overlap_share).items():
+        assert bool((weight >= 0.0).all())
+        total[start : start + window] += weight
+    torch.testing.assert_close(total, torch.ones(side, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(("size", "batch"), [((64, 64), 1), ((100, 64), 3), ((112, 150), 1), ((130, 200), 4)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dmps_cli import pipeline
@@ -134,6 +137,29 @@ def test_a_killed_evaluation_goes_on(
     assert len([*Path("run/measurements").rglob("*.png")]) == len([*Path("run/restored").rglob("*.png")]) == len(whole)
     again = dmps("eval", *PROBLEMS, "--out", "run")
     assert (again.code, again.out, len(restored)) == (0, result.out, len(whole) - 2)
+
+
+def test_killed_at_any_byte_it_ends_in_the_same_rows(dmps: Dmps, photos: Path) -> None:
+    """The log is all that goes on growing: cut anywhere, what is whole of it is kept as it is and the rest made anew."""
+    command = ("eval", *PROBLEMS, "--no-images", "--out")
+    assert dmps(*command, "run").code == 0
+    whole, log = results("run"), Path("run/rows.jsonl").read_bytes()
+    assert log.count(b"\n") == len(whole) == 8
+
+    @settings(max_examples=5, deadline=None, derandomize=True)
+    @given(end=st.integers(0, len(log)))
+    def killed(end: int) -> None:
+        shutil.rmtree("killed", ignore_errors=True)
+        Path("killed").mkdir()
+        shutil.copy("run/config.json", "killed")
+        Path("killed/rows.jsonl").write_bytes(log[:end])
+        result = dmps(*command, "killed")
+        assert result.code == 0, result.err
+        kept = log[:end].rpartition(b"\n")[0]
+        assert Path("killed/rows.jsonl").read_bytes().startswith(kept)
+        assert quality(lines("killed/rows.jsonl")) == results("killed") == whole
+
+    killed()
 
 
 def test_ctrl_c_keeps_rows(

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -310,14 +309,14 @@ def test_a_symbolic_link_is_replaced_not_followed() -> None:
 
 
 RACE = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 from dmps_cli.errors import OutputError
 from dmps_cli.files.atomic import atomic_write
 def no_links(*args, **kwargs): raise OSError(95, "not supported")
 if sys.argv[2] == "without links": os.link = no_links
-Path(f"ready{sys.argv[1]}").touch()
-while not Path("go").exists(): time.sleep(0.0005)
+print("ready", flush=True)
+sys.stdin.readline()
 for k in range(60):
     try: atomic_write(Path(f"out/{k}"), sys.argv[1].encode() * 1000, overwrite=False)
     except OutputError as exc: assert "exists" in str(exc)
@@ -328,15 +327,19 @@ for k in range(60):
 @pytest.mark.parametrize("links", ["with links", "without links"])
 def test_of_two_processes_exactly_one_writes(links: str) -> None:
     processes = [
-        subprocess.Popen([sys.executable, "-c", RACE, str(n), links], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(n), links], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for n in range(2)
     ]
-    deadline = time.monotonic() + 20
-    while not (Path("ready0").exists() and Path("ready1").exists()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    Path("go").touch()
-    won = [process.communicate(timeout=20)[0].split() for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    won = [process.communicate()[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(won[0] + won[1], key=int) == [str(k) for k in range(60)]
     for n in range(2):

@@ -38,7 +38,7 @@ class Turn:
     cut: int | None = None  # so many bytes, then the connection is cut
     stall: int | None = None  # so many bytes, then nothing more
     drip: float | None = None  # 200 times a byte and so many seconds
-    delay: float = 0.0  # seconds between the halves
+    held: threading.Event | None = None  # what is waited for between the halves
     blind: bool = False  # answers a range of whatever file there is, without a look at If-Range
 
 
@@ -166,17 +166,17 @@ class Handler(BaseHTTPRequestHandler):
                 if self.host.closing.wait(turn.drip):
                     return
             body = body[200:]
-        if turn.delay:
+        if turn.held:
             half = len(body) // 2
             self.wfile.write(body[:half])
-            self.host.closing.wait(turn.delay)
+            turn.held.wait()
             body = body[half:]
         if turn.cut is None and turn.stall is None:
             self.wfile.write(body)
             return
         self.wfile.write(body[: turn.cut if turn.cut is not None else turn.stall])
         if turn.stall is not None:
-            self.host.closing.wait(20)
+            self.host.closing.wait()
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)

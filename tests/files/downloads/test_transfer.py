@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -213,34 +212,40 @@ def test_a_beginning_without_its_notes_is_not_used(host: Host, get: Fetcher, dam
 
 RUN = """
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from dmps_cli.files.downloads.fetch import fetch
 from dmps_cli.files.downloads.sources import Web
 from dmps_cli.listener import Silent
 class Printer(Silent):
     def note(self, text): print(text, flush=True)
+    @contextmanager
+    def transfer(self, name):
+        def told(done, total):
+            if done >= 100_000 and "--tell" in sys.argv: print("some", flush=True)
+        yield told
 print("ready", flush=True)
 found = fetch([Web(url=sys.argv[1])], Path(sys.argv[2]), command="", listener=Printer())
 print(found.sha256, found.downloaded)
 """
 
 
-def run(source: Web, target: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", RUN, source.url, str(target)], stdout=subprocess.PIPE, text=True)
+def run(source: Web, target: Path, *options: str) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", RUN, source.url, str(target), *options]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def heard(process: subprocess.Popen[str], text: str) -> None:
+    """Waits until a process says a line."""
+    assert process.stdout is not None
+    assert text in (line.rstrip("\n") for line in process.stdout)
 
 
 def test_killed_and_run_again(host: Host, get: Fetcher) -> None:
     """kill -9: the lock is free, the beginning is used, nothing is left over."""
     source = host.put(CONTENT, Turn(stall=200_000))
-    with run(source, get.target) as process:
-        until(lambda: sum(path.stat().st_size for path in get.target.parent.glob("*.part")) >= 100_000)
+    with run(source, get.target, "--tell") as process:
+        heard(process, "some")
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     (part,) = get.target.parent.glob("*.part")
@@ -283,11 +288,13 @@ def test_interrupted_in_the_middle(host: Host, get: Fetcher) -> None:
 
 
 def test_two_processes_download_once(host: Host, get: Fetcher) -> None:
-    source = host.put(CONTENT, Turn(delay=1.0))
-    with run(source, get.target) as one:
-        until(host.ranges)
+    half_sent = threading.Event()
+    source = host.put(CONTENT, Turn(held=half_sent))
+    with run(source, get.target, "--tell") as one:
+        heard(one, "some")
         with run(source, get.target) as two:
-            outputs = [process.communicate(timeout=20)[0].splitlines() for process in (one, two)]
-    waiting = "another process downloads net.pt; waiting for it"
-    assert outputs == [["ready", f"{sha(CONTENT)} True"], ["ready", waiting, f"{sha(CONTENT)} False"]]
+            heard(two, "another process downloads net.pt; waiting for it")
+            half_sent.set()
+            outputs = [process.communicate()[0].splitlines()[-1] for process in (one, two)]
+    assert outputs == [f"{sha(CONTENT)} True", f"{sha(CONTENT)} False"]
     assert host.ranges() == [None]
