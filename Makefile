@@ -8,13 +8,14 @@ DOCUMENTED = $(VENV)/.documented
 MINUTES ?= 30
 SEED ?= 0
 
-.PHONY: demo test check docs bench fuzz tutorials clean
+.PHONY: demo test check docs bench fuzz mutants tutorials clean
 
 demo: $(INSTALLED)
 	$(BIN)/dmps demo --output demo --overwrite
 
 test: $(DEVELOPED)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=
+	@echo "lines of src that the tests reach in their own processes: $$($(BIN)/coverage report --format=total) %"
 
 check: $(DEVELOPED)
 	$(BIN)/ruff check .
@@ -38,6 +39,10 @@ tutorials: $(INSTALLED)
 	rm -rf tutorials
 	sed -n '/^```sh/,/^```/p' docs/examples/README.md | grep -v '^```' | PATH="$(CURDIR)/$(BIN):$$PATH" bash -e
 	$(BIN)/python benchmarks/tutorials.py tutorials/pages
+
+# Breaks every sign, factor and comparison of the heart, one at a time; MODULES="levels methods/dmps" for some of it.
+mutants: $(DEVELOPED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULES)
 
 bench: $(DEVELOPED)
 	$(BIN)/python benchmarks/bench.py

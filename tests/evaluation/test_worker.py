@@ -140,7 +140,7 @@ def test_a_killed_evaluation_goes_on(
 
 
 def test_killed_at_any_byte_it_ends_in_the_same_rows(dmps: Dmps, photos: Path) -> None:
-    """The log is all that goes on growing: cut anywhere, what is whole of it is kept as it is and the rest made anew."""
+    """The log is all that goes on growing: cut anywhere, its whole lines are kept and the rest is made anew."""
     command = ("eval", *PROBLEMS, "--no-images", "--out")
     assert dmps(*command, "run").code == 0
     whole, log = results("run"), Path("run/rows.jsonl").read_bytes()

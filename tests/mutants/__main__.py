@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import importlib
 import json
 import os
 import resource
@@ -31,19 +32,21 @@ from tests.mutants.placing import put_in_place
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src" / "dmps_cli"
 KNOWN = Path(__file__).with_name("known.toml")
-METHODS = ("dmps", "counted", "ddnm", "ddrm", "diffpir", "dps", "ot_ode", "pgdm", "posterior", "solver", "tweedie")
-OPERATORS = (
-    *("base", "pointwise", "weighted", "separable", "hadamard", "decimation", "kernels", "grey", "inside"),
-    *("circular", "convolution", "composed", "banded"),
-)
-HEART = {
-    ("levels", "sampling", "priors"): (
-        *("test_levels.py", "test_sampling.py", "test_priors.py"),
-        *("methods/test_trajectories.py", "methods/test_dmps.py"),
+BASELINES = ("ddnm", "ddrm", "diffpir", "dps", "ot_ode", "pgdm", "posterior")
+POINTWISE = ("pointwise", "weighted", "hadamard", "grey", "separable")
+CONVOLUTIONS = ("circular", "convolution", "kernels", "inside")
+HEART: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("levels", "sampling", "priors"): ("test_levels.py", "test_sampling.py", "test_priors.py"),
+    ("linalg", "windows"): ("test_linalg.py", "test_windows.py", "methods/test_solver.py"),
+    ("methods/dmps", "methods/tweedie"): ("methods/test_dmps.py", "test_appendix_a.py"),
+    ("methods/counted", "methods/solver"): ("methods/test_counted.py", "methods/test_solver.py"),
+    tuple(f"methods/{name}" for name in BASELINES): ("methods/test_baselines.py",),
+    tuple(f"operators/{name}" for name in POINTWISE): (
+        *("operators/test_operators.py", "operators/test_grey.py", "tasks/test_table.py", "tasks/test_chain.py"),
     ),
-    ("linalg", "windows"): ("test_linalg.py", "test_windows.py", "test_fields.py", "operators/test_convolution.py"),
-    tuple(f"methods/{name}" for name in METHODS): ("methods", "test_appendix_a.py"),
-    tuple(f"operators/{name}" for name in OPERATORS): ("operators", "tasks", "test_windows.py", "jobs/test_fit.py"),
+    tuple(f"operators/{name}" for name in CONVOLUTIONS): ("operators/test_convolution.py", "test_windows.py"),
+    ("operators/composed", "operators/decimation"): ("operators/test_composed.py", "operators/test_operators.py"),
+    ("operators/base", "operators/banded"): ("operators/test_operators.py", "operators/test_banded.py"),
 }
 """Modules of the heart, and the tests that belong to them."""
 
@@ -52,6 +55,10 @@ PATIENCE = 5.0
 
 MEMORY = 3 * 2**30
 """Bytes that a mistake may take beyond what is there."""
+
+
+FAULT = 70
+"""Exit code of a process in which this program itself failed."""
 
 
 class Mutants:
@@ -72,8 +79,9 @@ class Mutants:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Runs all tests once as the code is, and then those of each mistake."""
+        for module in self.modules:
+            importlib.import_module("dmps_cli." + module.replace("/", "."))
         self.caches = [found for found in gc.get_objects() if type(found) is functools._lru_cache_wrapper]
-        gc.freeze()
         as_it_is = _in_child(lambda: self._as_it_is(session.items))
         self.seconds = as_it_is["seconds"]
         self.reached = {p: {int(k): v for k, v in lines.items()} for p, lines in as_it_is["reached"].items()}
@@ -166,12 +174,13 @@ def _in_child(work: Callable[[], Any]) -> Any:
                 pipe.write(json.dumps(work()).encode())
         except BaseException:  # noqa: BLE001 (a fault of this program)
             os.write(said, traceback.format_exc().encode())
-        finally:
-            os._exit(0)
+            os._exit(FAULT)
+        os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         text = pipe.read()
-    os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == FAULT:
+        raise RuntimeError("a process of one mistake failed, as said above")
     return json.loads(text) if text else "died"
 
 

@@ -15,9 +15,10 @@ from tests.mutants.changes import Change
 def put_in_place(change: Change, path: str) -> None:
     """Gives every function of the module the code that it has with the change; of constants, the new value."""
     codes = {(code.co_qualname, code.co_firstlineno): code for code in _codes(compile(change.tree, path, "exec"))}
-    for function in _functions():
-        if function.__code__.co_filename == path:
-            function.__code__ = codes[function.__code__.co_qualname, function.__code__.co_firstlineno]
+    functions = [function for function in _functions() if function.__code__.co_filename == path]
+    assert functions, f"no function of {path} is loaded"
+    for function in functions:
+        function.__code__ = codes[function.__code__.co_qualname, function.__code__.co_firstlineno]
     module = next(module for module in list(sys.modules.values()) if getattr(module, "__file__", None) == path)
     for statement in change.tree.body:
         if statement.lineno <= change.line <= (statement.end_lineno or 0):
