@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmps_cli.levels import CLEAN, SPACINGS, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
+from dmps_cli.levels import CLEAN, SAMPLERS, SPACINGS, ddpm_levels, ddpm_time, flow_label, flow_levels, kept_steps
 from tests.conftest import golden, golden_json
 
 
@@ -30,6 +30,10 @@ def test_respaced_chain_is_the_recorded_one(nfe: int) -> None:
 
 def test_one_step_is_the_noisiest() -> None:
     assert kept_steps(1) == kept_steps(1, "quadratic") == [999]
+
+
+def test_the_chain_is_ancestral_and_the_flow_an_ode() -> None:
+    assert {name: sampler.eta for name, sampler in SAMPLERS.items()} == {"ddpm": 1.0, "flow": 0.0}
 
 
 def test_unknown_spacing() -> None:

@@ -212,6 +212,10 @@ def test_cap_binds_at_the_bound_and_leaves_the_papers_setting_alone() -> None:
         assert capped_weight(1.75, 1.0, step, 1.0, 0.05, cur) == 1.75
 
 
+def test_what_measures_nothing_needs_no_cap() -> None:
+    assert capped_weight(1.75, 1.0, 0.5, 0.0, 0.05, flow_levels(20)[3]) == 1.75
+
+
 def test_cap_factor_is_the_move_of_the_largest_mode() -> None:
     """On the largest singular vector, with lambda huge, the capped update moves x_t / alpha exactly onto y_s / s."""
     U, S, Vt = torch.linalg.svd(matrix(), full_matrices=False)

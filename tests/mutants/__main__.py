@@ -32,13 +32,13 @@ from tests.mutants.placing import put_in_place
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src" / "dmps_cli"
 KNOWN = Path(__file__).with_name("known.toml")
-BASELINES = ("ddnm", "ddrm", "diffpir", "dps", "ot_ode", "pgdm", "posterior")
+BASELINES = ("ddnm", "ddrm", "diffpir", "dps", "ot_ode", "pgdm", "posterior", "tweedie")
 POINTWISE = ("pointwise", "weighted", "hadamard", "grey", "separable")
 CONVOLUTIONS = ("circular", "convolution", "kernels", "inside")
 HEART: dict[tuple[str, ...], tuple[str, ...]] = {
     ("levels", "sampling", "priors"): ("test_levels.py", "test_sampling.py", "test_priors.py"),
     ("linalg", "windows"): ("test_linalg.py", "test_windows.py", "methods/test_solver.py"),
-    ("methods/dmps", "methods/tweedie"): ("methods/test_dmps.py", "test_appendix_a.py"),
+    ("methods/dmps",): ("methods/test_dmps.py", "test_appendix_a.py"),
     ("methods/counted", "methods/solver"): ("methods/test_counted.py", "methods/test_solver.py"),
     tuple(f"methods/{name}" for name in BASELINES): ("methods/test_baselines.py",),
     tuple(f"operators/{name}" for name in POINTWISE): (

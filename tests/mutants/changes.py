@@ -140,7 +140,8 @@ def other_calls(node: ast.Call, function: ast.expr, arguments: list[ast.expr]) -
             operand = arguments[0] if arguments else node
         case ast.Attribute(value, name):
             opposite = ast.Attribute(value, OTHER_NAMES.get(name, ""), ast.Load())
-            operand = arguments[0] if isinstance(value, ast.Name) and value.id in ("math", "torch") else value
+            is_function = isinstance(value, ast.Name) and value.id in ("math", "torch")
+            operand = arguments[0] if is_function and arguments else value
         case _:
             return
     if name in OTHER_NAMES:

@@ -11,6 +11,9 @@ from typing import Any
 
 from tests.mutants.changes import Change
 
+SHARED = 256
+"""Whole numbers up to here are one object each, whatever they stand for."""
+
 
 def put_in_place(change: Change, path: str) -> None:
     """Gives every function of the module the code that it has with the change; of constants, the new value."""
@@ -52,11 +55,16 @@ def _values(statements: list[ast.stmt], module: ModuleType) -> dict[str, Any]:
     """Returns the numbers that are given to names, as they now are."""
     found = {}
     for statement in statements:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        if isinstance(target, ast.Name) and getattr(statement, "value", None) is not None:
-            value = _value(statement.value, module)  # type: ignore[attr-defined]
-            if isinstance(value, int | float | tuple | dict):
-                found[target.id] = value
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+        value = _value(statement.value, module)
+        if isinstance(target, ast.Name) and isinstance(value, int | float | tuple | dict):
+            found[target.id] = value
+        elif isinstance(target, ast.Tuple):
+            found |= {
+                name.id: part for name, part in zip(target.elts, value, strict=True) if isinstance(name, ast.Name)
+            }
     return found
 
 
@@ -69,7 +77,7 @@ def _exchange(name: str, old: object, new: object) -> None:
     for module in list(sys.modules.values()):
         if getattr(module, "__dict__", {}).get(name) is old:
             setattr(module, name, new)
-    if isinstance(old, int):  # small ones are shared by all
+    if isinstance(old, int) and old <= SHARED:
         return
     for function in _functions():
         defaults = function.__defaults__ or ()

@@ -697,7 +697,7 @@ def test_waiting_is_measured_and_errors_come_through(monkeypatch: pytest.MonkeyP
         return step
 
     monkeypatch.setattr(ahead, "time", SimpleNamespace(perf_counter=clock))
-    with Ahead(slow, 5) as loader:
+    with Ahead(slow, 5, count=5) as loader:
         assert [loader.take() for _ in range(4)] == [5, 6, 7, 8]
         assert loader.wait_seconds == 4.0
         with pytest.raises(InputError, match="gone"):
