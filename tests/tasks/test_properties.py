@@ -39,7 +39,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "ratio": st.integers(1, 5),
     "operator_seed": st.integers(0, 99),
 }
-OF_FILES = {"mask", "invert_mask", "kernel_as_is"}
+OF_FILES = {"mask", "invert_mask", "kernel_as_is", "matrix", "image_shape", "operator"}
 """Options that say something about a file."""
 
 
