@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmps_cli.errors import NumericsError
-from dmps_cli.levels import Level, ddpm_levels, flow_levels
+from dmps_cli.levels import CLEAN, Level, ddpm_levels, flow_levels
 from dmps_cli.priors import DenoiserPrior
 from dmps_cli.sampling import DrawnAhead, Noise, reverse_step, sample, x0_coefficient
 from tests.conftest import golden, randn
@@ -96,6 +96,15 @@ def test_one_call_of_the_denoiser_and_one_report_per_step() -> None:
     noise = Noise(0, Noise.STEP, [(0, 0)])
     sample(prior, prior.levels("ddpm", 9), randn(1, 3, 4, 4), eta=1.0, noise=noise, on_step=lambda: steps.append(None))
     assert len(calls) == len(steps) == 9
+
+
+def test_noise_is_drawn_where_it_counts_alone() -> None:
+    """Not on an ODE, not in the step to the clean end; else once a step, however small eta is."""
+    prior, (noisy, middle) = DenoiserPrior(lambda z, s: z), ddpm_levels(10)[3:5]
+    for eta, nxt, expected in ((0.0, middle, 0), (1.0, CLEAN, 0), (0.05, middle, 1), (1.0, middle, 1)):
+        drawn: list[torch.Tensor] = []
+        prior.step(randn(1, 3, 4, 4), noisy, nxt, eta, lambda x, drawn=drawn: drawn.append(x) or x)
+        assert len(drawn) == expected
 
 
 def test_noise_follows_the_image_not_its_place() -> None:

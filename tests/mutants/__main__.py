@@ -142,7 +142,7 @@ class Mutants:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         try:
             put_in_place(change, path)
-        except ArithmeticError as exc:  # a constant that cannot be computed
+        except (ArithmeticError, ValueError) as exc:  # a constant that cannot be computed
             return repr(exc)
         return next((item.nodeid for item, usual in items if self._fails(item, 10.0 * usual + PATIENCE)), None)
 
