@@ -85,6 +85,24 @@ def test_blurs_draw_all_noise_anew_where_something_was_measured(favour: str, sam
         assert resolve_sampling(task=task, sampler=sampler, favour=favour).knobs["eta_y"] == 1.0
 
 
+@pytest.mark.parametrize("chosen", [{"favour": "psnr"}, {"knobs": {"mean_of": 2}}], ids=str)
+def test_several_means_are_refused_and_several_samples_are_not(chosen: dict[str, Any]) -> None:
+    """In any task, whether or not it is one in which the favour takes a mean."""
+    for task in ("denoise", "sr4"):
+        with pytest.raises(UsageError, match="and --samples 8 exclude each other"):
+            resolve_sampling(task=task, **chosen).check_samples(8)
+        resolve_sampling(task=task, **chosen).check_samples(1)
+        resolve_sampling(task=task, favour="balance").check_samples(8)
+    assert resolve_sampling(task="colorize", favour="psnr").shares == [10, 10]
+
+
+@pytest.mark.parametrize("command", [("restore", "y.png"), ("eval", "--dataset", "samples")], ids=str)
+def test_commands_refuse_several_means(command: tuple[str, ...], dmps: Dmps) -> None:
+    refused = dmps(*command, "--favour", "psnr", "--samples", "8")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--favour psnr and --samples 8 exclude each other" in refused.err
+
+
 def test_files_of_earlier_versions_name_the_form() -> None:
     """Then the variance factor was called lambda, and a cap was recorded that did nothing."""
     old = {"method": "dmps", "score_at": "x0", "lambda": 3.0, "cap": None, "eta": 0.85, "psnr": 25.0}

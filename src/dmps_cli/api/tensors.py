@@ -220,6 +220,7 @@ def restore(
     if op.task is None:
         op.check_transpose()
     chosen = sampling_options(method, preset, favour, nfe, sampler, knobs).resolve(prior, op.task)
+    chosen.check_samples(samples)
     batch = len(measurement.y)
     return pipeline.restore(
         Measurement(measurement.y.repeat_interleave(samples, 0), op, measurement.sigma_y),

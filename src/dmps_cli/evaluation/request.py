@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ class EvaluationRequest:
     def __post_init__(self) -> None:
         """Raises UsageError or OutputError for what can be refused before a picture is looked for."""
         SAMPLES("--samples", self.samples)
+        for choice in chain.from_iterable(self.samplings.values()):
+            choice.check_samples(self.samples)
         if not self.plans:
             raise UsageError("--tasks names no task")
         if self.target.out is not None:

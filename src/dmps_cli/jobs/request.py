@@ -50,8 +50,8 @@ class Request:
         """Raises UsageError for what can be refused before any input is looked at."""
         if self.task is not None:
             checked_task(self.task)
-        self.sampling.resolve(self.own, self.named)
         SAMPLES("--samples", self.samples)
+        self.sampling.resolve(self.own, self.named).check_samples(self.samples)
 
     @property
     def named(self) -> str | None:

@@ -40,6 +40,7 @@ class Sampling:
     """A complete choice of method, sampler and knobs; `knobs` are those of the method's row.
 
     chosen_by: options that made it this form of the method in place of the first; empty where it is that, or named.
+    favour: the one asked for.
     """
 
     method: str
@@ -48,12 +49,24 @@ class Sampling:
     spacing: str
     knobs: Mapping[str, Any]
     chosen_by: tuple[str, ...] = field(default=(), compare=False)
+    favour: str | None = field(default=None, compare=False)
 
     @property
     def shares(self) -> list[int]:
         """Evaluations of each sample: all for the one, or split among those of a mean."""
         count = min(self.knobs.get("mean_of") or 1, self.nfe)
         return [self.nfe // count + (k < self.nfe % count) for k in range(count)]
+
+    def check_samples(self, samples: int) -> None:
+        """Raises UsageError for several where one is no draw from the posterior: their spread would say nothing."""
+        of = f"--mean-of {len(self.shares)}" if len(self.shares) > 1 else None
+        if self.favour is not None:
+            of = f"--favour {self.favour}" if not FAVOURS[self.favour].draws else of
+        if samples > 1 and of is not None:
+            raise UsageError(
+                f"{of} and --samples {samples} exclude each other: a mean is no sample, and several of them do not "
+                "spread as the posterior does"
+            )
 
     def labelled(self) -> dict[str, Any]:
         """Returns the knobs under their options' names."""
@@ -134,6 +147,7 @@ def resolve_sampling(
         spacing=_spacing(spacing or defaults["spacing"], sampler),
         knobs=resolved,
         chosen_by=chosen_by,
+        favour=favour,
     )
 
 

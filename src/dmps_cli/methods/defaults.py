@@ -112,10 +112,14 @@ ANY_TASK = "*"
 
 @dataclass(frozen=True, kw_only=True)
 class Favour:
-    """A row of FAVOURS: the knobs that it sets, by (sampler, task), ANY_TASK for the tasks without a row."""
+    """A row of FAVOURS: the knobs that it sets, by (sampler, task), ANY_TASK for the tasks without a row.
+
+    draws: whether what it gives is a draw from the posterior, of which several are worth having.
+    """
 
     help: str
     knobs: Mapping[tuple[str, str], Values]
+    draws: bool = True
 
     def at(self, sampler: str, task: str) -> Values:
         """Returns the knobs for a task on a sampler's levels."""
@@ -125,10 +129,12 @@ class Favour:
 FAVOURED = "dmps (x0)"
 FAVOURS = {
     "psnr": Favour(
-        help="all noise fresh; in denoising the mean of two samples of half the evaluations",
+        help="all noise fresh; in denoising and colorization the mean of two samples of half the evaluations",
+        draws=False,
         knobs={
             **{(sampler, ANY_TASK): {"eta": 1.0} for sampler in SAMPLERS},
             **{(sampler, "denoise"): {"variance_factor": 1.0, "mean_of": 2} for sampler in SAMPLERS},
+            **{(sampler, "colorize"): {"eta": 1.0, "mean_of": 2} for sampler in SAMPLERS},
         },
     ),
     "balance": Favour(help="a sample, as the presets have it", knobs={}),
