@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ from dmps_cli.training.trainer import Recipe, Trainer, validation_pictures
 from dmps_cli.weights import reading as checkpoints
 from dmps_cli.weights.reading import read_safetensors
 from tests.conftest import randn, rel
-from tests.shell import Dmps, photo, pixels
+from tests.shell import Dmps, break_import, photo, pixels
 
 TINY = NaturalConfig(widths=(8, 8), num_blocks=1, emb_width=16, num_frequencies=4)
 CPU = torch.device("cpu")
@@ -533,7 +534,7 @@ def test_ctrl_c_leaves_a_usable_prior_and_130(
     assert "saved at step 1; --resume p.safetensors goes on" in result.err
     assert "interrupted" in result.err
     assert read_state(Files(prior=Path("p.safetensors"))).facts["step"] == 1  # the step in hand was finished
-    assert Path("p.safetensors.png").exists()
+    assert Path("p.safetensors.svg").exists()
     photo(tmp_path / "x.png", (40, 40))
     assert dmps("restore", "x.png", "--task", "denoise", "--nfe", "2", "--model", "p.safetensors").code == 0
 
@@ -740,10 +741,8 @@ def test_the_files_say_what_they_are(dmps: Dmps, photos: Path) -> None:
         assert report[name] == float(last[name])
     assert float(last["psnr_15"]) > float(last["psnr_25"]) > float(last["psnr_50"])
     assert 0.0 <= report["wait_share"] <= 1.0
-    drawn = pixels("p.safetensors.png")
-    assert all(
-        (drawn == colour).all(-1).any() for colour in ((0x1F, 0x5F, 0xA8), (0xB8, 0x45, 0x2F), (0x3C, 0x8A, 0x4A))
-    )
+    drawn = ElementTree.parse("p.safetensors.svg").getroot()
+    assert {"Loss", "sigma 15", "sigma 25", "sigma 50"} <= set(drawn.itertext())
 
 
 def test_validation_is_the_psnr_of_the_clipped_estimate(photos: Path, tmp_path: Path) -> None:
@@ -867,7 +866,7 @@ def test_files_of_the_training_are_no_photographs(dmps: Dmps, photos: Path) -> N
     out = photos / "p.safetensors"
     assert dmps("train", photos, "-o", out, *QUICK).code == 0
     first = read_safetensors(out)[1]
-    assert Path(f"{out}.png").exists()
+    assert Path(f"{out}.svg").exists()
     done = dmps("train", photos, "--resume", out, "--steps", "12")
     assert "not those of the earlier calls" not in done.err
     assert read_safetensors(out)[1]["photographs_sha256"] == first["photographs_sha256"]
@@ -1205,7 +1204,7 @@ def test_steps_may_follow_minutes(dmps: Dmps, photos: Path) -> None:
 
 def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
     """Any of the four stands in the way, and stays as it is."""
-    for name in ("p.safetensors", "p.safetensors.state", "p.safetensors.csv", "p.safetensors.png"):
+    for name in ("p.safetensors", "p.safetensors.state", "p.safetensors.csv", "p.safetensors.svg"):
         Path(name).write_text("mine")
         result = dmps("train", photos, "-o", "p.safetensors", *QUICK)
         assert result.code == 1
@@ -1316,7 +1315,7 @@ def test_files_of_killed_runs_are_removed(photos: Path, tmp_path: Path) -> None:
         ".out.safetensors.0f.part",
         ".out.safetensors.csv.new.part",
         ".else.0f.part",
-        ".out.safetensors.png.0f.part",
+        ".out.safetensors.svg.0f.part",
     )
     for name in names:
         (tmp_path / name).write_bytes(b"half")
@@ -1340,17 +1339,19 @@ def test_a_damaged_state_is_said(photos: Path, tmp_path: Path) -> None:
         read_state(run.files)
 
 
-def test_ticks_are_round() -> None:
-    assert curves.ticks(0.0, 1.0) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert curves.ticks(26.3, 27.1) == pytest.approx([26.4, 26.6, 26.8, 27.0])
-    assert curves.ticks(3.0, 3.0) == [3.0]
+def test_the_log_is_drawn_as_it_stands() -> None:
+    rows = [{"step": 0, "loss": 1.0, "psnr_15": None}, {"step": 7, "loss": 0.5, "psnr_15": 30.0}]
+    loss, psnr = curves.log_charts(rows, ["psnr_15"])
+    assert [*loss.series[0].points] == [(0, 1.0), (7, 0.5)]
+    assert [(line.label, *line.points) for line in psnr.series] == [("sigma 15", (7, 30.0))]
 
 
-def test_no_curve_lies_on_the_frame() -> None:
-    rows = [{"step": k, "loss": 1.0 - 0.1 * k, "psnr_0.5": 20.0 + k, "psnr_0.1": 30.0} for k in range(3)]
-    pixels = np.asarray(curves.draw(rows, ["psnr_0.1", "psnr_0.5"])).astype(int)
-    top, bottom = curves.TOP, curves.TOP + curves.PANEL[1]
-    for colour in curves.COLOURS[:2]:
-        rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
-        places = np.flatnonzero((pixels[top - 5 : bottom + 5] == rgb).all(-1).any(1)) - 5  # from the frame's upper edge
-        assert places.min() >= 8 and places.max() <= curves.PANEL[1] - 8
+def test_without_matplotlib_a_training_has_all_but_the_drawn_log(
+    dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_import(monkeypatch, "matplotlib", ImportError("no matplotlib"))
+    done = dmps("train", photos, "-o", "p.safetensors", *QUICK)
+    assert (done.code, "pip install 'dmps-cli[plots]'" in done.err) == (0, True), done.err
+    files = Files(prior=Path("p.safetensors"))
+    assert [path.exists() for path in files.all] == [True, True, True, False]
+    assert "nothing to do" in dmps("train", photos, "--resume", "p.safetensors").err

@@ -15,6 +15,7 @@ from dmps_cli.errors import InputError, OutputError, UsageError
 from dmps_cli.files.atomic import check_name, check_writable
 from dmps_cli.files.measurements import sidecar_kind
 from dmps_cli.listener import Listener
+from dmps_cli.report.drawing import missing
 from dmps_cli.training.options import SUFFIX, TrainingRequest
 
 if TYPE_CHECKING:
@@ -328,6 +329,9 @@ def finish(run: TrainingRun, num_damaged: int, listener: Listener) -> None:
         listener.note(f"{late} more damaged photographs were met and skipped")
     if run.trainer.bad_steps:
         listener.note(f"{run.trainer.bad_steps} steps were skipped: their gradient was not finite")
-    listener.note(
-        f"waiting for photographs took {run.wait_share:.1%} of the time; the log: {run.files.log}, {run.files.picture}"
-    )
+    waiting = f"waiting for photographs took {run.wait_share:.1%} of the time"
+    if sentence := missing():
+        listener.note(f"{waiting}; the log: {run.files.log}")
+        listener.note(sentence)
+    else:
+        listener.note(f"{waiting}; the log: {run.files.log}, {run.files.picture}")

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from dmps_cli.errors import OutputError, WeightsError
 from dmps_cli.files.atomic import atomic_write, nearest_existing
-from dmps_cli.files.images import png_bytes
 from dmps_cli.files.measurements import versions
 from dmps_cli.files.records import RecordError, as_record, parse_json
 from dmps_cli.files.tensors import write_safetensors
 from dmps_cli.nets.natural import NaturalConfig, NaturalNet
 from dmps_cli.nets.options import MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH
+from dmps_cli.report.drawing import missing, svg
 from dmps_cli.report.tables import csv_text
-from dmps_cli.training.curves import draw
+from dmps_cli.training.curves import log_charts
 from dmps_cli.training.muon import moments_of
 from dmps_cli.training.objective import network_facts
 from dmps_cli.training.trainer import PSNR_NAMES, Recipe, Trainer
@@ -68,8 +68,8 @@ class Files:
 
     @property
     def picture(self) -> Path:
-        """PNG."""
-        return self._beside(".png")
+        """SVG; there once the log has rows, where matplotlib is."""
+        return self._beside(".svg")
 
     @property
     def lock(self) -> Path:
@@ -213,8 +213,9 @@ def write_log(files: Files, trainer: Trainer) -> None:
 
 
 def write_picture(files: Files, trainer: Trainer) -> None:
-    """Draws the log. Raises OutputError."""
-    atomic_write(files.picture, png_bytes(draw(trainer.rows, PSNR_NAMES)), overwrite=True)
+    """Draws the log, once it has rows, where matplotlib is. Raises OutputError."""
+    if trainer.rows and not missing():
+        atomic_write(files.picture, svg(*log_charts(trainer.rows, PSNR_NAMES)).encode(), overwrite=True)
 
 
 def prior_metadata(trainer: Trainer, facts: Mapping[str, str]) -> dict[str, str]:
@@ -259,7 +260,7 @@ def complete(files: Files, trainer: Trainer, facts: Mapping[str, str]) -> bool:
     is_current = all(found.get(name) == wanted[name] for name in told)
     if not is_current:
         write_prior(files, trainer, facts)
-    if is_current and files.log.exists() and files.picture.exists():
+    if is_current and files.log.exists() and (files.picture.exists() or missing()):
         return False
     write_state(files, trainer, facts)  # with the terms that were given now
     write_log(files, trainer)
