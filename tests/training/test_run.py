@@ -1140,7 +1140,7 @@ def test_folders_are_made_for_a_prior_and_for_nothing_else(dmps: Dmps, photos: P
     assert not Path("new").exists()
     done = dmps("train", photos, "-o", "new/deep/p.safetensors", *QUICK)
     assert done.code == 0, done.err
-    assert {path.suffix for path in Path("new/deep").iterdir()} == {".safetensors", ".state", ".csv", ".png"}
+    assert {path.suffix for path in Path("new/deep").iterdir()} == {".safetensors", ".state", ".csv", ".svg"}
 
 
 def test_the_same_file_spelled_differently_is_the_same(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
@@ -1250,7 +1250,7 @@ def test_existing_files_are_left_alone(dmps: Dmps, photos: Path) -> None:
         (["p", "-o", "a.safetensors", "--init", "nothing"], 2, "unknown model"),
         (["p", "-o", "a.safetensors", "--init", "natural", "--channels", "1"], 2, "has 3 channels"),
         (["p", "-o", "a.safetensors", "--init", "natural", "--size", "base"], 2, "exclude each other"),
-        (["p", "--resume", "other.safetensors"], 1, "not weights of 'natural'"),
+        (["p", "--resume", "other.safetensors"], 1, "no weights of this architecture"),
         (["p", "--resume", "mistyped.safetensors"], 1, "there is no mistyped.safetensors.state"),
         (["p", "-o", "a.safetensors", "--resume", "nothing.safetensors"], 1, "there is no nothing.safetensors.state"),
         (["p", "--resume", "cut.safetensors"], 1, "cut.safetensors.state"),
