@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import dmps_cli
+from dmps_cli.tasks.purposes import PURPOSES
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
@@ -60,6 +63,17 @@ def test_every_page_is_in_the_navigation() -> None:
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert len(named) == len(set(named))
     assert set(named) == pages
+
+
+def test_the_readme_has_the_commands_of_the_program_for_what_is_wrong() -> None:
+    rows = re.findall(r"\| `dmps restore \S+ (--task [^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(rows) == 8
+    assert set(rows) <= {purpose.arguments for purpose in PURPOSES}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in dmps_cli.__all__ if not re.search(rf"\b{name}\b", page)] == ["__version__"]
 
 
 def test_what_is_shown_as_added_is_in_the_code() -> None:
