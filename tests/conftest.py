@@ -23,15 +23,28 @@ GOLDEN = Path(__file__).parent / "golden"
 _DEVICE = "DMPS_TEST_DEVICE"
 
 
+IS_POSIX = os.name == "posix"
+collect_ignore = [] if IS_POSIX else ["test_fuzz.py", "training/test_processes.py"]  # by fork
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where operators, methods, samplers and networks are tested")
     parser.addoption("--record", action="store_true", help="record what the commands give (tests/cli/test_recorded.py)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "posix: of named pipes, links, signals or a shell; left out elsewhere"
+    )
     os.environ[_DEVICE] = config.getoption("--device")
     if where().type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # as the commands have it
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept = [item for item in items if IS_POSIX or item.get_closest_marker("posix") is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 def where() -> torch.device:

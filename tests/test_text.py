@@ -148,6 +148,7 @@ def test_metadata_of_a_checkpoint_is_shown_line_by_line(tmp_path: Path, monkeypa
     assert r"terms\x1b[2J (its file): free\x1b]0;t\x07\nsha256: forged" in terminal.getvalue().splitlines()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("asked", "unbuffered"),
     [("--help", ""), ("--version", ""), ("--version", "1"), ("restore -h", "1"), ("tasks", ""), ("completion", "")],

@@ -162,6 +162,7 @@ def test_a_second_run_leaves_the_first_ones_results_out(dmps: Dmps, tmp_path: Pa
     assert (alone.code, alone.out) == (0, "d/a_restored_restored.png\n")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("inputs", "output"),
     [
@@ -475,6 +476,7 @@ def shell(tmp_path: Path, *arguments: str | bytes, **options: Any) -> subprocess
     return subprocess.run([*program, *arguments], cwd=tmp_path, check=False, **options)
 
 
+@pytest.mark.posix
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     name = b"caf\xe9.png"
     photo(tmp_path / "p.png")
@@ -485,6 +487,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, b"caf\xe9_sr2.png\n"), done.stderr
 
 
+@pytest.mark.posix
 def test_streams_that_are_full_closed_or_empty(tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
     if os.path.exists("/dev/full"):  # noqa: PTH110
@@ -532,6 +535,7 @@ def test_what_killed_runs_left_goes_with_the_next(dmps: Dmps, tmp_path: Path) ->
     assert [name for name, path in left.items() if path.exists()] == others
 
 
+@pytest.mark.posix
 def test_names_too_long_and_links_that_turn_in_circles(dmps: Dmps, tmp_path: Path) -> None:
     photo(tmp_path / "p.png")
     (tmp_path / "loop").symlink_to("loop")

@@ -100,6 +100,7 @@ def test_a_picture_outside_survives_and_is_not_copied(dmps: Dmps, tmp_path: Path
     assert mine.read_bytes() == content
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("link", [RESTORED.parents[2], RESTORED.parent, RESTORED])
 def test_a_link_out_of_the_folder_is_not_followed(dmps: Dmps, tmp_path: Path, link: Path) -> None:
     run_folder(tmp_path / "run")
@@ -114,6 +115,7 @@ def test_a_link_out_of_the_folder_is_not_followed(dmps: Dmps, tmp_path: Path, li
     assert [elsewhere, *elsewhere.rglob("*")] == files
 
 
+@pytest.mark.posix
 def test_a_log_that_is_a_link_is_not_written_to(dmps: Dmps, tmp_path: Path) -> None:
     run_folder(tmp_path / "run")
     (tmp_path / "all").mkdir()
@@ -215,6 +217,7 @@ def test_failures_of_another_type_are_said(dmps: Dmps, tmp_path: Path, text: str
     assert (result.code, "results.json cannot be read" in result.err) == (0, True), result.err
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["config.json", "rows.jsonl", str(RESTORED)])
 def test_a_pipe_in_the_folder_is_not_waited_for(dmps: Dmps, tmp_path: Path, name: str) -> None:
     run_folder(tmp_path / "run")

@@ -106,6 +106,7 @@ def count_restorations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 # Interruptions -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_a_killed_evaluation_goes_on(
     dmps: Dmps, tmp_path: Path, whole: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +337,7 @@ def test_two_ranks_give_the_table_of_one(tmp_path: Path, dmps: Dmps, whole: list
     assert done.stderr.count("restorations to come") == 1
 
 
+@pytest.mark.posix
 def test_a_rank_killed_and_started_again(tmp_path: Path, dmps: Dmps, whole: list[Row]) -> None:
     (tmp_path / "killed.py").write_text(KILLED)
     done = torchrun(tmp_path, ["killed.py"], "--out", "run", "--overwrite", restarts=1)

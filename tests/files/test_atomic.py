@@ -71,6 +71,7 @@ def test_a_folder_gives_its_pictures_by_name() -> None:
     assert expanded("in/**/*.png") == ["in/deep/d.png"]
 
 
+@pytest.mark.posix
 def test_files_keep_their_order_and_come_once() -> None:
     touch("b.png", "a.png", "sub/c.png")
     again = ["./b.png", str(Path.cwd() / "a.png"), "sub/../b.png", "*.png"]
@@ -268,6 +269,7 @@ def test_refusals_of_the_system_are_one_sentence(error: OSError, text: str) -> N
     assert names() == []
 
 
+@pytest.mark.posix
 def test_targets_that_cannot_be() -> None:
     touch("file")
     Path("folder").mkdir()
@@ -294,6 +296,7 @@ def test_the_longest_name_that_the_system_takes() -> None:
     assert names() == ["\u00e9" * 127]
 
 
+@pytest.mark.posix
 def test_a_symbolic_link_is_replaced_not_followed() -> None:
     Path("real").write_bytes(b"old")
     Path("folder").mkdir()
@@ -373,6 +376,7 @@ atomic_write(Path(sys.argv[1]), half, overwrite=True)
 """
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["a.png", "n" * 251 + ".png", "\u00e4" * 120 + "\n.png"])
 def test_what_a_killed_run_left_goes_with_the_next(name: str) -> None:
     subprocess.run([sys.executable, "-c", KILLED, name], check=False)
@@ -384,6 +388,7 @@ def test_what_a_killed_run_left_goes_with_the_next(name: str) -> None:
     assert names() == []
 
 
+@pytest.mark.posix
 def test_only_dead_plain_files_of_our_naming_are_left_overs() -> None:
     """A file that somebody writes, one of another's naming, a link, a pipe, a folder stay."""
     hexes = [f"{k:016x}" for k in range(5)]
@@ -441,6 +446,7 @@ def test_check_writable_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names() == ["file"]
 
 
+@pytest.mark.posix
 def test_refuse_existing() -> None:
     Path("dangling").symlink_to("nowhere")
     refuse_existing(Path("a"), Path("b"))

@@ -452,6 +452,7 @@ def test_no_picture(tmp_path: Path) -> None:
             load(path)
 
 
+@pytest.mark.posix
 def test_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(InputError, match="is a folder"):

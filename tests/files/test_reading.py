@@ -41,12 +41,14 @@ def special(tmp_path: Path) -> dict[str, Path]:
 KINDS = {"pipe": "a named pipe", "link": "a named pipe", "zero": "a device", "socket": "a socket"}
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_no_regular_file_is_not_waited_for(special: dict[str, Path], name: str) -> None:
     with pytest.raises(OSError, match=f"it is {KINDS[name]}, not a regular file"):
         read_bytes(special[name])
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["link", "zero"])
 def test_commands_refuse_it_in_one_line(dmps: Dmps, tmp_path: Path, special: dict[str, Path], name: str) -> None:
     photo(tmp_path / "p.png")
@@ -71,6 +73,7 @@ def test_commands_refuse_it_in_one_line(dmps: Dmps, tmp_path: Path, special: dic
         assert len([line for line in result.err.splitlines() if "error:" in line]) == 1, result.err
 
 
+@pytest.mark.posix
 def test_floats_that_are_no_file_are_called_what_they_are(dmps: Dmps, tmp_path: Path, special: dict[str, Path]) -> None:
     photo(tmp_path / "p.png")
     assert not dmps("degrade", "p.png", "--task", "sr2", "-o", "y.png").code

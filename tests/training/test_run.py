@@ -462,6 +462,7 @@ main()
 """
 
 
+@pytest.mark.posix
 def test_a_killed_command_goes_on_from_its_checkpoint(dmps: Dmps, photos: Path, tmp_path: Path) -> None:
     """kill -9 of the command itself, then the same command again: the file of a run that nothing happened to."""
     command = ("train", photos, *QUICK, "-o")
@@ -518,6 +519,7 @@ def test_the_state_that_was_gone_on_from_is_let_go(photos: Path, tmp_path: Path)
     assert not maps.exists() or str(run.files.state) not in maps.read_text()
 
 
+@pytest.mark.posix
 def test_ctrl_c_leaves_a_usable_prior_and_130(
     dmps: Dmps, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -539,6 +541,7 @@ def test_ctrl_c_leaves_a_usable_prior_and_130(
     assert dmps("restore", "x.png", "--task", "denoise", "--nfe", "2", "--model", "p.safetensors").code == 0
 
 
+@pytest.mark.posix
 def test_by_steps_the_same_command_gives_the_same_file(
     dmps: Dmps, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -614,6 +617,7 @@ def test_large_photographs_stay_longer(tmp_path: Path, size: tuple[int, int], cr
     assert changes == [crops, 2 * crops]
 
 
+@pytest.mark.posix
 def test_linked_folders_are_entered_once(photos: Path, tmp_path: Path) -> None:
     outer = tmp_path / "outer"
     outer.mkdir()

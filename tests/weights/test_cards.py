@@ -245,6 +245,7 @@ def test_verify_reads_a_file_through(dmps: Dmps, tmp_path: Path, host: tuple[Pat
     assert sha256_file(folder / "tiny.pt") in bad.err
 
 
+@pytest.mark.posix
 def test_a_file_that_is_no_checkpoint_is_said(dmps: Dmps, tmp_path: Path) -> None:
     (tmp_path / "junk.pt").write_text("<html>not found</html>")
     photo(tmp_path / "p.png", (32, 32))

@@ -241,6 +241,7 @@ def heard(process: subprocess.Popen[str], text: str) -> None:
     assert text in (line.rstrip("\n") for line in process.stdout)
 
 
+@pytest.mark.posix
 def test_killed_and_run_again(host: Host, get: Fetcher) -> None:
     """kill -9: the lock is free, the beginning is used, nothing is left over."""
     source = host.put(CONTENT, Turn(stall=200_000))
