@@ -23,9 +23,9 @@ class Listener(Protocol):
         ...
 
     def progress(
-        self, total: int, unit: str = "steps"
+        self, total: int, unit: str = "steps", *, pictures: int = 0
     ) -> AbstractContextManager[tuple[Advance, Callable[[str], None]]]:
-        """Shows a count while it is open: (advance by one, say what is in hand)."""
+        """Shows a count while it is open: (advance by one, say what is in hand). pictures: that the total is of."""
         ...
 
     def gauge(self, total: float) -> AbstractContextManager[Callable[[float, str], None]]:
@@ -47,7 +47,9 @@ class Silent:
         """Says nothing."""
 
     @contextmanager
-    def progress(self, total: int, unit: str = "steps") -> Iterator[tuple[Advance, Callable[[str], None]]]:
+    def progress(
+        self, total: int, unit: str = "steps", *, pictures: int = 0
+    ) -> Iterator[tuple[Advance, Callable[[str], None]]]:
         """Shows nothing."""
         yield (lambda: None), (lambda text: None)
 

@@ -13,10 +13,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from dmps_cli.listener import Advance
 from dmps_cli.text import visible_bytes
@@ -45,10 +47,24 @@ def gauge(total: float) -> Iterator[Callable[[float, str], None]]:
         yield lambda done, text: bar.update(handle, completed=done, description=visible_bytes(text))
 
 
+class PicturesColumn(ProgressColumn):
+    """Pictures in an hour, of a count that has as many steps for each."""
+
+    def __init__(self, steps_each: float) -> None:
+        super().__init__()
+        self.steps_each = steps_each
+
+    def render(self, task: Task) -> Text:
+        """Returns the text; nothing while the speed is unknown."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{3600 * speed / self.steps_each:,.0f} pictures/h" if speed else "")
+
+
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[tuple[Advance, Callable[[str], None]]]:
-    """Shows a count of a total; yields (advance by one, say what is in hand)."""
+def progress(total: int, unit: str, pictures: int = 0) -> Iterator[tuple[Advance, Callable[[str], None]]]:
+    """Shows a count of a total; yields (advance by one, say what is in hand). pictures: as `Console.progress`."""
     text = TextColumn("{task.description}", markup=False)
-    with _bar(text, BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()) as bar:
+    rate = [PicturesColumn(total / pictures)] if pictures > 1 else []
+    with _bar(text, BarColumn(20), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(), *rate) as bar:
         handle = bar.add_task("", total=total)
         yield (lambda: bar.advance(handle)), (lambda text: bar.update(handle, description=visible_bytes(text)))

@@ -21,13 +21,14 @@ class Layout:
     """How a console table is laid out. gap: spaces between columns, 1 to 3; lines: of a mean with its interval.
 
     breaks_heads: no heading is wider than its cells and longest word need; moves_constants: columns in which all rows
-    agree are said under the table.
+    agree are said under the table. word: characters of a word that is not broken.
     """
 
     gap: int = 3
     lines: int = 1
     breaks_heads: bool = False
     moves_constants: bool = False
+    word: int = 20
 
 
 WIDE = Layout()
@@ -80,7 +81,9 @@ def _add_column(table: Table, rows: Sequence[TableRow], name: str, texts: Sequen
     elif is_numeric(rows, name):
         table.add_column(Text(head), justify="right", no_wrap=True, min_width=widest)
     else:
-        table.add_column(Text(head), overflow="fold", min_width=min(widest, _LEAST_TEXT))
+        longest = max((len(word) for text in texts for word in text.split()), default=0)
+        least = min(widest, max(_LEAST_TEXT, min(longest, form.word)))
+        table.add_column(Text(head), overflow="fold", min_width=least)
 
 
 def _starred_column(rows: Sequence[TableRow], name: str, marked: set[tuple[int, str]], lines: int) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dmps_cli import processes
-from dmps_cli.cli.streams import is_terminal, print_result
+from dmps_cli.cli.streams import is_terminal, print_result, wrapped
 from dmps_cli.errors import OutputError
 from dmps_cli.listener import Advance, Told
 from dmps_cli.text import has_line_break, in_one_line, visible, visible_bytes
@@ -23,7 +23,8 @@ def _say(text: str) -> None:
     """Writes a line on stderr, if it can be said; whatever a name or a server put into it, it is one line."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print((visible_bytes if sys.stderr.isatty() else visible)(text), file=sys.stderr, flush=True)
+            shown = (visible_bytes if sys.stderr.isatty() else visible)(text)
+            print(wrapped(shown, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _shown(text: str) -> str:
@@ -54,12 +55,13 @@ class Console:
     def result(self, text: str) -> None:
         """Prints a line of the result, at once, so that a pipe can go on with it."""
         if not self.as_json:
-            print_result(lambda stream: _shown(text))
+            print_result(lambda stream: wrapped(_shown(text), stream))
 
     def path(self, path: Path) -> None:
         """Prints a path as a line of the result: into a pipe as it is. Raises OutputError as `check_path`."""
         self.check_path(path)
-        self.result(str(path))
+        if not self.as_json:
+            print_result(lambda stream: _shown(str(path)))
 
     def check_path(self, path: Path) -> None:
         """Raises OutputError if the path cannot be a line of the result, for it has a line break."""
@@ -76,6 +78,12 @@ class Console:
         from dmps_cli.cli.tables import fitted_table
 
         self.rendered(lambda stream: fitted_table(rows, stream))
+
+    def markdown(self, text: str) -> None:
+        """Prints a page of Markdown: laid out on a terminal, as it is elsewhere."""
+        from dmps_cli.cli.tables import markdown_text
+
+        self.rendered(lambda stream: f"\n{markdown_text(text, stream)}")
 
     def object(self, content: Mapping[str, Any]) -> None:
         """Prints the result as one JSON object, with --json."""
@@ -101,14 +109,17 @@ class Console:
         return bars.gauge(total)
 
     def progress(
-        self, total: int, unit: str = "steps"
+        self, total: int, unit: str = "steps", *, pictures: int = 0
     ) -> AbstractContextManager[tuple[Advance, Callable[[str], None]]]:
-        """Shows a bar on stderr, only on a terminal; yields (advance by one, say what is in hand)."""
+        """Shows a bar on stderr, only on a terminal; yields (advance by one, say what is in hand).
+
+        pictures: how many the total is of; of several, those in an hour are shown.
+        """
         if not self.shows_bars:
             return nullcontext(((lambda: None), (lambda text: None)))
         from dmps_cli.cli import bars
 
-        return bars.progress(total, unit)
+        return bars.progress(total, unit, pictures)
 
     @property
     def shows_bars(self) -> bool:

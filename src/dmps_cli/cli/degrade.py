@@ -59,7 +59,7 @@ def degrade(
     planned = degrader.planned(paths, read, console.check_path)
     if planned:
         console.note(plan.describe())
-        with console.progress(len(planned), "pictures") as (advance, say):
+        with console.progress(len(planned), "pictures", pictures=len(planned)) as (advance, say):
             for path, target in planned:
                 say(path.name)
                 with batch.item(path):

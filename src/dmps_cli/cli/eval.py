@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dmps_cli.checks import SAMPLES, listed
+from dmps_cli.cli.completion import COMPLETE, complete_words
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import LpipsNet, Methods, Quiet, Samplers, Sigmas, checked_sigma, given_options
@@ -44,7 +45,12 @@ def evaluate(
         list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="What --merge joins.", show_default=False)
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option(metavar="A,B", help=f"Tasks, see `dmps tasks`. Default: {DEFAULT_TASKS}.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help=f"Tasks, see `dmps tasks`. Default: {DEFAULT_TASKS}.",
+            autocompletion=COMPLETE["lists of tasks"],
+        ),
     ] = None,
     methods: Methods = None,
     samplers: Samplers = None,
@@ -62,6 +68,7 @@ def evaluate(
             metavar=PAPER,
             help="Add the paper's own rows, not ranked; --preset is then paper. When done before: --merge FOLDER "
             "--compare paper.",
+            autocompletion=complete_words(PAPER),
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import glob
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass
@@ -13,14 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from dmps_cli.checks import Rule, option_name, typed
-from dmps_cli.errors import DmpsError
-from dmps_cli.levels import SAMPLERS
-from dmps_cli.methods.defaults import FAVOURS, PRESETS
-from dmps_cli.methods.table import FAMILIES, METHODS
-from dmps_cli.tasks.kernels import FORMS
-from dmps_cli.tasks.options import BOUNDARIES
-from dmps_cli.tasks.rows import TASKS
-from dmps_cli.weights.cards import cards
+from dmps_cli.cli.completion import COMPLETE, complete_words
 
 PANELS = {
     "OperatorOptions": "Operator (each task takes some of these, see `dmps tasks`)",
@@ -40,37 +32,6 @@ PANELS = {
 
 Rules = dict[str, tuple[str, Rule[Any], Callable[[str], Any]]]
 """Parameter -> how its option is written, its rule, what a typed text is before it."""
-
-
-def complete(choices: Callable[[], list[str]]) -> Callable[[str], list[str]]:
-    """Completes in a shell from a table's names."""
-
-    def matching(incomplete: str) -> list[str]:
-        try:
-            return [name for name in choices() if name.startswith(incomplete)]
-        except DmpsError:  # a table that cannot be read is said when the command runs
-            return []
-
-    return matching
-
-
-def complete_kernel(incomplete: str) -> list[str]:
-    """Returns formulas up to their numbers, and files and folders of that beginning."""
-    files = sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - the beginning of a name
-    return [*(f"{name}:" for name in FORMS if name.startswith(incomplete)), *files]
-
-
-COMPLETE = {
-    "models": complete(lambda: [*cards()]),
-    "samplers": complete(lambda: [*SAMPLERS]),
-    "methods": complete(lambda: [*FAMILIES, *METHODS]),
-    "favours": complete(lambda: [*FAVOURS]),
-    "presets": complete(lambda: [*PRESETS]),
-    "tasks": complete(lambda: [*TASKS]),
-    "kernel": complete_kernel,
-    "boundary": complete(lambda: [*BOUNDARIES]),
-}
-"""Completion by the name of a table."""
 
 
 def command_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -131,7 +92,7 @@ def _group_parameters(group: Any, rules: Rules) -> list[inspect.Parameter]:
         if field.metadata:  # described below the command line, by checks.option
             said = field.metadata
             names = said["names"] or ([f"--{field.name.replace('_', '-')}"] if hint == bool | None else [])
-            complete = COMPLETE.get(said["complete"])
+            complete = COMPLETE.get(said["complete"]) or complete_words(said["metavar"])
             option = typer.Option(*names, help=said["help"], metavar=said["metavar"], autocompletion=complete)
             is_switch = bool in (hint, *get_args(hint))  # typed without a value
             said_rule = () if said["rule"] is None or is_switch else (said["rule"],)

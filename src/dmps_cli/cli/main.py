@@ -6,19 +6,20 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from dmps_cli import __version__
+from dmps_cli.cli.commands import Command, Group
 from dmps_cli.cli.degrade import degrade
 from dmps_cli.cli.demo import demo
 from dmps_cli.cli.doctor import doctor
 from dmps_cli.cli.eval import evaluate
 from dmps_cli.cli.guard import guarded, stdout_failed
+from dmps_cli.cli.help import help_of
+from dmps_cli.cli.methods import methods
 from dmps_cli.cli.models import MODELS
 from dmps_cli.cli.restore import restore
 from dmps_cli.cli.score import score
@@ -26,35 +27,10 @@ from dmps_cli.cli.streams import StdoutError, whole_stdout
 from dmps_cli.cli.tasks import tasks
 from dmps_cli.cli.time import time
 from dmps_cli.cli.train import train
-from dmps_cli.text import visible_bytes
-
-
-@contextmanager
-def _readable_complaints() -> Iterator[None]:
-    """Shows in Typer's complaints the controls that an argument holds, a file's name for one."""
-    try:
-        yield
-    except Exception as exc:
-        if hasattr(exc, "format_message") and isinstance(message := getattr(exc, "message", None), str):
-            exc.message = visible_bytes(message)  # type: ignore[attr-defined]
-        raise
-
-
-class _Group(TyperGroup):
-    """Typer's own; complaints come from the first of these or, of a command's options, from the second."""
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        with _readable_complaints():
-            return super().make_context(*args, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _readable_complaints():
-            return super().invoke(ctx)
-
 
 app = typer.Typer(
     name="dmps",
-    cls=_Group,
+    cls=Group,
     help="Restore degraded pictures by diffusion-model posterior sampling (DMPS, Meng & Kabashima 2024).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -85,20 +61,24 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "time": time,
     "train": train,
     "tasks": tasks,
+    "methods": methods,
     "demo": demo,
     "doctor": doctor,
+    "help": help_of,
 }
 
 
 for name, function in COMMANDS.items():
-    app.command(name)(guarded(function))
+    app.command(name, cls=Command)(guarded(function))
 
 
-models_app = typer.Typer(name="models", help="List, show, fetch and verify checkpoints.", no_args_is_help=True)
+models_app = typer.Typer(
+    name="models", cls=Group, help="List, show, fetch and verify checkpoints.", no_args_is_help=True
+)
 
 
 for name, function in MODELS.items():
-    models_app.command(name)(guarded(function))
+    models_app.command(name, cls=Command)(guarded(function))
 
 
 app.add_typer(models_app)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
+from dmps_cli.cli.completion import COMPLETE
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.cli.options import Offline, Quiet, WeightsFile
 from dmps_cli.errors import DmpsError
 from dmps_cli.files.cache import cache_dir
@@ -49,15 +49,20 @@ def show(name: Name, weights_file: WeightsFile = None, as_json: AsJson = False) 
     content = described(entry)
     console = Console(as_json=as_json)
     console.object(content)
+    if not as_json:
+        rows = [{"checkpoint": key, entry.name: _text(value)} for key, value in _shown(content)]
+        console.table(rows)
+    if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
+        console.markdown(text())
+
+
+def _shown(content: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yields what the table shows: of its file, what the rest does not say."""
     for key, value in content.items():
         if key == "metadata":
-            for field, said in value.items():
-                if said != content.get(field):
-                    console.result(f"{field} (its file): {said}")
-        elif value not in ([], {}) and key not in ("path", "bundled"):  # those say where, as location does
-            console.result(f"{key}: {_text(value)}")
-    if entry.bundled and (text := CARD_TEXTS.get(entry.name)):
-        console.rendered(lambda stream: "\n" + text().rstrip())
+            yield from ((f"{field} (its file)", said) for field, said in value.items() if said != content.get(field))
+        elif value not in ([], {}) and key not in ("name", "path", "bundled"):  # those say where, as location does
+            yield key, value
 
 
 def _text(value: object) -> str:
@@ -109,7 +114,7 @@ def verify(
     failures = 0
     for entry in entries:
         try:
-            for path, sha256 in verify_card(entry).items():
+            for path, sha256 in verify_card(entry, console).items():
                 console.result(f"{entry.name}  ok  {sha256}  {path}")
         except DmpsError as exc:
             console.error(str(exc))

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from dmps_cli.checks import SEED, SIGMA, Rule, choice, typed
+from dmps_cli.cli.completion import COMPLETE, complete_words
 from dmps_cli.cli.console import Console
-from dmps_cli.cli.groups import COMPLETE
 from dmps_cli.errors import InputError, UsageError
 from dmps_cli.files.options import WHITE, WHITE_HELP
 from dmps_cli.files.reading import check_regular
@@ -71,19 +71,36 @@ Model = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME|PATH", help=MODEL_HELP, autocompletion=COMPLETE["models"])
 ]
 
-Device = Annotated[str, typer.Option("--device", metavar="|".join(DEVICE_NAMES), help=DEVICE_HELP)]
+_DEVICES = "|".join(DEVICE_NAMES)
+Device = Annotated[
+    str, typer.Option("--device", metavar=_DEVICES, help=DEVICE_HELP, autocompletion=complete_words(_DEVICES))
+]
 Offline = Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors stay.")]
 
 Samplers = Annotated[
-    str | None, typer.Option(metavar="A,B", help="Samplers to compare, ddpm and flow. Default: --sampler.")
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Samplers to compare, ddpm and flow. Default: --sampler.",
+        autocompletion=COMPLETE["lists of samplers"],
+    ),
 ]
 
-Methods = Annotated[str | None, typer.Option(metavar="A,B", help="Methods to compare. Default: --method.")]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help="Methods to compare. Default: --method.", autocompletion=COMPLETE["lists of methods"]
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help=SEED_HELP), SEED]
 LpipsNet = Annotated[
     str,
-    typer.Option(metavar="|".join(LPIPS_NETS), help="Network of LPIPS; alex needs no download."),
+    typer.Option(
+        metavar="|".join(LPIPS_NETS),
+        help="Network of LPIPS; alex needs no download.",
+        autocompletion=complete_words("|".join(LPIPS_NETS)),
+    ),
     choice(LPIPS_NETS),
 ]
 

@@ -32,6 +32,7 @@ from dmps_cli.jobs.request import Job, Request
 from dmps_cli.jobs.restore import Restorer, Scores
 from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.tasks.options import OperatorOptions
+from dmps_cli.weights.cards import Card
 from dmps_cli.weights.options import ComputeOptions
 
 
@@ -98,6 +99,7 @@ def restore(
     scores = Scores(lpips_net, console) if any(job.reference for job in jobs) else None
     try:
         if jobs:
+            caution(jobs, entry, console)
             run(jobs, batch, compute, scores, console, gathered)
     except KeyboardInterrupt:  # what is done is worth its table
         console.object({**facts, **scored(scores, console), **batch.described()})
@@ -106,6 +108,13 @@ def restore(
         if gathered is not None:
             gathered.write(scores, facts, console)
     finish(batch, console, facts | scored(scores, console))
+
+
+def caution(jobs: Sequence[Job], own: Card, console: Console) -> None:
+    """Says what is known of the prior at the tasks, once each."""
+    for task in dict.fromkeys(job.plan.task for job in jobs):
+        if task in own.cautions:
+            console.note(f"{task} with {own.name}: {own.cautions[task]}")
 
 
 def run(
@@ -124,7 +133,8 @@ def run(
         console.note(text)
     places = {job.path: f"{job.path.name} (image {k + 1} of {len(jobs)})" for k, job in enumerate(jobs)}
     restorer = Restorer(prior=prior, compute=compute, batch=batch)
-    with console.progress(sum(len(job.targets) * job.sampling.nfe for job in jobs)) as (advance, say):
+    total = sum(len(job.targets) * job.sampling.nfe for job in jobs)
+    with console.progress(total, pictures=len(jobs)) as (advance, say):
         say(places[jobs[0].path])
         for restored in restorer.restored(jobs, scores, advance):
             batch.results.append({**restored.facts, "output": str(restored.path)})

@@ -11,6 +11,7 @@ from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import LpipsNet, Quiet
 from dmps_cli.errors import DmpsError, UsageError
+from dmps_cli.evaluation.pairs import pairs
 from dmps_cli.evaluation.scoring import PairScorer, Scores, ScoringOptions, check_tables, score_folders
 from dmps_cli.jobs.batch import Batch
 from dmps_cli.listener import note_missing
@@ -43,7 +44,9 @@ def score(
         check_tables(out, overwrite=overwrite)
     batch = Batch(listener=console)
     scorer = PairScorer(options=scoring, lpips_net=lpips_net)
-    scores = score_folders(restored, truth, scorer, on_failure=batch.fail)
+    pictures = sum(len(pairs(folder, truth, matched_only=scoring.matched_only)[0]) for folder in restored)
+    with console.progress(pictures, "pictures", pictures=pictures) as (advance, _):
+        scores = score_folders(restored, truth, scorer, on_failure=batch.fail, on_pair=advance)
     note_missing(console, scorer.colour.missing)
     show(scores, console)
     if out is not None and scores.rows:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from dmps_cli import processes
+
+_LEAST_WIDTH, _USUAL_WIDTH = 40, 80
 
 
 class StdoutError(Exception):
@@ -46,3 +50,25 @@ def whole_stdout() -> Iterator[None]:
 def is_terminal(stream: TextIO | None) -> bool:
     """Returns whether a person reads there."""
     return stream is not None and stream.isatty()
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Returns a line for a terminal broken between words where it ends; elsewhere as it is."""
+    if not is_terminal(stream):
+        return text
+    indent = " " * (len(text) - len(text.lstrip()))
+    width = shutil.get_terminal_size().columns if os.environ.get("COLUMNS") else _columns(stream)
+    return textwrap.fill(
+        text,
+        max(width, _LEAST_WIDTH),
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,  # paths and hashes stay whole
+        break_on_hyphens=False,
+    )
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return _USUAL_WIDTH

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
-from rich.measure import Measurement
+from rich.markdown import Markdown
 from rich.table import Table
 
 from dmps_cli.cli.columns import WIDE, Layout, console_table
+from dmps_cli.cli.streams import wrapped
 from dmps_cli.metrics.protocol import Protocol
 from dmps_cli.report.settings import compact
 from dmps_cli.report.tables import WITHIN, TableRow
 from dmps_cli.report.writers import table_notes
 from dmps_cli.text import visible_bytes
 
-_ANY_WIDTH = 100_000
+PIPE_WIDTH = 100
+"""Columns of a table that no terminal shows, of which nobody knows the width."""
 
 
 FORMS = (
@@ -26,35 +28,52 @@ FORMS = (
     Layout(gap=2, breaks_heads=True, lines=2, moves_constants=True),
     Layout(gap=2, breaks_heads=True, lines=3, moves_constants=True),
     Layout(gap=1, breaks_heads=True, lines=3, moves_constants=True),
+    Layout(gap=1, breaks_heads=True, lines=3, moves_constants=True, word=8),
 )
 """From the widest to the narrowest."""
 
 
 def fitted_table(rows: Sequence[TableRow], stream: TextIO, *, best_within: Sequence[str] | None = None) -> str:
-    """Returns the table as text in the widest of FORMS that a terminal has room for; elsewhere in the widest."""
-    console = Console(file=stream)
+    """Returns the table as text in the widest of FORMS that a terminal, or a pipe (PIPE_WIDTH), has room for."""
+    room = room_of(stream)
     for form in FORMS:
         table = console_table(rows, best_within=best_within, form=form)
-        if not stream.isatty() or _width(console, table).minimum <= console.width:
+        if least_width(table) <= room:
             break
     return console_text(table, stream)
 
 
-def _width(console: Console, table: Table) -> Measurement:
-    return Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table)
+def room_of(stream: TextIO) -> int:
+    """Returns the columns that a stream has room for."""
+    return Console(file=stream).width if stream.isatty() else PIPE_WIDTH
+
+
+def least_width(table: Table) -> int:
+    """Returns the columns that a table of `console_table` cannot do without: rich would count whole words."""
+    gaps = 1 + table.padding[1] + table.padding[3]
+    return 2 + sum(column.min_width or 0 for column in table.columns) + gaps * (len(table.columns) - 1)
 
 
 def console_text(table: Table, stream: TextIO) -> str:
     """Returns the table as it is to be written to the stream, without the last line end.
 
-    On a terminal: in its colours and width; if its numbers need more, the terminal will break the lines. Elsewhere:
-    plain, and as wide as the table is. Nothing is ever cut.
+    On a terminal: in its colours and width; elsewhere: plain, in PIPE_WIDTH columns. If its numbers need more, it is as
+    wide as they need. Nothing is ever cut.
     """
     console = Console(file=stream)
-    needed = _width(console, table)
-    console.width = max(console.width, needed.minimum) if stream.isatty() else needed.maximum
+    console.width = max(room_of(stream), least_width(table))
     with console.capture() as capture:
         console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+
+
+def markdown_text(text: str, stream: TextIO) -> str:
+    """Returns a page of Markdown as it is to be written to the stream: laid out on a terminal, elsewhere as it is."""
+    if not stream.isatty():
+        return text.rstrip()
+    console = Console(file=stream, width=min(room_of(stream), PIPE_WIDTH))
+    with console.capture() as capture:
+        console.print(Markdown(text))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
 
@@ -68,4 +87,5 @@ def console_report(
 ) -> str:
     """Returns what the terminal is shown: the `compact` table with stars for the best, and the sentences under it."""
     table = fitted_table(compact(summary), stream, best_within=within)
-    return "\n".join([table, *map(visible_bytes, table_notes(summary, protocol, notes))])
+    said = [wrapped(visible_bytes(note), stream) for note in table_notes(summary, protocol, notes)]
+    return "\n".join([table, *said])

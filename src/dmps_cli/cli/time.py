@@ -8,6 +8,7 @@ import typer
 
 from dmps_cli import __version__
 from dmps_cli.checks import whole
+from dmps_cli.cli.completion import COMPLETE, complete_words
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.options import Methods, Quiet, Samplers, Sigma, checked_sigma
@@ -31,7 +32,10 @@ def time(
     operator: OperatorOptions,
     compute: ComputeOptions,
     task: Annotated[
-        str | None, typer.Option("--task", "-t", metavar="NAME", help="See `dmps tasks`. Default: sr4.")
+        str | None,
+        typer.Option(
+            "--task", "-t", metavar="NAME", help="See `dmps tasks`. Default: sr4.", autocompletion=COMPLETE["tasks"]
+        ),
     ] = None,
     methods: Methods = None,
     samplers: Samplers = None,
@@ -52,7 +56,12 @@ def time(
         bool, typer.Option("--random-weights", help="The network of --model without its file, for timing alone.")
     ] = False,
     compare: Annotated[
-        str | None, typer.Option(metavar=PAPER, help="Add the paper's seconds, of another machine (one V100).")
+        str | None,
+        typer.Option(
+            metavar=PAPER,
+            help="Add the paper's seconds, of another machine (one V100).",
+            autocompletion=complete_words(PAPER),
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of the table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,

@@ -228,13 +228,17 @@ def _reason(target: Path, exc: OSError) -> str:
     return f"cannot write {target}: {exc.strerror or exc}"
 
 
-def sha256_file(path: Path, *, limit: int | None = None) -> str:
-    """Returns the hexadecimal sha256 of a file of at most `limit` bytes. Raises InputError if it cannot be read."""
-    digest = hashlib.sha256()
+def sha256_file(path: Path, told: Callable[[int], object] = int, *, limit: int | None = None) -> str:
+    """Returns the hexadecimal sha256 of a file of at most `limit` bytes; told: the bytes done, now and then.
+
+    Raises InputError if it cannot be read.
+    """
+    digest, done = hashlib.sha256(), 0
     try:
         with open_regular(path, limit=limit) as file:
             while block := file.read(2**20):  # None where the system would make us wait: not file_digest(), which loops
                 digest.update(block)
+                told(done := done + len(block))
             return digest.hexdigest()
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc

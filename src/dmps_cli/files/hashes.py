@@ -13,6 +13,7 @@ from dmps_cli.files.atomic import atomic_write, sha256_bytes, sha256_file
 from dmps_cli.files.cache import cache_dir, unwritable
 from dmps_cli.files.reading import read_bytes
 from dmps_cli.files.records import RecordError, Sha256, as_record, parse_json
+from dmps_cli.listener import SILENT, Listener
 
 LARGE = 2**26
 """Bytes from which on a file's sha256 is noted: 64 MiB are read through in a few hundredths of a second."""
@@ -61,10 +62,10 @@ def write_record(path: Path, record: dict[str, object]) -> None:
         raise
 
 
-def known_sha256(path: Path) -> str:
+def known_sha256(path: Path, listener: Listener = SILENT) -> str:
     """Returns the sha256 of a file that lies anywhere; a large one is read through only when it is new or has changed.
 
-    Raises InputError if it cannot be read.
+    listener: is shown how far. Raises InputError if it cannot be read.
     """
     stat = stat_of(path)
     if stat.st_size < LARGE:
@@ -73,20 +74,29 @@ def known_sha256(path: Path) -> str:
     noted = read_note(note)
     if noted is not None and noted.is_of(stat):
         return noted.sha256
-    digest = sha256_file(path)
+    digest = read_through(path, stat.st_size, listener)
     with contextlib.suppress(OutputError):  # a cache that cannot be written only costs time
         write_note(note, digest, str(path), stat)
     return digest
 
 
-def verify(path: Path, size: int | None = None, sha256: str | None = None) -> str:
+def read_through(path: Path, size: int, listener: Listener) -> str:
+    """Returns the sha256 of a file; of a large one it is shown how far."""
+    if size < LARGE:
+        return sha256_file(path)
+    with listener.transfer(f"sha256 of {path.name}") as told:
+        return sha256_file(path, lambda done: told(done, size))
+
+
+def verify(path: Path, size: int | None = None, sha256: str | None = None, listener: Listener = SILENT) -> str:
     """Returns the sha256 of a file, read through and compared.
 
     size: in bytes. sha256: what it must be; None: what was noted at the download. Raises WeightsError if it is
     another, InputError if the file cannot be read.
     """
-    check_size(path, stat_of(path).st_size, size)
-    digest = sha256_file(path)
+    found = stat_of(path).st_size
+    check_size(path, found, size)
+    digest = read_through(path, found, listener)
     check_digest(path, digest, sha256.lower() if sha256 else None)
     return digest
 

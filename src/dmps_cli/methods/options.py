@@ -48,11 +48,11 @@ def _defaults(knob: str) -> str:
     """Returns the defaults of a knob, per method, sampler and task, for help texts."""
     names: dict[str, list[str]] = {}
     for method in takers(knob):
-        names.setdefault(_defaults_of(method, knob), []).append(method)
+        names.setdefault(defaults_of(method, knob), []).append(method)
     return ". ".join(f"{', '.join(methods)}: {text}" for text, methods in names.items())
 
 
-def _defaults_of(method: str, knob: str) -> str:
+def defaults_of(method: str, knob: str) -> str:
     """Returns a knob's defaults for one method."""
     values = {sampler: DEFAULTS[method, sampler].get(knob) for sampler in samplers_of(method)}
     if len(distinct := [*dict.fromkeys(map(_shown, values.values()))]) == 1:

@@ -58,7 +58,7 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     size, px, that the network knows; None: any. bundled: a file of the package; path: a file or folder of the user's;
     sources: downloads, the preferred first; files: those of a folder. size: bytes, exactly; megabytes: about. config:
     options of the network, by the reference's names. entry, prefix: where in the file its weights lie, for one that
-    holds several (`weights.finding`).
+    holds several (`weights.finding`). cautions: by task, what its restorations are worth, said before them.
     """
 
     about: str
@@ -81,6 +81,7 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sha256: Sha256 | None = None
     licence: str = "not stated"
     warning: str = ""
+    cautions: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         """Raises ValueError for what does not fit together."""
@@ -226,6 +227,7 @@ _OF_ITS_OWN_FILE: dict[str, Any] = {
     **dict.fromkeys(("bundled", "sha256", "size", "megabytes", "entry", "prefix")),
     "sources": (),
     "warning": "",
+    "cautions": {},
 }
 """What of a table is not true of another file with the same network."""
 

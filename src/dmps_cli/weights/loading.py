@@ -161,7 +161,7 @@ def _folder(entry: Card, **fetching: Any) -> tuple[Path, str]:
 
     fetched = fetch_card(entry, **fetching)
     folder = roots(entry, fetched).pop() if fetched else entry.location
-    return folder, known_sha256(weights_path(folder))
+    return folder, known_sha256(weights_path(folder), fetching["listener"])
 
 
 def _file(entry: Card, **fetching: Any) -> tuple[Path, str]:
@@ -169,7 +169,7 @@ def _file(entry: Card, **fetching: Any) -> tuple[Path, str]:
     fetched = fetch_card(entry, **fetching)
     if fetched:
         return fetched[0].path, fetched[0].sha256
-    sha256 = known_sha256(entry.location)
+    sha256 = known_sha256(entry.location, fetching["listener"])
     if entry.sha256 not in (None, sha256):
         raise WeightsError(f"{entry.location}: the file's sha256 is {sha256}, {entry.sha256} is due by its table")
     return entry.location, sha256

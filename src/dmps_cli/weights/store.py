@@ -91,7 +91,7 @@ def _of_folder(source: Source, file: str) -> Source:
     return Hub(repo=source.repo, file=file, revision=source.revision)
 
 
-def verify_card(card: Card) -> dict[Path, str]:
+def verify_card(card: Card, listener: Listener = SILENT) -> dict[Path, str]:
     """Returns the sha256 of each file that loading may read, read through and compared.
 
     It is compared with the table or the first download. Raises WeightsError if one is another or none is here,
@@ -102,7 +102,7 @@ def verify_card(card: Card) -> dict[Path, str]:
         paths = sorted(path for path in location.rglob("*") if path.is_file()) if location.is_dir() else [location]
     else:
         paths = [path for path in places(card) if path is not None]
-    found = {path: verify(path, card.size, card.sha256) for path in paths}
+    found = {path: verify(path, card.size, card.sha256, listener) for path in paths}
     if not found:
         raise not_here(card)
     return found
