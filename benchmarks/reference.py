@@ -27,7 +27,7 @@ from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.table import METHODS, takers
 from dmps_cli.metrics.table import METRICS
 from dmps_cli.tasks.purposes import PURPOSES
-from dmps_cli.tasks.rows import TASKS
+from dmps_cli.tasks.rows import OF_FILES, OWN, TASKS
 from dmps_cli.units import GREY_LEVELS
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def value(default: Any) -> str:
         return ",".join(value(each) for each in default)
     if isinstance(default, float):
         return f"{default:.4g}"
-    return "" if default in (None, False) else str(default)
+    return "" if default is None or default is False else str(default)
 
 
 # --- Commands
@@ -143,6 +143,10 @@ def task_page() -> str:
         )
         for name, row in TASKS.items()
     ]
+    own = [
+        *((code(name), row.help, code(flag(name))) for name, row in OWN.items()),
+        *((code(name), row.help, code(f"--task {name}")) for name, row in OF_FILES.items()),
+    ]
     faults = [(purpose.fault, code(purpose.arguments), purpose.note) for purpose in PURPOSES]
     return page(
         [
@@ -152,6 +156,9 @@ def task_page() -> str:
             "with their defaults; one without a value does nothing until it is given. Kernels, borders and chains: "
             "[tasks.md](../tasks.md).",
             table(["task", "A", "sigma_y", "options"], tasks),
+            "## By a matrix, by code, by the file itself",
+            table(["task", "A", "option"], own),
+            "[own_operator.md](../own_operator.md), [jpeg.md](../jpeg.md).",
             "## By what is wrong with a picture",
             "`dmps restore photo.png` without a task says which of these fit it.",
             table(["what you see", "options", "numbers in them"], faults),
