@@ -65,6 +65,7 @@ def returned(source: Path, x: Tensor, form: str) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Prints a line for each form and quality."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, default=12)

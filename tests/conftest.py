@@ -33,9 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "posix: of named pipes, links, signals or a shell; left out elsewhere"
-    )
+    config.addinivalue_line("markers", "posix: of named pipes, links, signals or a shell; left out elsewhere")
     os.environ[_DEVICE] = config.getoption("--device")
     if where().type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # as the commands have it

@@ -7,22 +7,13 @@ from pathlib import Path
 from dmps_cli import __version__
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import typed
-from dmps_cli.cli.options import (
-    Inputs,
-    OutputFlags,
-    Seed,
-    SigmaOrFile,
-    TaskName,
-    White,
-    checked_sigma_or_file,
-    checked_task,
-    finish,
-)
+from dmps_cli.cli.options import Inputs, OutputFlags, Seed, SigmaOrFile, TaskName, White, checked_task, finish
 from dmps_cli.errors import UsageError
 from dmps_cli.files.measurements import KIND, RESTORATION_KIND
 from dmps_cli.files.options import InputOptions
 from dmps_cli.jobs.batch import open_batch
 from dmps_cli.jobs.degrade import Degrader
+from dmps_cli.jobs.given_sigma import checked_sigma_or_file
 from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.plan import make_plan
 from dmps_cli.tasks.rows import TASKS

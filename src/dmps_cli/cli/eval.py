@@ -12,13 +12,14 @@ from dmps_cli.checks import SAMPLES, listed
 from dmps_cli.cli.completion import COMPLETE, complete_words
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
-from dmps_cli.cli.options import LpipsNet, Methods, Quiet, Samplers, Sigmas, checked_sigma, given_options
+from dmps_cli.cli.options import LpipsNet, Methods, Quiet, Samplers, Sigmas, given_options
 from dmps_cli.errors import DmpsError, UsageError
 from dmps_cli.evaluation.folder import FolderOptions
 from dmps_cli.evaluation.pictures import PictureOptions
 from dmps_cli.evaluation.request import EvaluationRequest, shared_options
 from dmps_cli.evaluation.results import Results
 from dmps_cli.evaluation.worker import merge_folders
+from dmps_cli.jobs.given_sigma import checked_sigma
 from dmps_cli.methods.options import SweepOptions
 from dmps_cli.metrics.lpips import DEFAULT_LPIPS_NET
 from dmps_cli.report.paper import PAPER, is_compared

@@ -13,20 +13,12 @@ from dmps_cli.checks import SAMPLES
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
 from dmps_cli.cli.guide import guide, typed
-from dmps_cli.cli.options import (
-    Inputs,
-    LpipsNet,
-    OutputFlags,
-    SigmaOrAuto,
-    TaskName,
-    checked_sigma_or_auto,
-    checked_task,
-    finish,
-)
+from dmps_cli.cli.options import Inputs, LpipsNet, OutputFlags, SigmaOrAuto, TaskName, checked_task, finish
 from dmps_cli.evaluation.restorations import Restorations
 from dmps_cli.files.measurements import RESTORATION_KIND
 from dmps_cli.files.options import InputOptions, ReadingOptions, WritingOptions
 from dmps_cli.jobs.batch import Batch, open_batch
+from dmps_cli.jobs.given_sigma import checked_sigma_or_auto
 from dmps_cli.jobs.plan import NoTaskError
 from dmps_cli.jobs.request import Job, Request
 from dmps_cli.jobs.restore import Restorer, Scores

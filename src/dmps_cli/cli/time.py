@@ -11,9 +11,10 @@ from dmps_cli.checks import whole
 from dmps_cli.cli.completion import COMPLETE, complete_words
 from dmps_cli.cli.console import Console
 from dmps_cli.cli.groups import command_options
-from dmps_cli.cli.options import Methods, Quiet, Samplers, Sigma, checked_sigma
+from dmps_cli.cli.options import Methods, Quiet, Samplers, Sigma
 from dmps_cli.errors import UsageError
 from dmps_cli.evaluation.bench import Bench, parse_size, shares, timing_rows, versions, with_baselines
+from dmps_cli.jobs.given_sigma import checked_sigma
 from dmps_cli.methods.options import SamplingOptions
 from dmps_cli.report.paper import PAPER, is_compared
 from dmps_cli.tasks.options import OperatorOptions
