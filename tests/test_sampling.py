@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmps_cli.errors import NumericsError
-from dmps_cli.levels import CLEAN, Level, ddpm_levels, flow_levels
+from dmps_cli.levels import CLEAN, SAMPLERS, Level, ddpm_levels, flow_levels
 from dmps_cli.priors import DenoiserPrior
 from dmps_cli.sampling import DrawnAhead, Noise, reverse_step, sample, x0_coefficient
 from tests.conftest import golden, randn
@@ -24,7 +24,7 @@ def test_eta_one_is_the_ddpm_posterior(nfe: int) -> None:
         beta = 1 - alpha
         mean = nxt.alpha * beta / cur.sigma**2 * x0 + math.sqrt(alpha) * nxt.sigma**2 / cur.sigma**2 * x_t
         std = math.sqrt(beta) * nxt.sigma / cur.sigma
-        step = reverse_step(x_t, x0, cur, nxt, 1.0, z)
+        step = reverse_step(x_t, x0, cur, nxt, SAMPLERS["ddpm"].eta, z)
         torch.testing.assert_close(step, mean + std * z, rtol=0, atol=1e-12)
 
 
@@ -48,7 +48,7 @@ def test_eta_zero_is_the_euler_step_of_the_flow(nfe: int) -> None:
     for cur, nxt in pairwise(flow_levels(nfe)):
         velocity = (x_t - cur.alpha * x0) / cur.sigma - x0
         euler = x_t - velocity * (cur.sigma - nxt.sigma)
-        step = reverse_step(x_t, x0, cur, nxt, 0.0, None)
+        step = reverse_step(x_t, x0, cur, nxt, SAMPLERS["flow"].eta, None)
         torch.testing.assert_close(step, euler, rtol=0, atol=1e-12)
 
 

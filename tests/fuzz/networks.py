@@ -196,7 +196,7 @@ FOLDERS = Reader(
 
 def build_training() -> None:
     build_large_pictures()
-    dmps("train in -o out/t.safetensors --minutes 0.004 --size small --batch 1 --crop 32 --quiet")
+    dmps("train in -o out/t.safetensors --steps 3 --size small --batch 1 --crop 32 --quiet")
 
 
 def spoil_training(trial: Trial, rng: Random) -> None:
@@ -223,8 +223,8 @@ TRAININGS = Reader(
     name="training",
     build=build_training,
     commands=(
-        Command("train in --resume out/t.safetensors --minutes 0.005"),
-        Command("train in --init out/t.safetensors -o out/u.safetensors --minutes 0.002 --batch 1 --crop 32"),
+        Command("train in --resume out/t.safetensors --steps 5"),
+        Command("train in --init out/t.safetensors -o out/u.safetensors --steps 2 --batch 1 --crop 32"),
     ),
     spoil=spoil_training,
     weight=0.5,

@@ -61,7 +61,7 @@ BARE = (
     "models path natural",
     "models verify natural",
     "models fetch natural",
-    "train in -o out/t.safetensors --minutes 0.002 --size small --batch 1 --crop 32",
+    "train in -o out/t.safetensors --steps 2 --size small --batch 1 --crop 32",
     "tasks",
     "doctor",
     "demo -o out/demo --nfe 1",

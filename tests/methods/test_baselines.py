@@ -27,7 +27,7 @@ from dmps_cli.methods.choice import Sampling, build_posterior, resolve_sampling,
 from dmps_cli.methods.defaults import DEFAULTS, PRESETS
 from dmps_cli.methods.knobs import KNOBS
 from dmps_cli.methods.options import SamplingOptions
-from dmps_cli.methods.posterior import OwnStep, Posterior, pulled_back
+from dmps_cli.methods.posterior import ModewisePosterior, OwnStep, Posterior, pulled_back
 from dmps_cli.methods.table import METHODS
 from dmps_cli.nets.adm import ADM, ADMConfig
 from dmps_cli.nets.ncsnpp import NCSNpp, NCSNppConfig
@@ -489,6 +489,18 @@ def test_ddrm_starts_from_the_measurement_where_it_is_better(case: str, level: L
         return u[:, k] / s + math.sqrt(q**2 - ss**2) * w[:, k] if q > ss else q * w[:, k]
 
     close(method("ddrm", unit(), op, y, 0.5).start(z, level).flatten(1), level.alpha * svd.by_mode(formula), 1e-8)
+
+
+@pytest.mark.parametrize("name", ["ddrm", "ddnm"])
+def test_a_mode_as_noisy_as_the_level_is_what_was_measured(name: str) -> None:
+    """At alpha' ss = sigma' (all powers of 2): x' = alpha' y with no noise more; a start there is noise alone."""
+    op, level = operator("denoise"), Level(0.5, 0.25, 0.0)
+    y, *others = (randn(2, *op.in_shape, seed=k) for k in range(4))
+    x0, eps, z = others
+    stepper = method(name, unit(), op, y, 0.5)
+    assert isinstance(stepper, ModewisePosterior)
+    close(stepper.moved(x0, eps, lambda _: z, ddpm_levels(8)[0], level), 0.5 * y)
+    close(stepper.informed_start(z, level), 0.25 * z)
 
 
 @operators

@@ -16,7 +16,7 @@ from benchmarks.moments import moments
 from dmps_cli.files.images import load_rgb, photo_paths
 from dmps_cli.levels import CLEAN, Level
 from dmps_cli.methods.choice import build_posterior, resolve_sampling
-from dmps_cli.methods.counted import CountedDmps, ReflectedDmps
+from dmps_cli.methods.counted import ENDING, CountedDmps, ReflectedDmps
 from dmps_cli.methods.posterior import Posterior
 from dmps_cli.methods.solver import MAX_ITER, TruncatedSolver
 from dmps_cli.metrics.scorer import Scorer
@@ -82,6 +82,29 @@ def test_step_is_the_formula_on_dense_matrices(make: Callable[[], LinearOperator
         expected[mode] = c[mode] + k * (yh[mode] / s - c[mode]) + noise
     ours = counted(op, y).moved(x0, eps, lambda _: z, cur, nxt)
     torch.testing.assert_close(ours.flatten(), nxt.alpha * Vt.T @ expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("make", [blur, mask])
+@pytest.mark.parametrize("cur", [LEVELS[0][0], LEVELS[1][1], Level(0.5, 0.06, 0.0)])
+@pytest.mark.parametrize("sigma_y", [0.0, SIGMA_Y])
+def test_at_the_clean_end_the_data_are_weighed_against_the_error_of_x0(
+    make: Callable[[], LinearOperator], cur: Level, sigma_y: float
+) -> None:
+    """Precisions add up: 1 / v of x0, 1 / ss^2 of y, v = ENDING (q^2 - ss^2); a noisier mode stays. No noise."""
+    op = make()
+    y, x0, eps, z = (randn(1, *shape, seed=k) for k, shape in enumerate([op.out_shape, SHAPE, SHAPE, SHAPE]))
+    U, S, Vt = torch.linalg.svd(dense(op))
+    c, yh, q0 = Vt @ x0.flatten(), U.T @ y.flatten(), cur.sigma / cur.alpha
+    expected = c.clone()
+    for mode, s in enumerate(S.tolist()):
+        if sigma_y < s * q0 and s > 1e-4 * float(S.max()):
+            v = ENDING * (q0**2 - (sigma_y / s) ** 2)
+            expected[mode] = (sigma_y**2 * c[mode] + v * s * yh[mode]) / (sigma_y**2 + v * s**2)
+    method = CountedDmps(
+        DenoiserPrior(lambda z, s: z), Measurement(y, op, sigma_y), variance_factor=3.0, eta=0.85, eta_y=0.8
+    )
+    ours = method.moved(x0, eps, lambda _: z, cur, CLEAN)
+    torch.testing.assert_close(ours.flatten(), Vt.T @ expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("make", [blur, mask])

@@ -50,26 +50,26 @@ LEFT_OUT = {"sqrt", "square", "abs", "round", "conj", "flip", "exp", "log", "cla
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One mistake: where it is, what the text was and is, and the tree of the whole module with it."""
+    """One mistake: where it is, how its line reads with it, and the tree of the whole module with it."""
 
     line: int
     scope: str
-    before: str
-    after: str
+    text: str
     tree: ast.Module
 
     def __str__(self) -> str:
-        return f"{self.scope}: {self.before} -> {self.after}"
+        return f"{self.scope}: {self.text}".removeprefix(": ")
 
 
 def changes(source: str) -> Iterator[Change]:
     """Yields every change of a module, in the order of its text."""
+    lines = source.encode().splitlines()
     for number in range(sum(1 for _ in _Walk().found(ast.parse(source)))):
         tree = ast.parse(source)
         node, attribute, index, new, scope = list(_Walk().found(tree))[number]
         container = getattr(node, attribute)
         old = container if index is None else container[index]
-        before = ast.unparse(old)
+        text = _mistaken(lines, old, new)
         ast.copy_location(new, old)
         for inner in ast.walk(new):
             ast.copy_location(inner, old) if not hasattr(inner, "lineno") else None
@@ -77,9 +77,17 @@ def changes(source: str) -> Iterator[Change]:
             setattr(node, attribute, new)
         else:
             container[index] = new
-        yield Change(
-            line=old.lineno, scope=scope, before=before, after=ast.unparse(new), tree=ast.fix_missing_locations(tree)
-        )
+        yield Change(line=old.lineno, scope=scope, text=text, tree=ast.fix_missing_locations(tree))
+
+
+def _mistaken(lines: list[bytes], old: ast.expr, new: ast.expr) -> str:
+    """Returns the lines of an expression with another in its place. lines: of the source, in UTF-8, as ast counts."""
+    assert old.end_lineno is not None
+    after = ast.unparse(new)
+    if isinstance(new, ast.BinOp | ast.BoolOp | ast.Compare) and type(new) is not type(old):
+        after = f"({after})"
+    before, behind = lines[old.lineno - 1][: old.col_offset], lines[old.end_lineno - 1][old.end_col_offset :]
+    return (before.decode() + after + behind.decode()).strip()
 
 
 Place = tuple[ast.AST, str, int | None, ast.expr, str]

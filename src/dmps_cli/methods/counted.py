@@ -65,8 +65,8 @@ class CountedDmps(ModewisePosterior):
         if q == 0.0:
             variance = ENDING * (q0**2 - self.spread**2).clamp_min(0.0)
         share = variance / (variance + self.spread**2)
-        if self.sigma_y > 0.0 and q > 0.0:
-            share = torch.minimum(share, q / self.spread.clamp_min(torch.finfo(self.spread.dtype).tiny))
+        if q > 0.0:
+            share = torch.minimum(share, q / self.spread)  # infinite where the spread is 0
         left = (q**2 - (share * self.spread) ** 2).clamp_min(0.0).sqrt()
         c = self.modes.Vt(x0)
         pull = share * self.inverse * (self.yh - self.modes.singulars * c)
