@@ -141,7 +141,7 @@ ANY = {
     "mask": lambda: Iterated(mask()),
     "padded cs": lambda: build("cs", resolve("cs", OperatorOptions()), SHAPE, dtype=torch.float64),
 }
-ETAS = [(0.85, 1.0), (1.0, 0.8), (1.0, 1.0), (0.0, 0.0), (0.6, 0.3)]
+ETAS = [(0.85, 1.0), (1.0, 0.8), (1.0, 1.0), (0.0, 0.0), (0.6, 0.3), (0.998, 0.8)]
 any_operator = pytest.mark.parametrize("name", ANY)
 
 
