@@ -10,12 +10,15 @@ from scipy.linalg import hadamard
 
 from dmps_cli.errors import ConvergenceError
 from dmps_cli.linalg import (
+    along_both_axes,
     conjugate_gradient,
     cosine_transform,
+    fast_length,
     inverse_cosine_transform,
     kernel_spectrum,
     largest_eigenvalue,
     matrix_svd,
+    shifted,
     walsh_hadamard,
 )
 from tests.conftest import randn, same
@@ -108,3 +111,28 @@ def test_cosine_transform_is_scipys(n: int) -> None:
     expected = torch.from_numpy(scipy.fft.dct(x.numpy(), type=2, norm="ortho"))
     torch.testing.assert_close(cosine_transform(x), expected, rtol=0, atol=1e-14)
     torch.testing.assert_close(inverse_cosine_transform(expected), x, rtol=0, atol=1e-14)
+
+
+def test_a_kernel_is_laid_with_its_origin_at_zero() -> None:
+    """The shift theorem of the DFT."""
+    kernel, grid = randn(3, 5), (7, 8)
+    centred = kernel_spectrum(kernel, grid).numpy()
+    rows, cols = np.exp(2j * np.pi * np.arange(7) / 7), np.exp(2j * np.pi * np.arange(5) / 8)
+    moved = kernel_spectrum(kernel, grid, (2, 0)).numpy()  # one row up, two columns to the right
+    np.testing.assert_allclose(moved, centred * rows[:, None] * cols[None, :] ** -2, atol=1e-12)
+
+
+def test_a_length_for_ffts_is_the_next_product_of_2_3_and_5() -> None:
+    products = sorted(2**a * 3**b * 5**c for a in range(10) for b in range(7) for c in range(5))
+    for least in range(1, 500):
+        assert fast_length(least) == next(n for n in products if n >= least)
+
+
+def test_shifted_is_the_sum() -> None:
+    matrix, v = spd(), randn(2, 12)
+    torch.testing.assert_close(shifted(lambda v: v @ matrix, v, 0.3, 1.7), 0.3 * v + 1.7 * v @ matrix)
+
+
+def test_products_along_both_axes() -> None:
+    left, x, right = randn(4, 5), randn(2, 3, 5, 6, seed=1), randn(6, 7, seed=2)
+    torch.testing.assert_close(along_both_axes(left, x, right), torch.einsum("mh,bchw,wn->bcmn", left, x, right))

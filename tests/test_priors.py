@@ -113,6 +113,14 @@ def test_a_ddpm_network_is_told_its_last_step_beyond_its_chain() -> None:
     assert prior.levels("flow", 2)[0].time == 999
 
 
+def test_sizes_and_memory_are_as_declared() -> None:
+    prior = as_denoiser(gaussian())
+    assert (prior.fitting(1, 7), prior.peak_bytes(10, 20)) == ((1, 7), None)
+    prior.multiple, prior.least_size, prior.bytes_per_pixel = 8, 12, 3.0
+    assert (prior.fitting(1, 12), prior.fitting(16, 17)) == ((12, 16), (16, 24))
+    assert prior.peak_bytes(10, 20) == 600.0
+
+
 def test_clipping_is_as_declared() -> None:
     prior = DDPMPrior(lambda x, t: torch.zeros_like(x), learned_range=False, clip_denoised=True)
     cur, nxt = ddpm_levels(10)[2:4]

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from dmps_cli import fields
 from dmps_cli.levels import Level
 from dmps_cli.operators.inside import Inside
 from dmps_cli.operators.separable import bicubic_decimation
 from dmps_cli.priors import DDPMPrior, DenoiserPrior
-from dmps_cli.windows import WindowedPrior, blend_weights, window_starts
+from dmps_cli.windows import WindowedPrior, blend_weights, for_large, strips_bytes, window_starts
 from tests.conftest import randn, where
 
 CUR, NXT = Level(0.8, 0.6, 300.0), Level(0.9, math.sqrt(1 - 0.81), 200.0)
@@ -90,6 +91,47 @@ def test_seams_are_no_edges() -> None:
 def test_too_small_a_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="smaller than 64"):
         WindowedPrior(DenoiserPrior(lambda z, s: z), 64).predict(randn(1, 3, 64, 63), CUR, NXT)
+
+
+def measured_prior(multiple: int = 8, least_size: int = 16) -> DenoiserPrior:
+    """Takes sides of whole multiples, 7 bytes per pixel."""
+    prior = DenoiserPrior(lambda z, s: z)
+    prior.bytes_per_pixel, prior.multiple, prior.least_size = 7.0, multiple, least_size
+    return prior
+
+
+def test_a_side_of_a_window_or_more_is_taken_as_it_is() -> None:
+    windowed = WindowedPrior(measured_prior(), 60, is_only_size=False)
+    assert windowed.fitting(9, 41) == (16, 48)
+    assert windowed.fitting(60, 61) == (60, 61)
+    assert windowed.fitting(59, 301) == (64, 301)
+    assert WindowedPrior(measured_prior(), 60).fitting(9, 61) == (60, 61)
+
+
+def test_memory_is_that_of_a_window_and_of_the_state() -> None:
+    windowed = WindowedPrior(measured_prior(), 64)
+    assert windowed.peak_bytes(100, 50) == 7.0 * 64 * 50 + 150.0 * 100 * 50
+    assert WindowedPrior(DenoiserPrior(lambda z, s: z), 64).peak_bytes(100, 50) is None
+
+
+def test_a_large_picture_takes_wide_windows_of_whole_multiples() -> None:
+    """The largest up to 1024 px that share at least an eighth of their side; a prior with windows keeps its own."""
+    wide = for_large(measured_prior(multiple=48), batch=3)
+    assert isinstance(wide, WindowedPrior)
+    assert (wide.window, wide.overlap_share, wide.batch, wide.least_size) == (1008, 8, 3, 16)
+    assert for_large(wide) is wide
+
+
+def test_memory_of_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window, 1 GiB, eight measurements, and state and prediction where they are no files; float32."""
+    windowed, shapes = WindowedPrior(measured_prior(), 64), ((3, 200, 100), (3, 50, 25))
+    state, fixed = 4.0 * 3 * 200 * 100, (7.0 + 150.0) * 64 * 64 + 2.0**30 + 8 * 4.0 * 3 * 50 * 25
+    monkeypatch.setattr(fields, "FILE_BYTES", state)
+    assert strips_bytes(windowed, *shapes) == fixed + 2 * state
+    monkeypatch.setattr(fields, "FILE_BYTES", state - 1)
+    assert strips_bytes(windowed, *shapes) == fixed
+    assert strips_bytes(measured_prior(), *shapes) == fixed - (7.0 + 150.0) * 64 * 64 + 7.0 * 16 * 16
+    assert strips_bytes(DenoiserPrior(lambda z, s: z), *shapes) is None
 
 
 def test_a_margin_changes_nothing_inside() -> None:

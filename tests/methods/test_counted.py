@@ -227,6 +227,15 @@ def test_any_state_is_as_noisy_as_its_level(name: str, eta_y: float, factor: flo
     torch.testing.assert_close(covariance, nxt.sigma**2 * torch.eye(N, dtype=torch.float64), rtol=0, atol=1e-7)
 
 
+def test_a_step_that_draws_all_its_noise_is_one_solve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one from nothing: no other goes on from step to step."""
+    op, x0, (cur, nxt) = ANY["valid"](), randn(1, *SHAPE), LEVELS[0]
+    method, solved = reflected(op, randn(1, *op.out_shape, seed=1), eta=1.0), []
+    monkeypatch.setattr(TruncatedSolver, "__call__", lambda self, r, *_: solved.append(r) or r)
+    method.moved(x0, x0, draws(x0, randn(1, *op.out_shape)), cur, nxt)
+    assert solved == []
+
+
 @any_operator
 def test_what_eps_brings_back_of_the_measurements_noise_is_taken_out(name: str) -> None:
     """With x0 right and eps = K_q n / q, all of it y's noise n, the step has K n of n and no more, as with eta = 1."""
