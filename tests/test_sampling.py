@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
+from dmps_cli import sampling
 from dmps_cli.errors import NumericsError
+from dmps_cli.fields import field
 from dmps_cli.levels import CLEAN, SAMPLERS, Level, ddpm_levels, flow_levels
 from dmps_cli.priors import DenoiserPrior
-from dmps_cli.sampling import DrawnAhead, Noise, reverse_step, sample, x0_coefficient
+from dmps_cli.sampling import DrawnAhead, Fresh, Noise, prepared, reverse_step, sample, x0_coefficient
 from tests.conftest import golden, randn
 
 
@@ -107,6 +111,38 @@ def test_noise_is_drawn_where_it_counts_alone() -> None:
         assert len(drawn) == expected
 
 
+class OnOde(DenoiserPrior):
+    """Draws noise in every step but the last, whatever the sampler."""
+
+    draws_on_ode = True
+
+    def step(self, x_t: Tensor, cur: Level, nxt: Level, eta: float, fresh: Fresh) -> Tensor:
+        return super().step(x_t, cur, nxt, 1.0, fresh)
+
+
+@pytest.mark.parametrize(
+    ("kind", "eta", "expected"), [(DenoiserPrior, 0.0, 0), (DenoiserPrior, 0.05, 6), (OnOde, 0.0, 6)]
+)
+def test_as_many_draws_are_prepared_as_are_taken(
+    monkeypatch: pytest.MonkeyPatch, kind: type[DenoiserPrior], eta: float, expected: int
+) -> None:
+    counts, drawn = [], []
+
+    class Counting(Noise):
+        def like(self, x: Tensor) -> Tensor:
+            drawn.append(x)
+            return super().like(x)
+
+    def recorded(noise: Noise, x: Tensor, count: int) -> AbstractContextManager[Noise]:
+        counts.append(count)
+        return nullcontext(noise)
+
+    monkeypatch.setattr(sampling, "prepared", recorded)
+    prior = kind(lambda z, s: z)
+    sample(prior, prior.levels("ddpm", 7), randn(1, 3, 4, 4), eta=eta, noise=Counting(0, Noise.STEP, [(0, 0)]))
+    assert (counts, len(drawn)) == ([expected], expected)
+
+
 def test_noise_follows_the_image_not_its_place() -> None:
     x = torch.zeros(3, 3, 8, 8)
     together = Noise(7, Noise.STEP, [(0, 0), (5, 0), (0, 1)])
@@ -129,6 +165,13 @@ def test_what_is_drawn_ahead_is_what_would_be_drawn() -> None:
                 assert torch.equal(ahead.like(torch.zeros(shape)), now.like(torch.zeros(shape)))
     with DrawnAhead(Noise(7, Noise.STEP, keys[:0]), x, 1) as none, pytest.raises(RuntimeError, match="non-empty"):
         none.like(x)
+
+
+def test_a_cpu_has_no_time_to_draw_ahead() -> None:
+    noise = Noise(7, Noise.STEP, [(4, 0)])
+    for x in (torch.zeros(1, 3, 8, 8), field(torch.zeros(1, 3, 8, 8), torch.device("cpu"))):
+        with prepared(noise, x, 3) as draws:
+            assert draws is noise
 
 
 def test_streams_do_not_coincide() -> None:
