@@ -293,6 +293,13 @@ def test_dps_searches_along_its_line(sampler: str, pair: tuple[Level, Level]) ->
         close(move, pair[1].alpha * best * math.sqrt(left) * d, 1e-11)
 
 
+def test_dps_does_not_go_away_from_the_data() -> None:
+    """A denoiser that turns everything round has d = -A^T r / (alpha |r|), along which the residual grows."""
+    prior, x_t, (cur, nxt) = DenoiserPrior(lambda u, s: -u), randn(2, *SHAPE, seed=2), LEVELS["ddpm"][4]
+    found = method("dps", prior, Dense(matrix()), randn(2, M) + 9.0, 0.3).predict(x_t, cur, nxt)[0]
+    close(found, -x_t / cur.alpha)
+
+
 def test_dps_does_not_fit_the_noise() -> None:
     """A residual that is no longer than the noise's, sqrt(M) sigma_y, pulls nothing; a longer one beside it does."""
     linear, x_t = Linear(LEVELS["ddpm"][4]), randn(2, *SHAPE, seed=2)
@@ -489,6 +496,19 @@ def test_ddrm_starts_from_the_measurement_where_it_is_better(case: str, level: L
         return u[:, k] / s + math.sqrt(q**2 - ss**2) * w[:, k] if q > ss else q * w[:, k]
 
     close(method("ddrm", unit(), op, y, 0.5).start(z, level).flatten(1), level.alpha * svd.by_mode(formula), 1e-8)
+
+
+@pytest.mark.parametrize(("name", "knobs"), [("ddrm", {}), ("ddnm", {}), ("diffpir", {"zeta": 0.3})])
+def test_a_step_of_its_own_begins_with_the_noise_of_the_state(name: str, knobs: dict[str, float]) -> None:
+    """x_t = alpha x0 + sigma eps, with x0 as predicted and none of the sampler's noise; draws on an ODE too."""
+    op, (cur, nxt) = operator("inpaint"), LEVELS["flow"][4]
+    x_t, y, z = (randn(2, *shape) for shape in (op.in_shape, op.out_shape, op.in_shape))
+    stepper = method(name, DenoiserPrior(soft), op, y, **knobs)
+    assert isinstance(stepper, OwnStep)
+    assert stepper.draws_on_ode
+    x0 = stepper.predict(x_t, cur, nxt)[0]
+    expected = stepper.moved(x0, (x_t - cur.alpha * x0) / cur.sigma, lambda _: z, cur, nxt)
+    close(stepper.step(x_t, cur, nxt, 0.0, lambda _: z), expected)
 
 
 @pytest.mark.parametrize("name", ["ddrm", "ddnm"])
