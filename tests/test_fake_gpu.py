@@ -122,7 +122,7 @@ def test_restorations_stay_on_the_device(method: str, sampler: str, make: Any, m
         prior, z = make(), torch.empty(2, *SHAPE, device=GPU)
         y = op.A(z)
         posterior = build_posterior(choice, prior, Measurement(y, op, 0.05))
-        levels = prior.levels(sampler, 3, choice.spacing, METHODS[method].start)
+        levels = prior.levels(sampler, 3, choice.spacing, METHODS[choice.method].start)
         start = posterior.start(z, levels[0])
         x = sampling.sample(posterior, levels, start, eta=SAMPLERS[sampler].eta, noise=Fresh())  # type: ignore[arg-type]
     assert x.device == GPU

@@ -224,3 +224,33 @@ def test_a_boundary_that_gives_ripples_is_left_for_the_scene_that_goes_on(dmps: 
     assert facts["sigma_search"]["is_beyond"]
     assert facts["sigma_search"]["evaluations"] <= 3 * TRIAL_NFE
     assert gain(pixels("x.png"), blurred, truth) > 2.0
+
+
+def test_a_kernel_that_would_ruin_the_picture_is_refused(dmps: Dmps, tmp_path: Path) -> None:
+    """A box of 5 px taken for a motion of 15: stripes at any sigma."""
+    scene = np.asarray(Image.open(next(path for path in photo_paths() if path.stem == "coffee")).convert("RGB"))
+    part = scene[150:254, 200:304].astype(float)
+    blurred = np.stack([convolve2d(part[..., c], np.full((5, 5), 1 / 25), mode="valid") for c in range(3)], -1)
+    Image.fromarray(np.rint(blurred).astype(np.uint8)).save(tmp_path / "y.png")
+    wrong = dmps("restore", tmp_path / "y.png", "--task", "blur", "--kernel", "motion:25,30", "--nfe", "2")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "this kernel does not fit" in wrong.err and "nothing is written" in wrong.err
+    assert [path.name for path in tmp_path.iterdir()] == ["y.png"]
+    right = dmps("restore", tmp_path / "y.png", "--task", "blur", "--kernel", "uniform:5", "--nfe", "2")
+    assert right.code == 0, right.err
+
+
+@pytest.mark.parametrize("sigma", [[], ["--sigma", "18/255"]])
+def test_less_noise_than_sigma_is_no_surprise_in_a_jpeg_file(dmps: Dmps, tmp_path: Path, sigma: list[str]) -> None:
+    scene = np.asarray(Image.open(next(path for path in photo_paths() if path.stem == "coffee")).convert("RGB"))
+    noisy = scene[100:180, 100:180] + np.random.default_rng(0).normal(0.0, 18.0, (80, 80, 3))
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(tmp_path / "y.jpg", quality=90)
+    said = dmps("restore", tmp_path / "y.jpg", "--task", "denoise", *sigma)
+    assert said.code == 0, said.err
+    assert "smaller --sigma" not in said.err
+
+
+def test_a_compressed_picture_without_noise_is_led_to_the_right_task(dmps: Dmps, tmp_path: Path) -> None:
+    scene = Image.open(next(path for path in photo_paths() if path.stem == "coffee")).convert("RGB")
+    scene.crop((200, 150, 280, 230)).save(tmp_path / "y.jpg", quality=15)
+    assert "--task jpeg restores that" in dmps("restore", tmp_path / "y.jpg", "--task", "denoise", "--nfe", "1").err

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmps_cli.files.compression import SEEN_ROUNDING
 from dmps_cli.tasks.purposes import (
     BLOCKS,
     DEFOCUS,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 
 SEEN_NOISE = 2.0  # grey levels of 255
-SEEN_ROUNDING = 3.0  # grey levels of 255: JPEG of quality 85 and below
 SMALL_SIDE = 320  # px; a picture with a shorter side is enlarged more often than not
 
 

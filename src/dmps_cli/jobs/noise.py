@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import UsageError
+from dmps_cli.files.compression import SEEN_ROUNDING, rounding_of
 from dmps_cli.jobs.noise_values import common_sigma, each_sigma
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.geometry import scene_shape
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 class MeasuredNoise:
     """sigma_y, and where it is from: given by --sigma or the sidecar, or estimated; then notes on its kind.
 
-    is_none: whether the measurement is exact, up to its rounding. is_bound: whether sigma_y counts compression in,
-    whose error is less in most places. each: of each number of y (*out_shape), where
-    they have their own; sigma_y is then the common one.
+    is_none: whether the measurement is exact, up to its rounding. is_bound: whether the file is compressed, so that
+    less of the noise may be left than sigma_y. each: of each number of y (*out_shape), where they have their own;
+    sigma_y is then the common one.
     """
 
     sigma_y: float
@@ -65,12 +66,18 @@ def noise_of(
     if job.plan.each_sigma is not None:
         each = share * each_sigma(job.plan.each_sigma, op)
         return MeasuredNoise(sigma_y=common_sigma(each), origin="of each value", each=each)
+    rounding = None if job.sidecar else rounding_of(job.path)
     if not job.plan.is_estimated:
         sigma_y = share * job.plan.sigma_y
-        return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0)
+        return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0, is_bound=rounding is not None)
     noise = estimated_noise(job.path, op, y, listener)
     if task(job.plan.task).kernel is None:
-        return noise
+        if rounding is not None and rounding > max(noise.sigma_y * GREY_LEVELS, SEEN_ROUNDING):
+            listener.note(
+                f"{job.path}: its JPEG compression is an error of {rounding:.2g} of 255, more than the noise; "
+                "--task jpeg restores that"
+            )
+        return replace(noise, is_bound=rounding is not None)
     return raised_noise(compressed_noise(noise, job.path, listener), job, y, op, prior, seed, listener)
 
 
@@ -95,8 +102,6 @@ def compressed_noise(noise: MeasuredNoise, path: Path, listener: Listener) -> Me
     Compression takes the high frequencies, where noise is looked for, and leaves an error in those that a kernel is
     divided out of.
     """
-    from dmps_cli.files.compression import rounding_of
-
     rounding = rounding_of(path)
     if rounding is None:
         return noise
