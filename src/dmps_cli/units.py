@@ -21,3 +21,6 @@ def duration(seconds: float) -> str:
     if seconds < 100.0:
         return f"{seconds:.0f} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} hours"
+
+
+SEEN_ROUNDING = 3.0  # grey levels of 255, the error of a JPEG file that is worth restoring: of quality 85 and below

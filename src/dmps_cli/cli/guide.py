@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmps_cli.files.compression import SEEN_ROUNDING
 from dmps_cli.tasks.purposes import (
     BLOCKS,
     DEFOCUS,
@@ -20,6 +19,7 @@ from dmps_cli.tasks.purposes import (
     TRANSPARENT,
     Purpose,
 )
+from dmps_cli.units import SEEN_ROUNDING
 
 if TYPE_CHECKING:
     from dmps_cli.jobs.inspection import Look

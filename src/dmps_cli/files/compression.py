@@ -11,7 +11,6 @@ from dmps_cli.files.images import opened
 from dmps_cli.files.reading import decoding, open_regular
 
 BLOCK = 8  # px; of JPEG's cosine transform
-SEEN_ROUNDING = 3.0  # grey levels of 255: JPEG of quality 85 and below
 
 
 def rounding_of(path: Path) -> float | None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmps_cli.errors import UsageError
-from dmps_cli.files.compression import SEEN_ROUNDING, rounding_of
 from dmps_cli.jobs.noise_values import common_sigma, each_sigma
 from dmps_cli.listener import Listener
 from dmps_cli.tasks.geometry import scene_shape
 from dmps_cli.tasks.options import VALID
 from dmps_cli.tasks.plan import OperatorPlan
 from dmps_cli.tasks.table import task
-from dmps_cli.units import GREY_LEVELS, both_scales
+from dmps_cli.units import GREY_LEVELS, SEEN_ROUNDING, both_scales
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +65,8 @@ def noise_of(
     if job.plan.each_sigma is not None:
         each = share * each_sigma(job.plan.each_sigma, op)
         return MeasuredNoise(sigma_y=common_sigma(each), origin="of each value", each=each)
+    from dmps_cli.files.compression import rounding_of
+
     rounding = None if job.sidecar else rounding_of(job.path)
     if not job.plan.is_estimated:
         sigma_y = share * job.plan.sigma_y
@@ -102,6 +103,8 @@ def compressed_noise(noise: MeasuredNoise, path: Path, listener: Listener) -> Me
     Compression takes the high frequencies, where noise is looked for, and leaves an error in those that a kernel is
     divided out of.
     """
+    from dmps_cli.files.compression import rounding_of
+
     rounding = rounding_of(path)
     if rounding is None:
         return noise
