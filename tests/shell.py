@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmps_cli.files.images import photo_paths
 from dmps_cli.listener import Silent
 
 FAST = ["--nfe", "2"]
@@ -49,6 +50,11 @@ def photo(path: Path, size: tuple[int, int] = (32, 24), seed: int = 0) -> Path:
     waves = [127 + 100 * np.sin(cols / 5 + rows / 7 + phase) for phase in phases]
     Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(path)
     return path
+
+
+def bundled_photo(stem: str) -> Path:
+    """The photograph of the package of that name."""
+    return next(path for path in photo_paths() if path.stem == stem)
 
 
 def pixels(path: str | Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from dmps_cli.files.images import from_uint8, photo_paths
+from dmps_cli.files.images import from_uint8
 from dmps_cli.jobs import raised_sigma
 from dmps_cli.jobs.fit import FLOOR, LEAST_EXCESS, Fit, Usual, fits_of, judged, remark, usual
 from dmps_cli.jobs.raised_sigma import LARGEST, STEP, TRIAL_NFE, busiest, fitting_sigma, rungs
@@ -26,7 +26,7 @@ from dmps_cli.tasks.options import OperatorOptions
 from dmps_cli.tasks.table import build, resolve
 from dmps_cli.weights.loading import load_prior
 from tests.conftest import randn
-from tests.shell import Dmps, pixels
+from tests.shell import Dmps, bundled_photo, pixels
 
 # Numbers -------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ def disc(radius: float) -> np.ndarray:
 
 def out_of_focus(size: int) -> tuple[np.ndarray, np.ndarray]:
     """(the picture of a lens out of focus, what it would be in focus), 0..255, noise of two levels."""
-    whole = pixels(next(path for path in photo_paths() if path.stem == "coffee")).astype(float)
+    whole = pixels(bundled_photo("coffee")).astype(float)
     scene = whole[60 : 60 + size + 10, 60 : 60 + size + 10]
     blurred = np.stack([convolve2d(scene[..., c], disc(4.3), mode="valid") for c in range(3)], -1)
     noisy = blurred + 2.0 * np.random.default_rng(0).normal(size=blurred.shape)
@@ -228,7 +228,7 @@ def test_a_boundary_that_gives_ripples_is_left_for_the_scene_that_goes_on(dmps: 
 
 def test_a_kernel_that_would_ruin_the_picture_is_refused(dmps: Dmps, tmp_path: Path) -> None:
     """A box of 5 px taken for a motion of 15: stripes at any sigma."""
-    scene = np.asarray(Image.open(next(path for path in photo_paths() if path.stem == "coffee")).convert("RGB"))
+    scene = np.asarray(Image.open(bundled_photo("coffee")).convert("RGB"))
     part = scene[150:254, 200:304].astype(float)
     blurred = np.stack([convolve2d(part[..., c], np.full((5, 5), 1 / 25), mode="valid") for c in range(3)], -1)
     Image.fromarray(np.rint(blurred).astype(np.uint8)).save(tmp_path / "y.png")
@@ -242,7 +242,7 @@ def test_a_kernel_that_would_ruin_the_picture_is_refused(dmps: Dmps, tmp_path: P
 
 @pytest.mark.parametrize("sigma", [[], ["--sigma", "18/255"]])
 def test_less_noise_than_sigma_is_no_surprise_in_a_jpeg_file(dmps: Dmps, tmp_path: Path, sigma: list[str]) -> None:
-    scene = np.asarray(Image.open(next(path for path in photo_paths() if path.stem == "coffee")).convert("RGB"))
+    scene = np.asarray(Image.open(bundled_photo("coffee")).convert("RGB"))
     noisy = scene[100:180, 100:180] + np.random.default_rng(0).normal(0.0, 18.0, (80, 80, 3))
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(tmp_path / "y.jpg", quality=90)
     said = dmps("restore", tmp_path / "y.jpg", "--task", "denoise", *sigma)
@@ -251,6 +251,6 @@ def test_less_noise_than_sigma_is_no_surprise_in_a_jpeg_file(dmps: Dmps, tmp_pat
 
 
 def test_a_compressed_picture_without_noise_is_led_to_the_right_task(dmps: Dmps, tmp_path: Path) -> None:
-    scene = Image.open(next(path for path in photo_paths() if path.stem == "coffee")).convert("RGB")
+    scene = Image.open(bundled_photo("coffee")).convert("RGB")
     scene.crop((200, 150, 280, 230)).save(tmp_path / "y.jpg", quality=15)
     assert "--task jpeg restores that" in dmps("restore", tmp_path / "y.jpg", "--task", "denoise", "--nfe", "1").err

@@ -10,15 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dmps_cli.files.images import photo_paths
 from dmps_cli.jobs.jpeg import jpeg_measurement, read_coefficients
 from dmps_cli.operators.jpeg import HALF_WHITE
-from tests.shell import Dmps, break_import, pixels
+from tests.shell import Dmps, break_import, bundled_photo, pixels
 
 
 def crop(name: str, size: tuple[int, int]) -> Image.Image:
-    path = next(path for path in photo_paths() if path.stem == name)
-    with Image.open(path) as image:
+    with Image.open(bundled_photo(name)) as image:
         left, top = image.width // 2, image.height // 2
         return image.convert("RGB").crop((left, top, left + size[0], top + size[1]))
 

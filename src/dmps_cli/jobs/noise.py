@@ -67,19 +67,20 @@ def noise_of(
         return MeasuredNoise(sigma_y=common_sigma(each), origin="of each value", each=each)
     from dmps_cli.files.compression import rounding_of
 
-    rounding = None if job.sidecar else rounding_of(job.path)
+    rounding = rounding_of(job.path)
+    is_compressed = rounding is not None and not job.sidecar
     if not job.plan.is_estimated:
         sigma_y = share * job.plan.sigma_y
-        return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0, is_bound=rounding is not None)
+        return MeasuredNoise(sigma_y=sigma_y, is_none=sigma_y == 0.0, is_bound=is_compressed)
     noise = estimated_noise(job.path, op, y, listener)
     if task(job.plan.task).kernel is None:
-        if rounding is not None and rounding > max(noise.sigma_y * GREY_LEVELS, SEEN_ROUNDING):
+        if is_compressed and rounding is not None and rounding > max(noise.sigma_y * GREY_LEVELS, SEEN_ROUNDING):
             listener.note(
                 f"{job.path}: its JPEG compression is an error of {rounding:.2g} of 255, more than the noise; "
                 "--task jpeg restores that"
             )
-        return replace(noise, is_bound=rounding is not None)
-    return raised_noise(compressed_noise(noise, job.path, listener), job, y, op, prior, seed, listener)
+        return replace(noise, is_bound=is_compressed)
+    return raised_noise(compressed_noise(noise, job.path, rounding, listener), job, y, op, prior, seed, listener)
 
 
 def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listener) -> MeasuredNoise:
@@ -97,15 +98,12 @@ def estimated_noise(path: Path, op: LinearOperator, y: Tensor, listener: Listene
     return MeasuredNoise(sigma_y=estimate.sigma_y, origin="estimated", notes=estimate.notes, is_none=estimate.is_floor)
 
 
-def compressed_noise(noise: MeasuredNoise, path: Path, listener: Listener) -> MeasuredNoise:
-    """Returns the noise of a blur with what a JPEG file's rounding adds to it; said.
+def compressed_noise(noise: MeasuredNoise, path: Path, rounding: float | None, listener: Listener) -> MeasuredNoise:
+    """Returns the noise of a blur with what a JPEG file's rounding, grey levels, adds to it; said. None: another file.
 
     Compression takes the high frequencies, where noise is looked for, and leaves an error in those that a kernel is
     divided out of.
     """
-    from dmps_cli.files.compression import rounding_of
-
-    rounding = rounding_of(path)
     if rounding is None:
         return noise
     sigma_y = math.hypot(noise.sigma_y, rounding / GREY_LEVELS)
